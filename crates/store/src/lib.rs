@@ -1,1 +1,86 @@
+//! What survives a restart: one trait, its change types, the memory backend, one contract test.
+//!
+//! - [`key`]: entities, partitions, the fence: who may write (CLUSTER rules 1, 2).
+//! - [`change`]: every write there is, and what came of it.
+//! - [`record`]: what is read back.
+//! - [`memory`]: the backend of tests and simulations.
+//! - `contract` (feature): the sentences that every backend must keep, as tests.
 
+pub mod change;
+#[cfg(feature = "contract")]
+pub mod contract;
+pub mod key;
+pub mod memory;
+pub mod record;
+
+pub use change::{Change, Committed, Outcome};
+pub use key::{Fence, Key, Partition};
+pub use record::*;
+
+use std::future::Future;
+use std::pin::Pin;
+use xmpp::{BareJid, Stamp};
+
+/// What failed in the store itself; logged with JID and operation, becomes `internal-server-error` or
+/// `resource-constraint` on the wire.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreError {
+    /// Another owner has a newer epoch: drop the entity, tell nobody.
+    Fenced,
+    /// The writer's queue is full: `resource-constraint`, type wait.
+    Busy,
+    /// No space left: reads go on, writes are refused until space returns.
+    Full,
+    /// A write or fsync failed: the process must stop accepting writes and recover from the log.
+    Fatal(String),
+    /// A row that cannot be read.
+    Damaged(String),
+}
+
+pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// Domain operations on what survives a restart. Every write goes through [`Store::commit`]; reads see every commit
+/// whose `done` has been called.
+pub trait Store: Send + Sync + 'static {
+    /// Queues changes; never blocks. All or nothing for this call, in the order of calls (also between calls for
+    /// different entities). `done` is called once, from the writer, after the commit that holds the changes is on
+    /// disk (or failed); calls of `done` come in the order of the commits. A bounded queue that is full answers
+    /// [`StoreError::Busy`] through `done` at once.
+    fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed);
+
+    /// What an account's entity needs in memory; `None` if there is no such account.
+    fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>>;
+    /// Credentials alone (authentication does not load the entity).
+    fn credentials<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Credentials>>;
+    /// FAST tokens of an account and client id. XEP-0484.
+    fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>>;
+    /// Records of the account's log, oldest first, positions greater than `after`, at most `limit`.
+    fn inbox_after<'a>(&'a self, account: &'a BareJid, after: i64, only_pending: bool, limit: usize) -> Reply<'a, Vec<Record>>;
+    /// A page of the archive by filter. XEP-0313 §4.
+    fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page>;
+    /// vcard-temp, private XML and whatever else is one value under a name.
+    fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
+    /// All accounts of a host, by name; `after` is exclusive.
+    fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>>;
+    /// The session ledger as it was left: whose sessions of an earlier epoch must be ended. DESIGN.md D11.
+    fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>>;
+    /// The boot counter: grows by one each time the store is opened for serving. CLUSTER rule 10.
+    fn epoch(&self) -> u64;
+    /// Counters for operators: queue depth, commits, records, bytes.
+    fn figures(&self) -> Figures;
+    /// Waits until all that is queued is on disk, then closes. Later commits answer [`StoreError::Fatal`].
+    fn close(&self) -> Reply<'_, ()>;
+}
+
+/// See [`Store::figures`].
+#[derive(Debug, Clone, Default)]
+pub struct Figures {
+    pub queued_changes: u64,
+    pub commits: u64,
+    pub changes: u64,
+    pub inbox_records: u64,
+    pub accounts: u64,
+    pub file_bytes: u64,
+    /// UTC; when the last commit reached the disk.
+    pub last_commit: Option<Stamp>,
+}

@@ -1,0 +1,1 @@
+//! The backend of tests and simulations: the same contract, in memory.

@@ -1,0 +1,179 @@
+//! What is read back.
+
+use xmpp::{BareJid, Jid, Stamp};
+
+/// Keys that prove a password, never the password. RFC 5802 §3, RFC 7677.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    pub scram_sha1: Option<ScramKeys>,
+    pub scram_sha256: Option<ScramKeys>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    pub salt: Vec<u8>,
+    pub iterations: u32,
+    pub stored_key: Vec<u8>,
+    pub server_key: Vec<u8>,
+}
+
+impl std::fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ScramKeys({} iterations)", self.iterations)
+    }
+}
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+/// What an account's entity keeps in memory.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AccountRecord {
+    pub created: Stamp,
+    pub disabled: bool,
+    pub roster_version: u64,
+    pub roster: Vec<RosterItem>,
+    /// Subscription requests that wait: contact, stanza as stored, when.
+    pub requests: Vec<(BareJid, Vec<u8>, Stamp)>,
+    pub blocks: Vec<Jid>,
+    /// The greatest position in the log; 0 when empty.
+    pub last_position: i64,
+    /// Positions that are pending, oldest first; bounded by the offline limit.
+    pub pending: Vec<i64>,
+    /// Bytes of the pending records' stanzas.
+    pub pending_bytes: u64,
+    /// When the last resource left and with what status; `None` if never.
+    pub last_activity: Option<(Stamp, Box<str>)>,
+    /// Ledger rows of sessions that are of an earlier epoch.
+    pub sessions: Vec<SessionRow>,
+    /// The photo hash of the vCard (hex SHA-1), if there is one. XEP-0153.
+    pub photo_hash: Option<Box<str>>,
+}
+
+/// RFC 6121 §2.1.2.5 and Appendix A.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Subscription {
+    /// We get the contact's presence (`to`).
+    pub to: bool,
+    /// The contact gets ours (`from`).
+    pub from: bool,
+    /// We asked and wait (`ask='subscribe'`, "pending out").
+    pub pending_out: bool,
+    /// The contact asked and waits ("pending in"); not shown in the roster.
+    pub pending_in: bool,
+    /// We approved beforehand (`approved='true'`). RFC 6121 §3.4.
+    pub approved: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RosterItem {
+    pub jid: BareJid,
+    pub name: Option<Box<str>>,
+    pub groups: Vec<Box<str>>,
+    pub subscription: Subscription,
+    /// Is it in the roster, or only a request (`pending_in`) that the user has not seen an item for?
+    pub listed: bool,
+    /// The roster version that last changed it; a tombstone is no item. RFC 6121 §2.6.
+    pub version: u64,
+}
+
+/// Which way a logged message went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction { Incoming, Outgoing }
+
+/// One message in an account's log. DESIGN.md D5.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Record {
+    /// Grows strictly within the account: microseconds since 1970 of arrival, or one more than the last. It is the
+    /// stanza-id (XEP-0359), in decimal.
+    pub position: i64,
+    pub direction: Direction,
+    /// The other side, with its resource if it had one.
+    pub peer: Jid,
+    /// As [`xmpp::write::to_stored`] writes it, `from` and `to` included.
+    pub stanza: Vec<u8>,
+    /// Must still be delivered.
+    pub pending: bool,
+    /// Is part of the archive (what is only queued for delivery is removed once taken).
+    pub archived: bool,
+    /// Recognises a resend: `ingress` always, or a hash over sender, origin-id and body; kept 24 h at least.
+    pub dedupe: Option<[u8; 16]>,
+    /// UTC; delivery after it is pointless. XEP-0079 expire-at.
+    pub expires: Option<Stamp>,
+}
+
+/// An XEP-0313 query, translated.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct PageQuery {
+    /// Bare: any resource of it; full: exactly it.
+    pub with: Option<Jid>,
+    /// Inclusive, by position.
+    pub start: Option<Stamp>,
+    pub end: Option<Stamp>,
+    /// Exclusive.
+    pub after: Option<i64>,
+    pub before: Option<i64>,
+    pub ids: Vec<i64>,
+    /// Take the last `limit` of the range instead of the first.
+    pub backwards: bool,
+    pub limit: usize,
+    pub want_count: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Page {
+    /// Always oldest first.
+    pub records: Vec<Record>,
+    /// Nothing more in the direction of paging.
+    pub complete: bool,
+    /// All that the filter matches, paging left out.
+    pub count: Option<u64>,
+    /// How many of the filter's matches come before the first record.
+    pub first_index: Option<u64>,
+}
+
+/// One session in the ledger. DESIGN.md D11.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SessionRow {
+    pub resource: Box<str>,
+    /// Epoch of the process that held it.
+    pub epoch: u64,
+    /// SHA-256 of the resumption id; empty without stream management.
+    pub resume_id_hash: Vec<u8>,
+    /// The last presence, as stored bytes; empty if none was sent.
+    pub presence: Vec<u8>,
+    /// Whom directed presence went to and must be told `unavailable`.
+    pub directed: Vec<Jid>,
+    pub since: Stamp,
+}
+
+/// A FAST token. XEP-0484.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Token {
+    /// The client's id (SASL2 `<user-agent id=…/>`).
+    pub client: Box<str>,
+    pub mechanism: Box<str>,
+    /// The current secret.
+    pub secret: Vec<u8>,
+    pub expires: Stamp,
+    /// The one before, still good until the new one was used.
+    pub previous: Option<(Vec<u8>, Stamp)>,
+    /// Highest `count` seen; a replay has a lower one.
+    pub count: u32,
+}
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Token({}, {})", self.client, self.mechanism)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountSummary {
+    pub account: BareJid,
+    pub created: Stamp,
+    pub disabled: bool,
+    pub last_activity: Option<Stamp>,
+}
