@@ -1,1 +1,37 @@
+//! What a server decides for an account, sans-IO: (account, item, now) → effects.
+//!
+//! Read in this order:
+//! - [`item`]: what comes in: from a session's stream, from another entity, from the house.
+//! - [`effects`]: what goes out, in order. Effects behind a [`effects::Effect::Commit`] wait for it.
+//! - [`account`]: the state of one account and [`Account::step`], the only way to change it.
+//! - [`ways`]: who comes before whom on the way of a stanza, OUTBOUND and INBOUND.
+//! - [`session`], [`resume`]: connected resources; what a stream that broke leaves behind.
+//! - [`inbox`], [`messages`]: the log, pending marks, delivery rules (RFC 6121 §5, §8).
+//! - [`roster`], [`subscription`], [`presence`], [`view`], [`block`]: who sees whom (RFC 6121 §2–§4, XEP-0191).
+//! - [`host`]: the domain itself as an entity. [`module`], [`modules`]: extensions, one file each, with a card on top.
+//!
+//! This crate does no I/O, knows no stream, no task and no clock.
 
+pub mod account;
+pub mod block;
+pub mod effects;
+pub mod host;
+pub mod inbox;
+pub mod item;
+pub mod messages;
+pub mod module;
+pub mod modules;
+pub mod policy;
+pub mod presence;
+pub mod resume;
+pub mod roster;
+pub mod session;
+pub mod subscription;
+pub mod view;
+pub mod ways;
+
+pub use account::Account;
+pub use effects::{Delivery, EdgeItem, Effect, Effects, Query, QueryAnswer, Then};
+pub use host::Host;
+pub use item::{Attach, DetachReason, EdgeRef, Ingress, Item, Now, SessionId, Ticket};
+pub use policy::{HostPolicy, Limits};

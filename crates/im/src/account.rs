@@ -1,0 +1,94 @@
+//! The state of one account, and the only way to change it.
+
+use crate::block::Blocks;
+use crate::effects::Effects;
+use crate::inbox::Inbox;
+use crate::item::{Item, Now, SessionId};
+use crate::policy::HostPolicy;
+use crate::roster::Roster;
+use crate::session::Session;
+use std::sync::Arc;
+use store::AccountRecord;
+use xmpp::{BareJid, Stamp};
+
+#[derive(Debug)]
+pub struct Account {
+    pub jid: BareJid,
+    pub policy: Arc<HostPolicy>,
+    /// Of this process; CLUSTER rule 10.
+    pub epoch: u64,
+    pub now: Now,
+    pub created: Stamp,
+    pub disabled: bool,
+    pub roster: Roster,
+    pub blocks: Blocks,
+    pub inbox: Inbox,
+    pub sessions: Vec<Session>,
+    pub next_session: u32,
+    /// (epoch, counter) stamp of the account's presence. CLUSTER rule 11.
+    pub presence_counter: u64,
+    /// When the last resource left and with what status.
+    pub last_activity: Option<(Stamp, Box<str>)>,
+    /// XEP-0153: hex SHA-1 of the vCard's photo.
+    pub photo_hash: Option<Box<str>>,
+    /// Ledger rows that an earlier process left.
+    pub ledger: Vec<store::SessionRow>,
+    /// Set by `Remove`: nothing is accepted any more.
+    pub removed: bool,
+}
+
+impl Account {
+    pub fn new(jid: BareJid, policy: Arc<HostPolicy>, epoch: u64, stored: AccountRecord) -> Account {
+        let mut account = Account {
+            jid,
+            policy,
+            epoch,
+            now: Now { utc: Stamp(0), mono_ms: 0 },
+            created: stored.created,
+            disabled: stored.disabled,
+            roster: Roster::default(),
+            blocks: Blocks::default(),
+            inbox: Inbox::default(),
+            sessions: Vec::new(),
+            next_session: 0,
+            presence_counter: 0,
+            last_activity: None,
+            photo_hash: None,
+            ledger: Vec::new(),
+            removed: false,
+        };
+        account.restore(stored);
+        account
+    }
+
+    /// Replaces the stored part of the state (at load, and after a commit that failed). Sessions stay.
+    pub fn restore(&mut self, stored: AccountRecord) {
+        self.created = stored.created;
+        self.disabled = stored.disabled;
+        self.roster = Roster::from_stored(stored.roster_version, stored.roster, stored.requests);
+        self.blocks = Blocks::from_stored(stored.blocks);
+        self.inbox.restore(stored.last_position, stored.pending, stored.pending_bytes);
+        self.last_activity = stored.last_activity;
+        self.photo_hash = stored.photo_hash;
+        self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
+    }
+
+    /// One item, one step: changes the account and pushes effects. Never waits, sends or saves itself.
+    pub fn step(&mut self, item: Item, now: Now, fx: &mut Effects) {
+        self.now = now;
+        crate::ways::step(self, item, fx);
+    }
+
+    pub fn session(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.iter().find(|s| s.id == id)
+    }
+
+    pub fn session_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.iter_mut().find(|s| s.id == id)
+    }
+
+    /// May the entity be dropped from memory now?
+    pub fn is_idle(&self) -> bool {
+        self.sessions.is_empty() && self.ledger.is_empty() && !self.inbox.is_busy()
+    }
+}

@@ -1,0 +1,128 @@
+//! What goes out of a step, in order.
+
+use crate::account::Account;
+use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
+use std::sync::Arc;
+use store::{Change, Page, PageQuery, StoreError};
+use xmpp::write::Additions;
+use xmpp::{BareJid, FullJid, Jid, Stanza, StanzaError, StreamFault};
+
+/// One stanza for one session's stream.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    pub stanza: Arc<Stanza>,
+    /// Replaces the stanza's `to` when the payload is shared by many.
+    pub to: Option<Jid>,
+    pub more: Additions,
+    /// Of the recipient's log, when the message is in it.
+    pub position: Option<i64>,
+}
+
+/// What a session's stream hears.
+#[derive(Debug)]
+pub enum EdgeItem {
+    Attached { session: SessionId, jid: FullJid, management: Option<Managed> },
+    /// Binding failed: `conflict`, `resource-constraint`, …
+    AttachRefused(StanzaError),
+    Deliver(Delivery),
+    /// Answers `<enable/>`. The stream counts deliveries from here.
+    Managed(Managed),
+    /// Answers `<resume/>`; what the client has not handled follows as `Deliver`. `received` is our inbound `h`,
+    /// `sent` our outbound counter at the client's `h`.
+    Resumed { session: SessionId, jid: FullJid, id: Box<str>, received: u32, sent: u32, stream: u64 },
+    /// XEP-0198 §5: no such session. `h` when it is still known.
+    ResumeRefused { h: Option<u32> },
+    /// Ends the stream with an error.
+    Close(StreamFault),
+}
+
+#[derive(Debug, Clone)]
+pub struct Managed {
+    /// `None`: resumption was not asked for, or is refused.
+    pub id: Option<Box<str>>,
+    /// Seconds a broken session waits.
+    pub max: u32,
+}
+
+/// A read that an answer needs; runs without entity state, the stream's later stanzas wait.
+#[derive(Debug, Clone)]
+pub enum Query {
+    Blob { account: BareJid, space: Box<str>, key: Box<str> },
+    Page { account: BareJid, query: PageQuery },
+    /// Credentials of the own account were changed: the house hashes (never on this path) and commits. XEP-0077 §3.3.
+    ChangePassword { account: BareJid, password: Secret },
+    /// Removes the own account everywhere. XEP-0077 §3.2.
+    RemoveAccount { account: BareJid },
+    /// Uptime of the server, in seconds. XEP-0012 §… to a server.
+    Uptime,
+}
+
+/// Never printed.
+#[derive(Clone)]
+pub struct Secret(pub String);
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Secret")
+    }
+}
+
+#[derive(Debug)]
+pub enum QueryAnswer {
+    Blob(Option<Vec<u8>>),
+    Page(Page),
+    Done,
+    Seconds(u64),
+    Refused(StanzaError),
+    Failed(StoreError),
+}
+
+/// What to do with a query's answer; a plain function, so that items stay data.
+pub type Then = fn(&mut Account, &Arc<Stanza>, Option<SessionId>, QueryAnswer, &mut Effects);
+
+#[derive(Debug)]
+pub enum Effect {
+    /// Writes, all or nothing. Every effect behind it in this and later steps waits for it, except [`Effect::Tell`]s
+    /// and others that stand *before* it in the same step and are not themselves behind an earlier one.
+    /// If it fails, the effects behind it of the same step do not happen, and `bounce` is answered with an error.
+    Commit { changes: Vec<Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket },
+    /// To the entity that owns `to`: an account here, the host itself, another domain. Never a loop of these for a
+    /// broadcast (CLUSTER rule 8): see `Fan`.
+    Tell { to: Jid, stanza: Arc<Stanza>, ingress: Ingress, ticket: Ticket },
+    /// One stanza to many entities.
+    Fan { stanza: Arc<Stanza>, targets: Vec<Jid> },
+    /// To a session's stream.
+    Edge { edge: EdgeRef, item: EdgeItem },
+    /// Ask the store; answered by [`crate::Item::Answered`].
+    Query { query: Query, iq: Arc<Stanza>, session: Option<SessionId>, then: Then },
+    /// Read pending records after a position; answered by [`crate::Item::Pending`].
+    ReadPending { after: i64, limit: usize },
+    /// A [`crate::Item::Tick`] at this monotonic millisecond (an earlier wish stands beside a later one).
+    WakeAt { mono_ms: u64 },
+    /// A resumption id now belongs to this account (or no longer), so that `<resume/>` finds its owner.
+    Resumable { id: Box<str>, yes: bool },
+    /// Nothing holds this entity in memory any more.
+    Unload,
+    /// Something an operator counts: a name from the metrics table.
+    Count(&'static str),
+}
+
+/// The effects of one step, in order.
+#[derive(Debug, Default)]
+pub struct Effects {
+    pub list: Vec<Effect>,
+}
+
+impl Effects {
+    pub fn push(&mut self, effect: Effect) {
+        self.list.push(effect);
+    }
+
+    pub fn edge(&mut self, edge: EdgeRef, item: EdgeItem) {
+        self.push(Effect::Edge { edge, item });
+    }
+
+    /// Writes with an error answer for `bounce` on failure.
+    pub fn commit(&mut self, changes: Vec<Change>, bounce: Option<&Arc<Stanza>>, ticket: &Ticket) {
+        self.push(Effect::Commit { changes, bounce: bounce.cloned(), ticket: ticket.clone() });
+    }
+}

@@ -1,0 +1,127 @@
+//! What comes in to an entity. An entity's steps never overlap (CLUSTER rule 3); it hears of the world only by items
+//! (rule 4).
+
+use crate::effects::{QueryAnswer, Then};
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+use store::{AccountRecord, Record, StoreError};
+use xmpp::{Jid, Stamp, Stanza};
+
+/// The time of a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// UTC, for what people read and what is stored.
+    pub utc: Stamp,
+    /// Monotonic milliseconds since the process started, for timeouts.
+    pub mono_ms: u64,
+}
+
+/// The stream at the edge, as an address: opaque here, resolved by the house.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct EdgeRef(pub u64);
+
+/// A session within its account; never used again while the account is in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u32);
+
+/// Where a stanza entered the house: the same when a client resends it after `<resume/>`. CLUSTER rule 5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Ingress {
+    /// Incarnation of the stream: random with the epoch for a new session, kept over resumption.
+    pub stream: u64,
+    pub ordinal: u32,
+}
+
+/// Rides with everything that one stanza sets off; when the last clone is dropped, the stanza is *done* and may be
+/// acknowledged (`h` is the prefix of what is done, CLUSTER rule 6).
+#[derive(Clone, Default)]
+pub struct Ticket(pub Option<Arc<dyn Any + Send + Sync>>);
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Ticket" } else { "no ticket" })
+    }
+}
+
+/// A stream asks its account for a session. RFC 6120 §7, XEP-0386.
+#[derive(Debug, Clone)]
+pub struct Attach {
+    pub edge: EdgeRef,
+    /// What the client asked for, prepared; `None`: the server chooses.
+    pub resource: Option<Box<str>>,
+    /// Random, for a resource chosen by the server and for ids. From the house, as this crate has no randomness.
+    pub seed: u64,
+    /// Stable id of the client software's installation, when it said one (SASL2 user-agent).
+    pub client: Option<Box<str>>,
+    /// Bind 2 asked to enable these inline.
+    pub carbons: bool,
+    pub inactive: bool,
+    /// Bind 2 or `<enable/>` inline: the resumption id that the house made, and what was asked.
+    pub management: Option<ManagementRequest>,
+    /// XEP-0386 §... the session's stream identity for ingress ids.
+    pub stream: u64,
+    /// The connection is encrypted (for policies and `user list`).
+    pub secure: bool,
+}
+
+/// `<enable/>`, XEP-0198 §3.
+#[derive(Debug, Clone)]
+pub struct ManagementRequest {
+    pub resume: bool,
+    /// Seconds the client prefers.
+    pub max: Option<u32>,
+    /// Made by the house: random, carries the epoch (CLUSTER rule 10).
+    pub id: Box<str>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DetachReason {
+    /// `</stream:stream>`: the session ends at once.
+    Closed,
+    /// The connection broke: with stream management the session waits for resumption.
+    Lost,
+    /// A stream error ended it: the session ends at once.
+    Fault,
+}
+
+#[derive(Debug)]
+pub enum Item {
+    // ---- from a stream to its session ----
+    Attach(Attach),
+    /// `<resume/>`: `h` is what the client has handled. XEP-0198 §5.
+    Resume { edge: EdgeRef, id: Box<str>, h: u32 },
+    FromClient { session: SessionId, stanza: Stanza, ingress: Ingress, ticket: Ticket },
+    /// `<enable/>` on a stream that is bound already.
+    Manage { session: SessionId, request: ManagementRequest },
+    /// `<a h=…/>`.
+    Acked { session: SessionId, h: u32 },
+    /// XEP-0352.
+    ClientState { session: SessionId, active: bool },
+    /// So many deliveries, counted from the session's first on this stream, have been written to the socket.
+    Written { session: SessionId, edge: EdgeRef, deliveries: u64 },
+    /// The stream is gone; `deliveries` as in `Written`, `received` stanzas were taken in (inbound `h`).
+    Detached { session: SessionId, edge: EdgeRef, reason: DetachReason, deliveries: u64, received: u32 },
+
+    // ---- from another entity (or this one) ----
+    /// A stanza for `to`, which is this account or one of its resources. `from` is stamped.
+    Inbound { stanza: Arc<Stanza>, to: Jid, ingress: Ingress, ticket: Ticket },
+
+    // ---- from the house ----
+    /// A query that a step asked for has its answer.
+    Answered { iq: Arc<Stanza>, session: Option<SessionId>, answer: QueryAnswer, then: Then },
+    /// A page of pending records, oldest first; answers [`crate::Effect::ReadPending`].
+    Pending { after: i64, records: Vec<Record> },
+    /// A commit failed: its later effects were dropped; the stored part of the account was read again.
+    CommitFailed { bounce: Option<Arc<Stanza>>, error: StoreError, stored: Option<Box<AccountRecord>> },
+    /// The time that [`crate::Effect::WakeAt`] asked for has come. May come early or twice.
+    Tick,
+    /// End sessions: all, or one resource. The operator, or the account's removal.
+    Kick { resource: Option<Box<str>>, fault: xmpp::StreamFault },
+    /// The account itself is being removed: cascade to contacts, then `Unload`.
+    Remove { ticket: Ticket },
+    /// The server shuts down: sessions' streams were told; write last things.
+    ShutDown,
+    /// Rows of the ledger of an earlier process: their window is over, tell who must be told. DESIGN.md D11.
+    LedgerExpired,
+}

@@ -1,0 +1,100 @@
+//! What the operator allows a host's accounts; shared by all of them, replaced as a whole on reload.
+
+use store::Fence;
+use xmpp::BareJid;
+
+/// Bounds, with LIMITS.md's names and defaults.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Limits {
+    pub sessions_per_account_max: usize,
+    pub roster_items_max: usize,
+    pub groups_per_item_max: usize,
+    pub block_items_max: usize,
+    pub offline_messages_max: usize,
+    pub offline_bytes_max: u64,
+    pub offline_days_max: u32,
+    pub unacked_stanzas_max: usize,
+    pub unacked_bytes_max: usize,
+    pub resume_seconds_default: u32,
+    pub resume_seconds_max: u32,
+    pub hibernated_per_account_max: usize,
+    /// Directed presence remembered per session.
+    pub directed_max: usize,
+    pub private_bytes_max: usize,
+    pub vcard_bytes_max: usize,
+    /// Subscription requests of strangers kept per account.
+    pub requests_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            sessions_per_account_max: 16,
+            roster_items_max: 2_000,
+            groups_per_item_max: 32,
+            block_items_max: 2_000,
+            offline_messages_max: 1_000,
+            offline_bytes_max: 10 << 20,
+            offline_days_max: 30,
+            unacked_stanzas_max: 1_000,
+            unacked_bytes_max: 4 << 20,
+            resume_seconds_default: 300,
+            resume_seconds_max: 900,
+            hibernated_per_account_max: 8,
+            directed_max: 1_000,
+            private_bytes_max: 256 << 10,
+            vcard_bytes_max: 256 << 10,
+            requests_max: 1_000,
+        }
+    }
+}
+
+/// A hosted domain.
+#[derive(Debug, Clone)]
+pub struct HostPolicy {
+    pub domain: BareJid,
+    pub limits: Limits,
+    /// Keep messages in the log also when they were delivered (archive). Off: only what is pending is kept.
+    pub archive: bool,
+    /// Services that may be switched off: presence, instant messages (MISSION rows 5, 8).
+    pub presence: bool,
+    pub messages: bool,
+    /// What to do when a resource is asked for that is bound already.
+    pub resource_conflict: ResourceConflict,
+    /// XEP-0157: (`abuse-addresses`, [`mailto:…`]) …
+    pub contact_addresses: Vec<(String, Vec<String>)>,
+    /// XEP-0077: may strangers register (the form is shown)?
+    pub registration_open: bool,
+    /// For XEP-0092; `None` os: not told.
+    pub software: (&'static str, &'static str),
+}
+
+impl HostPolicy {
+    pub fn of(domain: BareJid) -> HostPolicy {
+        HostPolicy {
+            domain,
+            limits: Limits::default(),
+            archive: true,
+            presence: true,
+            messages: true,
+            resource_conflict: ResourceConflict::ReplaceOld,
+            contact_addresses: Vec::new(),
+            registration_open: false,
+            software: ("waft", env!("CARGO_PKG_VERSION")),
+        }
+    }
+}
+
+/// RFC 6120 §7.7.2.2.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ResourceConflict {
+    /// The old session is ended with `conflict`.
+    ReplaceOld,
+    /// The new stream gets another resourcepart.
+    Rename,
+    /// The new stream gets `conflict`.
+    RefuseNew,
+}
+
+#[allow(dead_code)]
+fn _fence(_: Fence) {}
