@@ -37,6 +37,16 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The right to act for this entity under an epoch.
+    pub fn fence(&self, epoch: u64) -> Fence {
+        Fence {
+            partition: self.partition(),
+            epoch,
+        }
+    }
+}
+
 impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -7,13 +7,13 @@
 //! - `contract` (feature): the sentences that every backend must keep, as tests.
 
 pub mod change;
-#[cfg(feature = "contract")]
+#[cfg(any(test, feature = "contract"))]
 pub mod contract;
 pub mod key;
 pub mod memory;
 pub mod record;
 
-pub use change::{Change, Committed, Outcome};
+pub use change::{CLOSED, Change, Committed, Outcome, position_must_grow};
 pub use key::{Fence, Key, Partition};
 pub use record::*;
 
@@ -33,11 +33,25 @@ pub enum StoreError {
     Full,
     /// A write or fsync failed: the process must stop accepting writes and recover from the log.
     Fatal(String),
-    /// A row that cannot be read.
+    /// A row that cannot be read, or a call that no row can be made of; the rest of the store is well.
     Damaged(String),
 }
 
 pub type Reply<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+impl std::fmt::Display for StoreError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            StoreError::Fenced => f.write_str("another owner has a newer epoch"),
+            StoreError::Busy => f.write_str("the queue of writes is full"),
+            StoreError::Full => f.write_str("no space left"),
+            StoreError::Fatal(reason) => write!(f, "no more writes: {reason}"),
+            StoreError::Damaged(what) => write!(f, "damaged: {what}"),
+        }
+    }
+}
+
+impl std::error::Error for StoreError {}
 
 /// Domain operations on what survives a restart. Every write goes through [`Store::commit`]; reads see every commit
 /// whose `done` has been called.
@@ -55,13 +69,29 @@ pub trait Store: Send + Sync + 'static {
     /// FAST tokens of an account and client id. XEP-0484.
     fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>>;
     /// Records of the account's log, oldest first, positions greater than `after`, at most `limit`.
-    fn inbox_after<'a>(&'a self, account: &'a BareJid, after: i64, only_pending: bool, limit: usize) -> Reply<'a, Vec<Record>>;
+    fn inbox_after<'a>(
+        &'a self,
+        account: &'a BareJid,
+        after: i64,
+        only_pending: bool,
+        limit: usize,
+    ) -> Reply<'a, Vec<Record>>;
     /// A page of the archive by filter. XEP-0313 §4.
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page>;
     /// vcard-temp, private XML and whatever else is one value under a name.
-    fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
-    /// All accounts of a host, by name; `after` is exclusive.
-    fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>>;
+    fn blob<'a>(
+        &'a self,
+        account: &'a BareJid,
+        space: &'a str,
+        key: &'a str,
+    ) -> Reply<'a, Option<Vec<u8>>>;
+    /// All accounts of a host, by name (the localpart); `after` is exclusive: a localpart or bare JID, or empty.
+    fn accounts<'a>(
+        &'a self,
+        host: &'a str,
+        after: &'a str,
+        limit: usize,
+    ) -> Reply<'a, Vec<AccountSummary>>;
     /// The session ledger as it was left: whose sessions of an earlier epoch must be ended. DESIGN.md D11.
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>>;
     /// The boot counter: grows by one each time the store is opened for serving. CLUSTER rule 10.
@@ -81,6 +111,8 @@ pub struct Figures {
     pub inbox_records: u64,
     pub accounts: u64,
     pub file_bytes: u64,
+    /// Rows that could not be read and were set aside. One such row never stops the others.
+    pub quarantined: u64,
     /// UTC; when the last commit reached the disk.
     pub last_commit: Option<Stamp>,
 }

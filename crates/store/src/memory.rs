@@ -1,1 +1,673 @@
 //! The backend of tests and simulations: the same contract, in memory.
+//!
+//! By default a commit is applied at once. A store made with [`MemoryStore::stepped`] queues commits until
+//! [`MemoryStore::step`] is called, so that a test can look at the world between an event and its commit. Failures are
+//! injected with [`MemoryStore::fail_next`]; a crash is [`MemoryStore::reopened`].
+
+use crate::*;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use xmpp::Jid;
+
+/// The store of one simulated disk, or one handle to it: see [`MemoryStore::reopened`].
+pub struct MemoryStore {
+    disk: Disk,
+    epoch: u64,
+    stepped: bool,
+    queue: Mutex<Queue>,
+}
+
+/// What survives a crash; shared by the handles that were opened on it.
+type Disk = std::sync::Arc<Mutex<World>>;
+
+#[derive(Default)]
+struct World {
+    /// The greatest epoch that a handle was opened with.
+    epoch: u64,
+    accounts: BTreeMap<BareJid, Account>,
+    commits: u64,
+    changes: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    calls: VecDeque<(Fence, Vec<Change>, Committed)>,
+    /// Somebody is calling `done`s at the moment; whoever commits meanwhile leaves its call to them, for the order.
+    busy: bool,
+    fail_next: VecDeque<StoreError>,
+    /// Why nothing is written any more.
+    fatal: Option<String>,
+}
+
+#[derive(Clone)]
+struct Account {
+    created: Stamp,
+    disabled: bool,
+    credentials: Credentials,
+    roster_version: u64,
+    roster: BTreeMap<BareJid, RosterItem>,
+    requests: BTreeMap<BareJid, (Vec<u8>, Stamp)>,
+    blocks: BTreeSet<Jid>,
+    log: BTreeMap<i64, Record>,
+    /// The greatest position ever appended.
+    appended: i64,
+    dedupe: HashMap<[u8; 16], i64>,
+    sessions: BTreeMap<Box<str>, SessionRow>,
+    tokens: BTreeMap<(Box<str>, Box<str>), Token>,
+    blobs: BTreeMap<(Box<str>, Box<str>), Vec<u8>>,
+    last_activity: Option<(Stamp, Box<str>)>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> MemoryStore {
+        MemoryStore::new()
+    }
+}
+
+impl MemoryStore {
+    /// Applies each commit at once.
+    pub fn new() -> MemoryStore {
+        MemoryStore::open(Disk::default(), false)
+    }
+
+    /// Applies a commit when [`step`](MemoryStore::step) is called.
+    pub fn stepped() -> MemoryStore {
+        MemoryStore::open(Disk::default(), true)
+    }
+
+    /// What a restart after a crash finds: what is queued is lost (its `done` is never called), the epoch is one
+    /// greater, and commits through `self` are fenced from now on.
+    pub fn reopened(&self) -> MemoryStore {
+        self.queue.lock().calls.clear();
+        MemoryStore::open(self.disk.clone(), self.stepped)
+    }
+
+    fn open(disk: Disk, stepped: bool) -> MemoryStore {
+        let epoch = {
+            let mut world = disk.lock();
+            world.epoch += 1;
+            world.epoch
+        };
+        MemoryStore {
+            disk,
+            epoch,
+            stepped,
+            queue: Mutex::default(),
+        }
+    }
+
+    /// The next commit that is applied fails with `error`, the one after it with the next that was given, and so on.
+    /// After [`StoreError::Fatal`] all fail.
+    pub fn fail_next(&self, error: StoreError) {
+        self.queue.lock().fail_next.push_back(error);
+    }
+
+    /// How many commits wait for a [`step`](MemoryStore::step).
+    pub fn queued(&self) -> usize {
+        self.queue.lock().calls.len()
+    }
+
+    /// Applies the oldest queued commit and calls its `done`. False if there was none.
+    pub fn step(&self) -> bool {
+        let Some((fence, changes, done)) = self.queue.lock().calls.pop_front() else {
+            return false;
+        };
+        done(self.apply(fence, &changes));
+        true
+    }
+
+    /// Steps until nothing is queued; how many there were.
+    pub fn step_all(&self) -> usize {
+        let mut steps = 0;
+        while self.step() {
+            steps += 1;
+        }
+        steps
+    }
+
+    /// Calls all that is queued, in order, unless somebody is at it.
+    fn drain(&self) {
+        loop {
+            let (fence, changes, done) = {
+                let mut queue = self.queue.lock();
+                if queue.busy {
+                    return;
+                }
+                let Some(call) = queue.calls.pop_front() else {
+                    return;
+                };
+                queue.busy = true;
+                call
+            };
+            done(self.apply(fence, &changes));
+            self.queue.lock().busy = false;
+        }
+    }
+
+    fn apply(&self, fence: Fence, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        {
+            let mut queue = self.queue.lock();
+            if let Some(reason) = &queue.fatal {
+                return Err(StoreError::Fatal(reason.clone()));
+            }
+            if let Some(error) = queue.fail_next.pop_front() {
+                if let StoreError::Fatal(reason) = &error {
+                    queue.fatal = Some(reason.clone());
+                }
+                return Err(error);
+            }
+        }
+        let mut world = self.disk.lock();
+        if fence.epoch != self.epoch || self.epoch != world.epoch {
+            return Err(StoreError::Fenced);
+        }
+        world.call(changes)
+    }
+
+    fn read<T>(&self, account: &BareJid, read: impl FnOnce(&Account) -> T) -> Option<T> {
+        self.disk.lock().accounts.get(account).map(read)
+    }
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> Reply<'a, T> {
+    Box::pin(std::future::ready(Ok(value)))
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed) {
+        self.queue.lock().calls.push_back((fence, changes, done));
+        if !self.stepped {
+            self.drain();
+        }
+    }
+
+    fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>> {
+        ready(self.read(account, |found| found.record(self.epoch)))
+    }
+
+    fn credentials<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Credentials>> {
+        ready(self.read(account, |found| found.credentials.clone()))
+    }
+
+    fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>> {
+        let tokens = self.read(account, |found| {
+            found
+                .tokens
+                .values()
+                .filter(|token| &*token.client == client)
+                .cloned()
+                .collect()
+        });
+        ready(tokens.unwrap_or_default())
+    }
+
+    fn inbox_after<'a>(
+        &'a self,
+        account: &'a BareJid,
+        after: i64,
+        only_pending: bool,
+        limit: usize,
+    ) -> Reply<'a, Vec<Record>> {
+        let records = self.read(account, |found| {
+            let later = found.log.values().filter(|record| record.position > after);
+            later
+                .filter(|record| record.pending || !only_pending)
+                .take(limit)
+                .cloned()
+                .collect()
+        });
+        ready(records.unwrap_or_default())
+    }
+
+    fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page> {
+        ready(
+            self.read(account, |found| found.page(page))
+                .unwrap_or(Page {
+                    complete: true,
+                    ..Page::default()
+                }),
+        )
+    }
+
+    fn blob<'a>(
+        &'a self,
+        account: &'a BareJid,
+        space: &'a str,
+        key: &'a str,
+    ) -> Reply<'a, Option<Vec<u8>>> {
+        ready(
+            self.read(account, |found| {
+                found.blobs.get(&(space.into(), key.into())).cloned()
+            })
+            .flatten(),
+        )
+    }
+
+    fn accounts<'a>(
+        &'a self,
+        host: &'a str,
+        after: &'a str,
+        limit: usize,
+    ) -> Reply<'a, Vec<AccountSummary>> {
+        let after = after.split('@').next().unwrap_or_default();
+        let world = self.disk.lock();
+        let mut found: Vec<AccountSummary> = world
+            .accounts
+            .iter()
+            .filter(|(jid, _)| {
+                jid.domain() == host
+                    && (after.is_empty() || jid.local().unwrap_or_default() > after)
+            })
+            .map(|(jid, account)| AccountSummary {
+                account: jid.clone(),
+                created: account.created,
+                disabled: account.disabled,
+                last_activity: account.last_activity.as_ref().map(|(left, _)| *left),
+            })
+            .collect();
+        found.sort_by(|a, b| a.account.local().cmp(&b.account.local()));
+        found.truncate(limit);
+        ready(found)
+    }
+
+    fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {
+        let world = self.disk.lock();
+        let rows = world
+            .accounts
+            .iter()
+            .flat_map(|(jid, account)| account.sessions.values().map(move |row| (jid, row)));
+        ready(
+            rows.filter(|(_, row)| row.epoch < self.epoch)
+                .map(|(jid, row)| (jid.clone(), row.clone()))
+                .collect(),
+        )
+    }
+
+    fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    fn figures(&self) -> Figures {
+        let queued_changes = self
+            .queue
+            .lock()
+            .calls
+            .iter()
+            .map(|(_, changes, _)| changes.len() as u64)
+            .sum();
+        let world = self.disk.lock();
+        Figures {
+            queued_changes,
+            commits: world.commits,
+            changes: world.changes,
+            inbox_records: world
+                .accounts
+                .values()
+                .map(|account| account.log.len() as u64)
+                .sum(),
+            accounts: world.accounts.len() as u64,
+            ..Figures::default()
+        }
+    }
+
+    fn close(&self) -> Reply<'_, ()> {
+        self.step_all();
+        self.queue.lock().fatal.get_or_insert_with(|| CLOSED.into());
+        ready(())
+    }
+}
+
+impl World {
+    /// One call, all or nothing.
+    fn call(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
+        let before = self.doubtful(changes).then(|| self.accounts.clone());
+        let outcomes: Result<Vec<Outcome>, StoreError> =
+            changes.iter().map(|change| self.change(change)).collect();
+        match (&outcomes, before) {
+            (Err(_), Some(before)) => self.accounts = before,
+            (Err(error), None) => unreachable!(
+                "only a position that does not grow fails, and that was foreseen: {error:?}"
+            ),
+            (Ok(_), _) => {
+                self.commits += 1;
+                self.changes += changes.len() as u64;
+            }
+        }
+        outcomes
+    }
+
+    /// Could a position be refused? Then the call may have to be undone.
+    fn doubtful(&self, changes: &[Change]) -> bool {
+        let mut last = HashMap::new();
+        changes.iter().any(|change| {
+            let Change::Append { account, record } = change else {
+                return false;
+            };
+            let appended = self.accounts.get(account).map_or(0, |found| found.appended);
+            let last = last.entry(account).or_insert(appended);
+            let doubtful = record.position <= *last;
+            *last = record.position;
+            doubtful
+        })
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Outcome, StoreError> {
+        if let Change::AccountCreate {
+            account,
+            credentials,
+            created,
+        } = change
+        {
+            if self.accounts.contains_key(account) {
+                return Ok(Outcome::Exists);
+            }
+            self.accounts
+                .insert(account.clone(), Account::new(credentials.clone(), *created));
+            return Ok(Outcome::Done);
+        }
+        if let Change::AccountRemove { account } = change {
+            return Ok(if self.accounts.remove(account).is_some() {
+                Outcome::Done
+            } else {
+                Outcome::NoAccount
+            });
+        }
+        match self.accounts.get_mut(change.account()) {
+            Some(account) => account.change(change),
+            None => Ok(Outcome::NoAccount),
+        }
+    }
+}
+
+impl Account {
+    fn new(credentials: Credentials, created: Stamp) -> Account {
+        Account {
+            created,
+            disabled: false,
+            credentials,
+            roster_version: 0,
+            roster: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            blocks: BTreeSet::new(),
+            log: BTreeMap::new(),
+            appended: 0,
+            dedupe: HashMap::new(),
+            sessions: BTreeMap::new(),
+            tokens: BTreeMap::new(),
+            blobs: BTreeMap::new(),
+            last_activity: None,
+        }
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Outcome, StoreError> {
+        match change {
+            Change::AccountCreate { .. } | Change::AccountRemove { .. } => {
+                unreachable!("handled by the world")
+            }
+            Change::CredentialsSet { credentials, .. } => self.credentials = credentials.clone(),
+            Change::AccountDisable { disabled, .. } => self.disabled = *disabled,
+            Change::RosterPut { item, version, .. } => {
+                self.roster.insert(item.jid.clone(), item.clone());
+                self.roster_version = *version;
+            }
+            Change::RosterDelete {
+                contact, version, ..
+            } => {
+                self.roster.remove(contact);
+                self.roster_version = *version;
+            }
+            Change::RequestPut {
+                contact,
+                stanza,
+                received,
+                ..
+            } => {
+                self.requests
+                    .insert(contact.clone(), (stanza.clone(), *received));
+            }
+            Change::RequestDelete { contact, .. } => {
+                self.requests.remove(contact);
+            }
+            Change::Append { record, .. } => return self.append(record),
+            Change::Taken { positions, .. } => {
+                for position in positions {
+                    let Some(record) = self.log.get_mut(position) else {
+                        continue;
+                    };
+                    record.pending = false;
+                    if !record.archived {
+                        self.log.remove(position);
+                    }
+                }
+            }
+            Change::Prune { up_to, .. } => self
+                .log
+                .retain(|position, record| record.pending || position > up_to),
+            Change::SessionPut { row, .. } => {
+                self.sessions.insert(row.resource.clone(), row.clone());
+            }
+            Change::SessionDelete { resource, .. } => {
+                self.sessions.remove(resource);
+            }
+            Change::BlobPut {
+                space, key, value, ..
+            } => {
+                self.blobs
+                    .insert((space.clone(), key.clone()), value.clone());
+            }
+            Change::BlobDelete { space, key, .. } => {
+                self.blobs.remove(&(space.clone(), key.clone()));
+            }
+            Change::BlockPut { jid, .. } => {
+                self.blocks.insert(jid.clone());
+            }
+            Change::BlockDelete { jid, .. } => {
+                self.blocks.remove(jid);
+            }
+            Change::TokenPut { token, .. } => {
+                self.tokens.insert(
+                    (token.client.clone(), token.mechanism.clone()),
+                    token.clone(),
+                );
+            }
+            Change::TokenDelete {
+                client, mechanism, ..
+            } => {
+                self.tokens.remove(&(client.clone(), mechanism.clone()));
+            }
+            Change::LastActivity { left, status, .. } => {
+                self.last_activity = Some((*left, status.clone()))
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn append(&mut self, record: &Record) -> Result<Outcome, StoreError> {
+        if let Some(position) = record.dedupe.and_then(|key| self.dedupe.get(&key)) {
+            return Ok(Outcome::Duplicate(*position));
+        }
+        if record.position <= self.appended {
+            return Err(StoreError::Damaged(position_must_grow(
+                record.position,
+                self.appended,
+            )));
+        }
+        self.appended = record.position;
+        if let Some(key) = record.dedupe {
+            self.dedupe.insert(key, record.position);
+        }
+        if record.pending || record.archived {
+            self.log.insert(record.position, record.clone());
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn record(&self, epoch: u64) -> AccountRecord {
+        let pending = || self.log.values().filter(|record| record.pending);
+        let (space, key) = PHOTO_HASH;
+        let photo_hash = self.blobs.get(&(space.into(), key.into()));
+        AccountRecord {
+            created: self.created,
+            disabled: self.disabled,
+            roster_version: self.roster_version,
+            roster: self.roster.values().cloned().collect(),
+            requests: self
+                .requests
+                .iter()
+                .map(|(contact, (stanza, received))| (contact.clone(), stanza.clone(), *received))
+                .collect(),
+            blocks: self.blocks.iter().cloned().collect(),
+            last_position: self
+                .log
+                .last_key_value()
+                .map_or(0, |(position, _)| *position),
+            pending: pending().map(|record| record.position).collect(),
+            pending_bytes: pending().map(|record| record.stanza.len() as u64).sum(),
+            last_activity: self.last_activity.clone(),
+            sessions: self
+                .sessions
+                .values()
+                .filter(|row| row.epoch < epoch)
+                .cloned()
+                .collect(),
+            photo_hash: photo_hash
+                .and_then(|value| std::str::from_utf8(value).ok())
+                .map(Into::into),
+        }
+    }
+
+    fn page(&self, query: &PageQuery) -> Page {
+        let matches: Vec<&Record> = self
+            .log
+            .values()
+            .filter(|record| record.archived && query.matches(record))
+            .collect();
+        let paged: Vec<&Record> = matches
+            .iter()
+            .copied()
+            .filter(|record| query.pages(record.position))
+            .collect();
+        let complete = paged.len() <= query.limit;
+        let records: Vec<Record> = if query.backwards {
+            paged[paged.len().saturating_sub(query.limit)..]
+                .iter()
+                .copied()
+                .cloned()
+                .collect()
+        } else {
+            paged.into_iter().take(query.limit).cloned().collect()
+        };
+        let first_index = records.first().map(|first| {
+            matches
+                .iter()
+                .filter(|record| record.position < first.position)
+                .count() as u64
+        });
+        Page {
+            complete,
+            count: query.want_count.then_some(matches.len() as u64),
+            first_index: first_index.filter(|_| query.want_count),
+            records,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::{self, Subject};
+    use std::sync::Arc;
+
+    struct InMemory(MemoryStore);
+
+    impl Subject for InMemory {
+        type Store = MemoryStore;
+        fn fresh() -> InMemory {
+            InMemory(MemoryStore::new())
+        }
+        fn store(&self) -> &MemoryStore {
+            &self.0
+        }
+        fn reopened(self) -> InMemory {
+            InMemory(self.0.reopened())
+        }
+    }
+
+    crate::contract_tests!(InMemory);
+
+    fn create(store: &MemoryStore, heard: &Arc<Mutex<Vec<Result<Vec<Outcome>, StoreError>>>>) {
+        let heard = heard.clone();
+        store.commit(
+            contract::fence(store),
+            vec![contract::create("juliet@capulet.example")],
+            Box::new(move |outcome| heard.lock().push(outcome)),
+        );
+    }
+
+    #[test]
+    fn a_stepped_store_commits_when_it_is_told_to() {
+        let store = MemoryStore::stepped();
+        let heard = Arc::default();
+        create(&store, &heard);
+        assert!(heard.lock().is_empty());
+        assert_eq!((store.queued(), store.figures().accounts), (1, 0));
+        assert!(store.step());
+        assert_eq!(*heard.lock(), [Ok(vec![Outcome::Done])]);
+        assert!(!store.step());
+    }
+
+    #[test]
+    fn a_crash_loses_what_is_queued_and_fences_the_old_handle() {
+        let store = MemoryStore::stepped();
+        let heard = Arc::default();
+        create(&store, &heard);
+        let reopened = store.reopened();
+        assert_eq!((store.step_all(), reopened.figures().accounts), (0, 0));
+        create(&store, &heard);
+        store.step();
+        assert_eq!(*heard.lock(), [Err(StoreError::Fenced)]);
+    }
+
+    #[test]
+    fn an_injected_failure_hits_one_commit_and_a_fatal_one_all() {
+        let store = MemoryStore::new();
+        let heard = Arc::default();
+        store.fail_next(StoreError::Full);
+        create(&store, &heard);
+        create(&store, &heard);
+        store.fail_next(StoreError::Fatal("fsync".into()));
+        create(&store, &heard);
+        create(&store, &heard);
+        let fatal = || Err(StoreError::Fatal("fsync".into()));
+        assert_eq!(
+            *heard.lock(),
+            [
+                Err(StoreError::Full),
+                Ok(vec![Outcome::Done]),
+                fatal(),
+                fatal()
+            ]
+        );
+    }
+
+    #[test]
+    fn a_commit_from_within_done_is_done_after_it() {
+        let store = Arc::new(MemoryStore::new());
+        let heard = Arc::default();
+        let (again, outer) = (store.clone(), Arc::clone(&heard));
+        let done = Box::new(move |outcome| {
+            create(&again, &outer);
+            outer.lock().push(outcome);
+        });
+        store.commit(
+            contract::fence(&*store),
+            vec![contract::create("romeo@montague.example")],
+            done,
+        );
+        assert_eq!(
+            *heard.lock(),
+            [Ok(vec![Outcome::Done]), Ok(vec![Outcome::Done])]
+        );
+        assert_eq!(store.figures().accounts, 2);
+    }
+}

@@ -48,9 +48,12 @@ pub struct AccountRecord {
     pub last_activity: Option<(Stamp, Box<str>)>,
     /// Ledger rows of sessions that are of an earlier epoch.
     pub sessions: Vec<SessionRow>,
-    /// The photo hash of the vCard (hex SHA-1), if there is one. XEP-0153.
+    /// The photo hash of the vCard (hex SHA-1), if there is one: the blob named [`PHOTO_HASH`]. XEP-0153.
     pub photo_hash: Option<Box<str>>,
 }
+
+/// Space and key of the blob that [`AccountRecord::photo_hash`] is read from; its value is the hex text in UTF-8.
+pub const PHOTO_HASH: (&str, &str) = ("vcard-temp", "photo-sha1");
 
 /// RFC 6121 §2.1.2.5 and Appendix A.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
@@ -81,7 +84,10 @@ pub struct RosterItem {
 
 /// Which way a logged message went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Direction { Incoming, Outgoing }
+pub enum Direction {
+    Incoming,
+    Outgoing,
+}
 
 /// One message in an account's log. DESIGN.md D5.
 #[derive(Debug, Clone, PartialEq)]
@@ -122,13 +128,47 @@ pub struct PageQuery {
     pub want_count: bool,
 }
 
+impl PageQuery {
+    /// Does the filter match the record, paging left out?
+    pub fn matches(&self, record: &Record) -> bool {
+        let with = match &self.with {
+            Some(with) if with.is_bare() => with.same_bare(&record.peer),
+            Some(with) => *with == record.peer,
+            None => true,
+        };
+        with && self.first_position() <= record.position
+            && record.position <= self.last_position()
+            && (self.ids.is_empty() || self.ids.contains(&record.position))
+    }
+
+    /// Is the position within the page's bounds (`after`, `before`)?
+    pub fn pages(&self, position: i64) -> bool {
+        self.after.is_none_or(|after| position > after)
+            && self.before.is_none_or(|before| position < before)
+    }
+
+    /// The least position that `start` lets pass.
+    pub fn first_position(&self) -> i64 {
+        self.start.map_or(i64::MIN, |start| start.0)
+    }
+
+    /// The greatest position that `end` lets pass.
+    pub fn last_position(&self) -> i64 {
+        self.end.map_or(i64::MAX, |end| end.0)
+    }
+}
+
+/// How many matches a backend counts at least before it may answer no count. XEP-0059 §2.6 lets a count be left out.
+pub const COUNT_MAX: u64 = 100_000;
+
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
     /// Always oldest first.
     pub records: Vec<Record>,
     /// Nothing more in the direction of paging.
     pub complete: bool,
-    /// All that the filter matches, paging left out.
+    /// All that the filter matches, paging left out; `None` if it was not wanted or would be too dear to say
+    /// (a backend may stop counting at [`COUNT_MAX`]).
     pub count: Option<u64>,
     /// How many of the filter's matches come before the first record.
     pub first_index: Option<u64>,
