@@ -3,14 +3,15 @@
 use crate::account::Account;
 use crate::effects::{Effects, Query, Then};
 use crate::host::Host;
-use crate::item::SessionId;
+use crate::item::{SessionId, Ticket};
+use crate::view::Exit;
 use std::sync::Arc;
-use xmpp::{Element, IqType, Stanza, StanzaError};
+use xmpp::{Element, IqType, Jid, Stanza, StanzaError};
 
-/// A specification and the version implemented, for `docs/xeps.md`.
+/// A specification that is no XEP and the state implemented, for `docs/xeps.md`.
 #[derive(Debug, Clone, Copy)]
 pub struct Spec {
-    /// `XEP-0199` or `RFC 6121`.
+    /// `RFC 6121`.
     pub name: &'static str,
     pub version: &'static str,
     /// What of it is not done, in a few words; empty when all is.
@@ -25,7 +26,9 @@ pub const fn xep(number: u16, version: &'static str) -> XepSpec {
 #[derive(Debug, Clone, Copy)]
 pub struct XepSpec {
     pub number: u16,
+    /// Of the text that was implemented from.
     pub version: &'static str,
+    /// What of it is not done, in a few words; empty when all is.
     pub missing: &'static str,
 }
 
@@ -38,35 +41,42 @@ impl XepSpec {
 /// An iq get or set on its way, with its one child read as a tree.
 pub struct Iq<'a> {
     pub stanza: &'a Arc<Stanza>,
+    /// Who asks; stamped by the server.
+    pub from: &'a Jid,
     /// The one child.
     pub child: &'a Element,
     /// The session that sent it, when it is the account's own client that asks; `None`: somebody else.
     pub session: Option<SessionId>,
+    /// Goes with every commit that the iq sets off.
+    pub ticket: &'a Ticket,
 }
 
-/// What a handler gives back.
+/// What a handler of an account gives back.
+#[derive(Debug)]
 pub enum Answer {
-    /// `<iq type='result'>` with this content.
+    /// `<iq type='result'>` with this content. It stands behind all effects that the handler pushed: behind its
+    /// commit, if it made one.
     Result(Option<Element>),
-    /// The store is asked; `then` sends the answer.
+    /// The store is asked; `then` sends the answer, by [`crate::modules::answer`].
     Query(Query, Then),
-    /// The handler has pushed the answer itself, in order with its commit.
+    /// The handler has pushed the answer itself.
     Sent,
 }
 
 pub type Handled = Result<Answer, StanzaError>;
-/// For the account: its own client, or somebody else who passed [`crate::view`].
+/// For the account: its own client, or somebody else who passed [`Who`].
 pub type AccountHandler = fn(&mut Account, &Iq<'_>, &mut Effects) -> Handled;
-/// For the host itself.
-pub type HostHandler = fn(&mut Host, &Iq<'_>, &mut Effects) -> Handled;
+/// For the host itself, which has nothing to wait for: the content of the result.
+pub type HostHandler = fn(&mut Host, &Iq<'_>, &mut Effects) -> Result<Option<Element>, StanzaError>;
 
-/// Who may ask. One permission function serves all handlers (LIMITS.md §2 row 4).
+/// Who may ask an account. One permission function serves all handlers (LIMITS.md §2 row 4):
+/// `modules::may_ask`. Whoever may not is answered as by an account that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// The account's own sessions only; others get `forbidden`… the same as from an account that does not exist.
+    /// The account's own sessions only.
     Owner,
-    /// Whoever may see the account's presence.
-    Subscriber,
+    /// The owner, and whoever sees what leaves the account by this exit ([`crate::view::view`]).
+    Viewer(Exit),
     Anyone,
 }
 
@@ -81,8 +91,19 @@ pub struct Module {
     pub account_iq: &'static [(IqType, &'static str, &'static str, Who, AccountHandler)],
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
+    /// Clients send these iqs to the domain though they are about the sender's own account: `account_iq` serves
+    /// them there too, for the owner alone.
+    pub own_at_host: bool,
 }
 
 impl Module {
-    pub const EMPTY: Module = Module { name: "", specs: &[], host_features: &[], account_features: &[], account_iq: &[], host_iq: &[] };
+    pub const EMPTY: Module = Module {
+        name: "",
+        specs: &[],
+        host_features: &[],
+        account_features: &[],
+        account_iq: &[],
+        host_iq: &[],
+        own_at_host: false,
+    };
 }
