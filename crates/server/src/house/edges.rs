@@ -1,0 +1,226 @@
+//! The streams of this node, by reference: where entities leave what a stream must hear.
+
+use dashmap::DashMap;
+use im::{EdgeItem, EdgeRef};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::task::Waker;
+use xmpp::StreamFault;
+
+/// What one stream has waiting; LIMITS: send queue per session.
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<EdgeItem>,
+    /// Rough bytes of the deliveries queued.
+    weight: usize,
+    waker: Option<Waker>,
+    /// The stream's task is gone or has been told to go: nothing more is taken.
+    closed: bool,
+}
+
+/// The house's end of a stream: its task holds the other.
+#[derive(Debug)]
+pub struct EdgeHandle {
+    pub id: EdgeRef,
+    queue: Mutex<Queue>,
+    /// Queries under way whose answers must come before the next stanza is read. DESIGN.md D10.
+    holds: AtomicU32,
+    /// Stanzas taken in whose tickets are still out.
+    pub in_flight: AtomicU32,
+    /// The stream waits for stanzas to be done (an ack was asked for, or too many are in flight).
+    pub wants_done: AtomicBool,
+    done: Mutex<Done>,
+    queue_items_max: usize,
+    /// It went over its bounds and was closed for that.
+    pub overran: AtomicBool,
+}
+
+/// `h` is the longest prefix of stanzas that are done (CLUSTER rule 6).
+#[derive(Debug, Default)]
+struct Done {
+    prefix: u32,
+    /// Ordinals beyond the prefix that are done already.
+    later: Vec<u32>,
+}
+
+impl EdgeHandle {
+    pub fn send(&self, item: EdgeItem) {
+        let mut queue = self.queue.lock();
+        if queue.closed {
+            return;
+        }
+        if let EdgeItem::Deliver(delivery) = &item {
+            queue.weight += delivery.stanza.weight();
+                // What is queued is not written any more: the session's own queue has it, or the log.
+                self.overran.store(true, Ordering::Relaxed);
+                queue.items.clear();
+                queue.items.push_back(EdgeItem::Close(StreamFault::SlowReader));
+                queue.closed = true;
+                if let Some(waker) = queue.waker.take() {
+                    waker.wake();
+                }
+                return;
+            }
+        }
+        let was_empty = queue.items.is_empty();
+        queue.items.push_back(item);
+        if was_empty && let Some(waker) = queue.waker.take() {
+            drop(queue);
+            waker.wake();
+        }
+    }
+
+    /// Takes all that is queued; registers the waker when there is nothing.
+    pub fn take(&self, into: &mut VecDeque<EdgeItem>, waker: Option<&Waker>) {
+        let mut queue = self.queue.lock();
+        if queue.items.is_empty() {
+            if let Some(waker) = waker {
+                match &queue.waker {
+                    Some(w) if w.will_wake(waker) => {}
+                    _ => queue.waker = Some(waker.clone()),
+                }
+            }
+            return;
+        }
+        std::mem::swap(&mut queue.items, into);
+        queue.weight = 0;
+    }
+
+    pub fn register(&self, waker: &Waker) {
+        let mut queue = self.queue.lock();
+        match &queue.waker {
+            Some(w) if w.will_wake(waker) => {}
+            _ => queue.waker = Some(waker.clone()),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.queue.lock().items.is_empty()
+    }
+
+    pub fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closed = true;
+        queue.items = VecDeque::new();
+        queue.waker = None;
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.queue.lock().waker.take() {
+            waker.wake();
+        }
+    }
+
+    pub fn hold(&self) {
+        self.holds.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub fn release(&self) {
+        self.holds.fetch_sub(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.holds.load(Ordering::Acquire) > 0
+    }
+
+    /// The ordinals done so far, as one number.
+    pub fn done_prefix(&self) -> u32 {
+        self.done.lock().prefix
+    }
+
+    pub fn set_done_prefix(&self, prefix: u32) {
+        *self.done.lock() = Done { prefix, later: Vec::new() };
+    }
+
+    fn mark_done(&self, ordinal: u32) {
+        {
+            let mut done = self.done.lock();
+            if ordinal == done.prefix.wrapping_add(1) {
+                done.prefix = ordinal;
+                while let Some(i) = done.later.iter().position(|&o| o == done.prefix.wrapping_add(1)) {
+                    done.prefix = done.later.swap_remove(i);
+                }
+            } else {
+                // Bounded by the stanzas in flight.
+                done.later.push(ordinal);
+            }
+        }
+        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.wants_done.swap(false, Ordering::AcqRel) {
+            self.wake();
+        }
+    }
+}
+
+/// Dropped when all that a stanza set off is done.
+pub struct StanzaTicket {
+    edge: Arc<EdgeHandle>,
+    ordinal: u32,
+}
+
+impl StanzaTicket {
+    pub fn new(edge: &Arc<EdgeHandle>, ordinal: u32) -> im::Ticket {
+        edge.in_flight.fetch_add(1, Ordering::AcqRel);
+        im::Ticket(Some(Arc::new(StanzaTicket { edge: edge.clone(), ordinal })))
+    }
+}
+
+impl Drop for StanzaTicket {
+    fn drop(&mut self) {
+        self.edge.mark_done(self.ordinal);
+    }
+}
+
+/// All streams of this node.
+#[derive(Debug, Default)]
+pub struct Edges {
+    map: DashMap<u64, Arc<EdgeHandle>>,
+    next: AtomicU64,
+}
+
+impl Edges {
+        let id = EdgeRef(self.next.fetch_add(1, Ordering::Relaxed) + 1);
+        let handle = Arc::new(EdgeHandle {
+            id,
+            queue: Mutex::default(),
+            holds: AtomicU32::new(0),
+            in_flight: AtomicU32::new(0),
+            wants_done: AtomicBool::new(false),
+            done: Mutex::default(),
+            queue_items_max,
+            overran: AtomicBool::new(false),
+        });
+        self.map.insert(id.0, handle.clone());
+        handle
+    }
+
+    pub fn get(&self, edge: EdgeRef) -> Option<Arc<EdgeHandle>> {
+        self.map.get(&edge.0).map(|h| h.clone())
+    }
+
+    pub fn send(&self, edge: EdgeRef, item: EdgeItem) {
+        if let Some(handle) = self.map.get(&edge.0) {
+            handle.send(item);
+        }
+    }
+
+    pub fn close(&self, handle: &EdgeHandle) {
+        handle.close();
+        self.map.remove(&handle.id.0);
+    }
+
+    /// The same for every stream (shutdown).
+    pub fn send_all(&self, make: impl Fn() -> EdgeItem) {
+        for entry in &self.map {
+            entry.value().send(make());
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+}
+

@@ -1,0 +1,247 @@
+//! An account in memory: its state, its gate, and what becomes of each effect.
+
+use super::gate::{Gate, Verdict};
+use super::{AccountCell, House, Ready};
+use im::{Account, EdgeItem, Effect, Effects, Item, Query, QueryAnswer, SessionId, Then, Ticket};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use store::{AccountRecord, Fence, Outcome, StoreError};
+use xmpp::{Stanza, StreamFault};
+
+/// How long an account stays in memory after its last use, milliseconds.
+const IDLE_MS: u64 = 30_000;
+
+#[derive(Debug)]
+pub struct Resident {
+    pub account: Account,
+    pub gate: Gate,
+    fence: Fence,
+    /// The nearest tick that was asked for, monotonic milliseconds.
+    wake_at: Option<u64>,
+    /// Stays in memory until then, monotonic milliseconds.
+    pub fresh_until: u64,
+    sweep_at: Option<u64>,
+    may_go: bool,
+    /// A step panicked: nothing is done with this state any more.
+    broken: bool,
+}
+
+impl Resident {
+    pub fn new(account: Account, fence: Fence) -> Resident {
+        Resident { account, gate: Gate::default(), fence, wake_at: None, fresh_until: 0, sweep_at: None, may_go: false, broken: false }
+    }
+}
+
+/// What lies in an account's mailbox.
+#[derive(Debug)]
+pub enum CellItem {
+    Im(Item),
+    /// The writer says: this commit is on disk, with these outcomes.
+    Committed { seq: u64, outcomes: Vec<Outcome>, ticket: Ticket },
+    /// The writer says: this commit failed; the stored part was read again.
+    Failed { seq: u64, error: StoreError, bounce: Option<Arc<Stanza>>, ticket: Ticket, stored: Option<Box<AccountRecord>> },
+    /// Look whether anybody needs the account in memory.
+    Sweep,
+}
+
+impl House {
+    /// Drains a cell's mailbox. The caller is its runner.
+    pub(super) fn run_cell(self: &Arc<House>, cell: &Arc<AccountCell>, ready: &mut Ready) {
+        let mut orphans = Vec::new();
+        let gone = cell.cell.run(
+            |resident, item| {
+                if resident.broken {
+                    orphans.push(item);
+                } else {
+                    self.step(cell, resident, item, ready);
+                }
+            },
+            |resident| resident.broken || (resident.may_go && resident.account.is_idle() && resident.gate.is_empty()),
+        );
+        if gone {
+            self.forget(cell);
+            for item in orphans {
+                self.leave(&cell.jid, item, ready);
+            }
+        }
+    }
+
+    fn step(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, item: CellItem, ready: &mut Ready) {
+        let now = self.now();
+        resident.may_go = false;
+        let mut fx = Effects::default();
+        match item {
+            CellItem::Im(item) => {
+                // Kept over the step: what a panic leaves undone must never be acknowledged.
+                let ticket = match &item {
+                    Item::FromClient { ticket, .. } | Item::Inbound { ticket, .. } => Some(ticket.clone()),
+                    _ => None,
+                };
+                let whose = match &item {
+                    Item::FromClient { session, .. } => Some(*session),
+                    _ => None,
+                };
+                if matches!(item, Item::Tick) {
+                    resident.wake_at = None;
+                }
+                if let Item::Answered { session: Some(session), .. } = &item
+                    && let Some(edge) = resident.account.session(*session).and_then(|s| s.edge)
+                    && let Some(handle) = self.edges.get(edge)
+                {
+                    handle.release();
+                }
+                resident.gate.begin_step();
+                let account = &mut resident.account;
+                let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, now, &mut fx)));
+                if outcome.is_err() {
+                    if let Some(ticket) = ticket {
+                        std::mem::forget(ticket);
+                    }
+                    return self.step_panicked(cell, resident, whose);
+                }
+            }
+            CellItem::Committed { seq, outcomes, ticket } => {
+                let void = outcomes.iter().any(|o| matches!(o, Outcome::Duplicate(_)));
+                let mut free = Vec::new();
+                resident.gate.resolve(seq, if void { Verdict::Void } else { Verdict::Committed }, &mut free);
+                for effect in free {
+                    self.perform(cell, resident, effect, ready);
+                }
+                drop(ticket);
+            }
+            CellItem::Failed { seq, error, bounce, ticket, stored } => {
+                let mut free = Vec::new();
+                resident.gate.resolve(seq, Verdict::Void, &mut free);
+                resident.gate.begin_step();
+                resident.account.step(Item::CommitFailed { bounce, error, stored }, now, &mut fx);
+                for effect in free {
+                    self.perform(cell, resident, effect, ready);
+                }
+                drop(ticket);
+            }
+            CellItem::Sweep => {
+                resident.sweep_at = None;
+                resident.may_go = resident.account.is_idle() && now.mono_ms >= resident.fresh_until;
+            }
+        }
+        for effect in fx.list {
+            match effect {
+                Effect::Commit { changes, bounce, ticket } => self.commit(cell, resident, changes, bounce, ticket),
+                // Timers and counters have no order to keep.
+                Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
+                Effect::Count(name) => self.count(name),
+                effect => {
+                    if let Some(effect) = resident.gate.pass(effect) {
+                        self.perform(cell, resident, effect, ready);
+                    }
+                }
+            }
+        }
+        if !resident.may_go && resident.sweep_at.is_none() && resident.account.is_idle() {
+            resident.fresh_until = resident.fresh_until.max(now.mono_ms + IDLE_MS);
+            resident.sweep_at = Some(resident.fresh_until);
+            self.timers.sweep(resident.fresh_until, cell);
+        }
+    }
+
+    fn commit(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, changes: Vec<store::Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket) {
+        let seq = resident.gate.commit();
+        let (house, cell) = (self.clone(), cell.clone());
+        self.store.commit(
+            resident.fence,
+            changes,
+            Box::new(move |result| {
+                // On the writer's thread: only a note.
+                let note = super::commits::Note { cell, seq, result, bounce, ticket };
+                house.commits.push(note);
+            }),
+        );
+    }
+
+    fn wake_at(&self, cell: &Arc<AccountCell>, resident: &mut Resident, mono_ms: u64) {
+        if resident.wake_at.is_none_or(|at| mono_ms < at) {
+            resident.wake_at = Some(mono_ms);
+            self.timers.tick(mono_ms, cell);
+        }
+    }
+
+    /// Makes an effect happen. The account's state is held; nothing here waits.
+    fn perform(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, effect: Effect, ready: &mut Ready) {
+        match effect {
+            Effect::Tell { to, stanza, ingress, ticket } => self.tell(to, stanza, ingress, ticket, ready),
+            Effect::Fan { stanza, targets } => self.fan(&stanza, targets, ready),
+            Effect::Edge { edge, item } => self.edges.send(edge, item),
+            Effect::Query { query, iq, session, then } => self.ask(cell, resident, query, iq, session, then),
+            Effect::ReadPending { after, limit } => {
+                let (house, cell) = (self.clone(), cell.clone());
+                self.runtime.spawn(async move {
+                    let records = house.store.inbox_after(&cell.jid, after, true, limit).await.unwrap_or_else(|error| {
+                        tracing::error!(account = %cell.jid, ?error, "pending messages could not be read");
+                        Vec::new()
+                    });
+                    house.post_to(&cell, CellItem::Im(Item::Pending { after, records }));
+                });
+            }
+            Effect::Resumable { id, yes } => {
+                if yes {
+                    self.resumable.insert(id, cell.jid.clone());
+                } else {
+                    self.resumable.remove(&id);
+                }
+            }
+            Effect::Unload => resident.fresh_until = 0,
+            Effect::Count(name) => self.count(name),
+            Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
+            Effect::Commit { changes, bounce, ticket } => self.commit(cell, resident, changes, bounce, ticket),
+        }
+    }
+
+    /// Runs a query without the account's state; the session's stream waits for the answer.
+    fn ask(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &Resident, query: Query, iq: Arc<Stanza>, session: Option<SessionId>, then: Then) {
+        if let Some(session) = session
+            && let Some(edge) = resident.account.session(session).and_then(|s| s.edge)
+            && let Some(handle) = self.edges.get(edge)
+        {
+            handle.hold();
+        }
+        let (house, cell) = (self.clone(), cell.clone());
+        self.runtime.spawn(async move {
+            let answer = house.answer(query).await;
+            house.post_to(&cell, CellItem::Im(Item::Answered { iq, session, answer, then }));
+        });
+    }
+
+    async fn answer(self: &Arc<House>, query: Query) -> QueryAnswer {
+        match query {
+            Query::Blob { account, space, key } => match self.store.blob(&account, &space, &key).await {
+                Ok(value) => QueryAnswer::Blob(value),
+                Err(error) => QueryAnswer::Failed(error),
+            },
+            Query::Page { account, query } => match self.store.inbox_page(&account, &query).await {
+                Ok(page) => QueryAnswer::Page(page),
+                Err(error) => QueryAnswer::Failed(error),
+            },
+            Query::ChangePassword { account, password } => match self.set_password(&account, &password.0).await {
+                Ok(()) => QueryAnswer::Done,
+                Err(error) => QueryAnswer::Refused(error),
+            },
+            Query::RemoveAccount { account } => match self.remove_account(&account).await {
+                Ok(()) => QueryAnswer::Done,
+                Err(error) => QueryAnswer::Refused(error),
+            },
+            Query::Uptime => QueryAnswer::Seconds(self.started.elapsed().as_secs()),
+        }
+    }
+
+    /// One session at most is hurt for long: its account's streams are closed, the state is read again.
+    fn step_panicked(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, whose: Option<SessionId>) {
+        self.count("panics");
+        tracing::error!(account = %cell.jid, ?whose, "a step panicked; the account's sessions are closed and its state is read again");
+        resident.broken = true;
+        for session in &resident.account.sessions {
+            if let Some(edge) = session.edge {
+                self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The gate of one entity: effects wait here, in order, for the commits they stand behind. DESIGN.md D4.
+
+use im::Effect;
+use std::collections::VecDeque;
+
+#[derive(Debug)]
+enum Entry {
+    Commit { seq: u64, step: u64, state: State },
+    Held { step: u64, effect: Effect },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Pending,
+    Committed,
+    /// Failed, or the store knew the record already: what stands behind it in the same step does not happen.
+    Void,
+}
+
+/// What became of a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    Committed,
+    Void,
+}
+
+#[derive(Debug, Default)]
+pub struct Gate {
+    entries: VecDeque<Entry>,
+    held: usize,
+    seq: u64,
+    step: u64,
+    /// A commit of the step under way is pending.
+    behind: bool,
+}
+
+impl Gate {
+    /// A new step begins.
+    pub fn begin_step(&mut self) {
+        self.step += 1;
+        self.behind = false;
+    }
+
+    /// A commit was handed to the store; gives the number by which [`Gate::resolve`] knows it.
+    pub fn commit(&mut self) -> u64 {
+        self.seq += 1;
+        self.behind = true;
+        self.entries.push_back(Entry::Commit { seq: self.seq, step: self.step, state: State::Pending });
+        self.seq
+    }
+
+    /// Gives the effect back if it may happen now; else keeps it.
+    pub fn pass(&mut self, effect: Effect) -> Option<Effect> {
+        if !self.behind && self.held == 0 {
+            return Some(effect);
+        }
+        self.held += 1;
+        self.entries.push_back(Entry::Held { step: self.step, effect });
+        None
+    }
+
+    /// A commit is on disk, or void. Effects that are free now go to `free`, in order.
+    pub fn resolve(&mut self, seq: u64, verdict: Verdict, free: &mut Vec<Effect>) {
+        for entry in &mut self.entries {
+            if let Entry::Commit { seq: s, state, .. } = entry
+                && *s == seq
+            {
+                *state = match verdict {
+                    Verdict::Committed => State::Committed,
+                    Verdict::Void => State::Void,
+                };
+                break;
+            }
+        }
+        let mut void_step = None;
+        while let Some(front) = self.entries.front() {
+            if matches!(front, Entry::Commit { state: State::Pending, .. }) {
+                break;
+            }
+            match self.entries.pop_front() {
+                Some(Entry::Commit { state, step, .. }) => {
+                    if state == State::Void {
+                        void_step = Some(step);
+                    }
+                }
+                Some(Entry::Held { step, effect }) => {
+                    self.held -= 1;
+                    if void_step != Some(step) {
+                        free.push(effect);
+                    }
+                }
+                None => break,
+            }
+        }
+        if self.entries.is_empty() && self.entries.capacity() > 256 {
+            self.entries = VecDeque::new();
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mark(name: &'static str) -> Effect {
+        Effect::Count(name)
+    }
+    fn names(effects: &[Effect]) -> Vec<&'static str> {
+        effects.iter().map(|e| if let Effect::Count(n) = e { *n } else { "?" }).collect()
+    }
+
+    #[test]
+    fn an_effect_without_a_commit_before_it_passes_at_once() {
+        let mut gate = Gate::default();
+        gate.begin_step();
+        assert!(gate.pass(mark("a")).is_some());
+    }
+
+    #[test]
+    fn effects_behind_a_commit_wait_for_it_and_keep_their_order_over_steps() {
+        let mut gate = Gate::default();
+        let mut free = Vec::new();
+        gate.begin_step();
+        assert!(gate.pass(mark("before")).is_some());
+        let one = gate.commit();
+        assert!(gate.pass(mark("a")).is_none());
+        gate.begin_step();
+        assert!(gate.pass(mark("soft")).is_none());
+        let two = gate.commit();
+        assert!(gate.pass(mark("b")).is_none());
+        gate.resolve(two, Verdict::Committed, &mut free);
+        assert!(free.is_empty());
+        gate.resolve(one, Verdict::Committed, &mut free);
+        assert_eq!(names(&free), ["a", "soft", "b"]);
+        assert!(gate.is_empty());
+    }
+
+    #[test]
+    fn a_commit_with_nothing_held_behind_it_lets_the_next_step_pass() {
+        let mut gate = Gate::default();
+        gate.begin_step();
+        gate.commit();
+        gate.begin_step();
+        assert!(gate.pass(mark("tell")).is_some());
+    }
+
+    #[test]
+    fn a_void_commit_drops_what_stands_behind_it_in_its_own_step_only() {
+        let mut gate = Gate::default();
+        let mut free = Vec::new();
+        gate.begin_step();
+        let one = gate.commit();
+        gate.pass(mark("lost"));
+        gate.begin_step();
+        gate.pass(mark("kept"));
+        gate.resolve(one, Verdict::Void, &mut free);
+        assert_eq!(names(&free), ["kept"]);
+    }
+}

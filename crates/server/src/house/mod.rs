@@ -1,0 +1,373 @@
+//! The house: entities and what carries items between them, the store, and streams.
+//!
+//! - [`entity`]: an account in memory, its gate, and what becomes of each effect.
+//! - [`gate`]: effects wait for the commits they stand behind.
+//! - [`edges`]: the streams of this node and their queues.
+//! - [`timers`]: ticks. [`commits`]: what the writer says. [`accounts`]: create, remove, passwords.
+//! - [`run`]: from a configuration to a server that serves, and its end.
+
+pub mod accounts;
+pub mod commits;
+pub mod edges;
+pub mod entity;
+pub mod gate;
+pub mod run;
+pub mod timers;
+
+use crate::config::Config;
+use cluster::{Cell, Cluster, Posted};
+use dashmap::DashMap;
+use edges::Edges;
+use entity::{CellItem, Resident};
+use im::{Account, Effect, EdgeItem, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
+use parking_lot::{Mutex, RwLock};
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Instant;
+use store::{Key, Store};
+use xmpp::{BareJid, IqType, Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
+
+/// An account's cell, and its name.
+#[derive(Debug)]
+pub struct AccountCell {
+    pub jid: BareJid,
+    pub cell: Cell<Resident, CellItem>,
+}
+
+/// Cells whose runner the present task has become.
+pub type Ready = VecDeque<Arc<AccountCell>>;
+
+/// A hosted domain.
+pub struct HostEntry {
+    pub policy: RwLock<Arc<HostPolicy>>,
+    pub host: Mutex<Host>,
+}
+
+pub struct House {
+    pub config: RwLock<Arc<Config>>,
+    pub store: Arc<dyn Store>,
+    pub cluster: Box<dyn Cluster>,
+    pub hosts: RwLock<HashMap<Box<str>, Arc<HostEntry>>>,
+    cells: DashMap<BareJid, Arc<AccountCell>>,
+    pub edges: Edges,
+    /// Resumption ids and whose they are.
+    pub resumable: DashMap<Box<str>, BareJid>,
+    pub timers: timers::Timers,
+    pub commits: commits::Commits,
+    pub counters: DashMap<&'static str, AtomicU64>,
+    pub started: Instant,
+    pub runtime: tokio::runtime::Handle,
+    /// No new streams, no new sessions.
+    pub draining: AtomicBool,
+    clock: Clock,
+}
+
+/// UTC that does not jump backwards within the process, and monotonic milliseconds.
+struct Clock {
+    started: Instant,
+    last_utc: AtomicU64,
+}
+
+impl House {
+    pub fn new(config: Arc<Config>, store: Arc<dyn Store>, cluster: Box<dyn Cluster>, hosts: HashMap<Box<str>, Arc<HostEntry>>) -> Arc<House> {
+        Arc::new(House {
+            config: RwLock::new(config),
+            store,
+            cluster,
+            hosts: RwLock::new(hosts),
+            cells: DashMap::new(),
+            edges: Edges::default(),
+            resumable: DashMap::new(),
+            timers: timers::Timers::default(),
+            commits: commits::Commits::default(),
+            counters: DashMap::new(),
+            started: Instant::now(),
+            runtime: tokio::runtime::Handle::current(),
+            draining: AtomicBool::new(false),
+            clock: Clock { started: Instant::now(), last_utc: AtomicU64::new(0) },
+        })
+    }
+
+    pub fn now(&self) -> Now {
+        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        let utc = self.clock.last_utc.fetch_max(wall, Ordering::AcqRel).max(wall);
+        Now { utc: Stamp(utc as i64), mono_ms: self.clock.started.elapsed().as_millis() as u64 }
+    }
+
+    pub fn count(&self, name: &'static str) {
+        match self.counters.get(name) {
+            Some(counter) => {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                self.counters.entry(name).or_default().fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    pub fn host(&self, domain: &str) -> Option<Arc<HostEntry>> {
+        self.hosts.read().get(domain).cloned()
+    }
+
+    pub fn policy(&self, domain: &str) -> Option<Arc<HostPolicy>> {
+        self.host(domain).map(|h| h.policy.read().clone())
+    }
+
+    pub fn accounts_in_memory(&self) -> Vec<Arc<AccountCell>> {
+        self.cells.iter().map(|c| c.value().clone()).collect()
+    }
+
+    // ---- posting and running ----
+
+    /// Posts an item to an account and does all the work that follows from it on this task.
+    pub fn post(self: &Arc<House>, account: &BareJid, item: Item) {
+        let mut ready = Ready::new();
+        self.leave(account, CellItem::Im(item), &mut ready);
+        self.work(&mut ready);
+    }
+
+    /// The same when the cell is at hand (a stream posting to its own account).
+    pub fn post_to(self: &Arc<House>, cell: &Arc<AccountCell>, item: CellItem) {
+        let mut ready = Ready::new();
+        match cell.cell.post(item) {
+            Posted::Run => ready.push_back(cell.clone()),
+            Posted::Queued => {}
+            Posted::Full(item) => self.refuse_full(item, &mut ready),
+            Posted::Gone(item) => self.leave(&cell.jid, item, &mut ready),
+        }
+        self.work(&mut ready);
+    }
+
+    /// Runs cells until none is left.
+    pub fn work(self: &Arc<House>, ready: &mut Ready) {
+        while let Some(cell) = ready.pop_front() {
+            self.run_cell(&cell, ready);
+        }
+    }
+
+    /// The cell of an account that is in memory.
+    pub fn resident(&self, account: &BareJid) -> Option<Arc<AccountCell>> {
+        self.cells.get(account).map(|c| c.clone())
+    }
+
+    /// The cell of an account, loading it if need be.
+    pub fn cell(self: &Arc<House>, account: &BareJid) -> Arc<AccountCell> {
+        if let Some(cell) = self.resident(account) {
+            return cell;
+        }
+        match self.cells.entry(account.clone()) {
+            dashmap::Entry::Occupied(entry) => entry.get().clone(),
+            dashmap::Entry::Vacant(entry) => {
+                let cell = Arc::new(AccountCell { jid: account.clone(), cell: Cell::loading(None) });
+                entry.insert(cell.clone());
+                self.load(cell.clone());
+                cell
+            }
+        }
+    }
+
+    /// Leaves an item in an account's mailbox; a cell that this task must run goes to `ready`.
+    pub fn leave(self: &Arc<House>, account: &BareJid, item: CellItem, ready: &mut Ready) {
+        let mut item = item;
+        // A cell that goes between look-up and post is looked up again; each round ends another cell's life.
+        loop {
+            let cell = self.cell(account);
+            match cell.cell.post(item) {
+                Posted::Run => return ready.push_back(cell),
+                Posted::Queued => return,
+                Posted::Full(item) => return self.refuse_full(item, ready),
+                Posted::Gone(back) => {
+                    self.forget(&cell);
+                    item = back;
+                }
+            }
+        }
+    }
+
+    fn forget(&self, cell: &Arc<AccountCell>) {
+        self.cells.remove_if(&cell.jid, |_, c| Arc::ptr_eq(c, cell));
+    }
+
+    /// A mailbox was full: a stanza gets an error, anything else is dropped with a word in the log.
+    fn refuse_full(self: &Arc<House>, item: CellItem, ready: &mut Ready) {
+        self.count("mailbox_full");
+        match item {
+            CellItem::Im(Item::Inbound { stanza, ticket, .. }) => {
+                let busy = StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
+                self.answer_error(&stanza, &busy, ticket, ready);
+            }
+            CellItem::Im(Item::FromClient { stanza, ticket, .. }) => {
+                let busy = StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
+                self.answer_error(&Arc::new(stanza), &busy, ticket, ready);
+            }
+            other => tracing::error!(item = ?std::mem::discriminant(&other), "an account's mailbox is full; an item was dropped"),
+        }
+    }
+
+    /// Reads an account's record and lets its cell run.
+    fn load(self: &Arc<House>, cell: Arc<AccountCell>) {
+        let house = self.clone();
+        self.runtime.spawn(async move {
+            let loaded = house.store.load_account(&cell.jid).await;
+            let mut ready = Ready::new();
+            let policy = house.policy(cell.jid.domain());
+            match (loaded, policy) {
+                (Ok(Some(record)), Some(policy)) => {
+                    let resident = house.resident_of(cell.jid.clone(), policy, record);
+                    cell.cell.loaded(resident);
+                    ready.push_back(cell);
+                }
+                (Ok(_), _) => {
+                    house.forget(&cell);
+                    for item in cell.cell.not_loaded() {
+                        house.no_such_account(item, &mut ready);
+                    }
+                }
+                (Err(error), _) => {
+                    tracing::error!(account = %cell.jid, ?error, "account could not be read");
+                    house.forget(&cell);
+                    for item in cell.cell.not_loaded() {
+                        house.not_now(item, &mut ready);
+                    }
+                }
+            }
+            house.work(&mut ready);
+        });
+    }
+
+    fn resident_of(&self, jid: BareJid, policy: Arc<HostPolicy>, record: store::AccountRecord) -> Resident {
+        let fence = match self.cluster.place(&Key::Bare(jid.clone())) {
+            cluster::Place::Here(fence) => fence,
+            // One node: never. The fence of epoch 0 is refused by the store.
+            cluster::Place::There(_) | cluster::Place::Moving => store::Fence { partition: Key::Bare(jid.clone()).partition(), epoch: 0 },
+        };
+        let mut account = Account::new(jid, policy, self.store.epoch(), record);
+        account.now = self.now();
+        Resident::new(account, fence)
+    }
+
+    /// An account that lives in memory only: SASL ANONYMOUS (RFC 4505).
+    pub fn open_anonymous(self: &Arc<House>, jid: &BareJid) -> bool {
+        let Some(policy) = self.policy(jid.domain()) else { return false };
+        match self.cells.entry(jid.clone()) {
+            dashmap::Entry::Occupied(_) => false,
+            dashmap::Entry::Vacant(entry) => {
+                let cell = Arc::new(AccountCell { jid: jid.clone(), cell: Cell::loading(None) });
+                let mut resident = self.resident_of(jid.clone(), policy, store::AccountRecord::default());
+                resident.fresh_until = self.now().mono_ms + 60_000;
+                cell.cell.loaded(resident);
+                entry.insert(cell.clone());
+                let mut ready = Ready::from([cell]);
+                self.work(&mut ready);
+                true
+            }
+        }
+    }
+
+    // ---- routing ----
+
+    /// ④ Who owns the address? An account here, the host itself, another domain.
+    pub fn tell(self: &Arc<House>, to: Jid, stanza: Arc<Stanza>, ingress: Ingress, ticket: Ticket, ready: &mut Ready) {
+        let Some(host) = self.host(to.domain()) else {
+            // Seam of the server-server ways: the pair of domains will be the entity told here.
+            let error = StanzaError::from(StanzaCondition::RemoteServerNotFound);
+            return self.answer_error(&stanza, &error, ticket, ready);
+        };
+        if to.local().is_none() {
+            return self.tell_host(&host, stanza, to, ticket, ready);
+        }
+        let bare = to.to_bare();
+        if matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe)) && self.resident(&bare).is_none() {
+            // Nobody is there who could be available, so nothing must be read: RFC 6121 §4.3.2 rule 3.
+            if let Some(from) = &stanza.from {
+                let away = Stanza::presence(PresenceType::Unavailable).with_from(bare).with_to(from.clone());
+                let from = from.clone();
+                self.tell(from, Arc::new(away), ingress, ticket, ready);
+            }
+            return;
+        }
+        self.leave(&bare, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
+    }
+
+    /// One stanza to many: a shared payload, one item an entity. Who is not in memory has nobody who could hear it.
+    pub fn fan(self: &Arc<House>, stanza: &Arc<Stanza>, targets: Vec<Jid>, ready: &mut Ready) {
+        let ingress = Ingress { stream: 0, ordinal: 0 };
+        for to in targets {
+            if self.host(to.domain()).is_none() {
+                continue; // Seam of the server-server ways: grouped per domain there.
+            }
+            let bare = to.to_bare();
+            let Some(cell) = self.resident(&bare) else { continue };
+            let item = CellItem::Im(Item::Inbound { stanza: stanza.clone(), to, ingress, ticket: Ticket::default() });
+            match cell.cell.post(item) {
+                Posted::Run => ready.push_back(cell),
+                Posted::Queued | Posted::Gone(_) => {}
+                Posted::Full(_) => self.count("mailbox_full"),
+            }
+        }
+    }
+
+    fn tell_host(self: &Arc<House>, host: &Arc<HostEntry>, stanza: Arc<Stanza>, to: Jid, ticket: Ticket, ready: &mut Ready) {
+        let mut fx = Effects::default();
+        let now = self.now();
+        {
+            let mut host = host.host.lock();
+            host.step(stanza, to, ticket, now, &mut fx);
+        }
+        for effect in fx.list {
+            match effect {
+                Effect::Tell { to, stanza, ingress, ticket } => self.tell(to, stanza, ingress, ticket, ready),
+                Effect::Fan { stanza, targets } => self.fan(&stanza, targets, ready),
+                Effect::Edge { edge, item } => self.edges.send(edge, item),
+                Effect::Count(name) => self.count(name),
+                other => tracing::error!(effect = ?std::mem::discriminant(&other), "a host has no such effect"),
+            }
+        }
+    }
+
+    /// Sends an error to a stanza's sender, if it may have one.
+    pub fn answer_error(self: &Arc<House>, stanza: &Arc<Stanza>, error: &StanzaError, ticket: Ticket, ready: &mut Ready) {
+        let Some(answer) = stanza.error(error) else { return };
+        let Some(to) = answer.to.clone() else { return };
+        if self.host(to.domain()).is_none() || to.local().is_none() {
+            return;
+        }
+        self.leave(&to.to_bare(), CellItem::Im(Item::Inbound { stanza: Arc::new(answer), to, ingress: Ingress { stream: 0, ordinal: 0 }, ticket }), ready);
+    }
+
+    /// What an account that does not exist gets: the same as one where nobody is. RFC 6121 §8.5.1.
+    fn no_such_account(self: &Arc<House>, item: CellItem, ready: &mut Ready) {
+        match item {
+            CellItem::Im(Item::Inbound { stanza, to, ticket, ingress }) => match stanza.kind {
+                StanzaType::Presence(PresenceType::Subscribe) => {
+                    if let Some(from) = stanza.from.clone() {
+                        let no = Stanza::presence(PresenceType::Unsubscribed).with_from(to.to_bare()).with_to(from.to_bare());
+                        let from: Jid = from.to_bare().into();
+                        self.tell(from, Arc::new(no), ingress, ticket, ready);
+                    }
+                }
+                StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => {
+                    self.answer_error(&stanza, &StanzaCondition::ServiceUnavailable.into(), ticket, ready);
+                }
+                StanzaType::Presence(_) | StanzaType::Iq(_) => {}
+            },
+            CellItem::Im(Item::Attach(attach)) => {
+                self.edges.send(attach.edge, EdgeItem::AttachRefused(StanzaCondition::NotAllowed.into()));
+            }
+            CellItem::Im(Item::Resume { edge, .. }) => self.edges.send(edge, EdgeItem::ResumeRefused { h: None }),
+            CellItem::Im(_) | CellItem::Committed { .. } | CellItem::Failed { .. } | CellItem::Sweep => {}
+        }
+    }
+
+    /// The store could not be read: try again later.
+    fn not_now(self: &Arc<House>, item: CellItem, ready: &mut Ready) {
+        let error: StanzaError = StanzaCondition::InternalServerError.into();
+        match item {
+            CellItem::Im(Item::Inbound { stanza, ticket, .. }) => self.answer_error(&stanza, &error.with_type(xmpp::error::ErrorType::Wait), ticket, ready),
+            CellItem::Im(Item::Attach(attach)) => self.edges.send(attach.edge, EdgeItem::AttachRefused(error)),
+            CellItem::Im(Item::Resume { edge, .. }) => self.edges.send(edge, EdgeItem::ResumeRefused { h: None }),
+            _ => {}
+        }
+    }
+}

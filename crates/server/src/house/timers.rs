@@ -1,0 +1,69 @@
+//! Ticks: when an account asked to be woken, and when to look whether it is still needed in memory.
+
+use super::entity::CellItem;
+use super::{AccountCell, House};
+use im::Item;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// Ticks are grouped to this many milliseconds.
+const GRAIN_MS: u64 = 50;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum What {
+    Tick,
+    Sweep,
+}
+
+/// Bounded by two entries an account in memory (the nearest tick, one sweep) and those that lapsed.
+#[derive(Debug, Default)]
+pub struct Timers {
+    due: Mutex<BTreeMap<u64, Vec<(Weak<AccountCell>, What)>>>,
+}
+
+impl Timers {
+    pub fn tick(&self, mono_ms: u64, cell: &Arc<AccountCell>) {
+        self.add(mono_ms, cell, What::Tick);
+    }
+
+    pub fn sweep(&self, mono_ms: u64, cell: &Arc<AccountCell>) {
+        self.add(mono_ms, cell, What::Sweep);
+    }
+
+    fn add(&self, mono_ms: u64, cell: &Arc<AccountCell>, what: What) {
+        let slot = mono_ms.div_ceil(GRAIN_MS);
+        self.due.lock().entry(slot).or_default().push((Arc::downgrade(cell), what));
+    }
+}
+
+/// Wakes what is due until the house is dropped.
+pub async fn carry(house: Arc<House>) {
+    let mut pulse = tokio::time::interval(Duration::from_millis(GRAIN_MS));
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        pulse.tick().await;
+        let slot = house.now().mono_ms / GRAIN_MS;
+        let due = {
+            let mut all = house.timers.due.lock();
+            if all.is_empty() {
+                continue;
+            }
+            let later = all.split_off(&(slot + 1));
+            std::mem::replace(&mut *all, later)
+        };
+        for (cell, what) in due.into_values().flatten() {
+            let Some(cell) = cell.upgrade() else { continue };
+            let item = match what {
+                What::Tick => CellItem::Im(Item::Tick),
+                What::Sweep => CellItem::Sweep,
+            };
+            // Into a cell that went meanwhile: nothing to wake.
+            if let cluster::Posted::Run = cell.cell.post(item) {
+                let mut ready = super::Ready::from([cell]);
+                house.work(&mut ready);
+            }
+        }
+    }
+}
