@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Effects, Query, Then};
 use crate::host::Host;
 use crate::item::{SessionId, Ticket};
+use crate::policy::HostPolicy;
 use crate::view::Exit;
 use std::sync::Arc;
 use xmpp::{Element, IqType, Jid, Stanza, StanzaError};
@@ -19,7 +20,11 @@ pub struct Spec {
 }
 
 pub const fn xep(number: u16, version: &'static str) -> XepSpec {
-    XepSpec { number, version, missing: "" }
+    XepSpec {
+        number,
+        version,
+        missing: "",
+    }
 }
 
 /// A XEP on a card.
@@ -94,6 +99,8 @@ pub struct Module {
     /// Clients send these iqs to the domain though they are about the sender's own account: `account_iq` serves
     /// them there too, for the owner alone.
     pub own_at_host: bool,
+    /// A form of the host's disco#info. XEP-0128.
+    pub host_form: fn(&HostPolicy) -> Option<Element>,
 }
 
 impl Module {
@@ -105,5 +112,6 @@ impl Module {
         account_iq: &[],
         host_iq: &[],
         own_at_host: false,
+        host_form: |_| None,
     };
 }

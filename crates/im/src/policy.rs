@@ -1,7 +1,6 @@
 //! What the operator allows a host's accounts; shared by all of them, replaced as a whole on reload.
 
-use store::Fence;
-use xmpp::BareJid;
+use xmpp::{BareJid, Jid};
 
 /// Bounds, with LIMITS.md's names and defaults.
 #[derive(Debug, Clone, PartialEq)]
@@ -65,7 +64,12 @@ pub struct HostPolicy {
     pub contact_addresses: Vec<(String, Vec<String>)>,
     /// XEP-0077: may strangers register (the form is shown)?
     pub registration_open: bool,
-    /// For XEP-0092; `None` os: not told.
+    /// XEP-0077 for those who have an account: may they change their password, remove their account?
+    pub password_change: bool,
+    pub account_removal: bool,
+    /// What the host's disco#items shows: address and name (which may be empty).
+    pub services: Vec<(Jid, String)>,
+    /// Name and version, for XEP-0092 and the host's identity. The operating system is not told.
     pub software: (&'static str, &'static str),
 }
 
@@ -80,6 +84,9 @@ impl HostPolicy {
             resource_conflict: ResourceConflict::ReplaceOld,
             contact_addresses: Vec::new(),
             registration_open: false,
+            password_change: true,
+            account_removal: true,
+            services: Vec::new(),
             software: ("waft", env!("CARGO_PKG_VERSION")),
         }
     }
@@ -95,6 +102,3 @@ pub enum ResourceConflict {
     /// The new stream gets `conflict`.
     RefuseNew,
 }
-
-#[allow(dead_code)]
-fn _fence(_: Fence) {}

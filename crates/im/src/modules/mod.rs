@@ -4,6 +4,22 @@
 //! account's behalf, a full JID by its resource. There is one permission function, [`may_ask`], and one refusal,
 //! [`unknown`]: an asker who may not know something hears what an account that does not exist would say.
 
+pub mod caps;
+pub mod carbons;
+pub mod contact_addresses;
+pub mod data_form;
+pub mod delivery;
+pub mod disco;
+pub mod hints;
+pub mod last_activity;
+pub mod legacy_session;
+pub mod ping;
+pub mod private;
+pub mod register;
+pub mod time;
+pub mod vcard;
+pub mod version;
+
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects, QueryAnswer};
 use crate::item::{Ingress, SessionId, Ticket};
@@ -16,7 +32,27 @@ use store::StoreError;
 use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// All cards, in the order of `docs/xeps.md`.
-pub static MODULES: &[&Module] = &[];
+pub static MODULES: &[&Module] = &[
+    &data_form::MODULE,
+    &last_activity::MODULE,
+    &disco::MODULE,
+    &private::MODULE,
+    &vcard::MODULE,
+    &register::MODULE,
+    &version::MODULE,
+    &caps::MODULE,
+    &contact_addresses::MODULE,
+    &delivery::OFFLINE,
+    &delivery::STREAM_MANAGEMENT,
+    &ping::MODULE,
+    &time::MODULE,
+    &delivery::DELAYED,
+    &carbons::MODULE,
+    &hints::MODULE,
+    &delivery::CLIENT_STATE,
+    &delivery::STABLE_IDS,
+    &legacy_session::MODULE,
+];
 
 /// The answer of an account that does not exist, and therefore of every account to whoever may not ask, and for what
 /// nothing handles. RFC 6121 §8.5.1, §8.5.2.1.3.
@@ -28,8 +64,14 @@ pub fn unknown() -> StanzaError {
 ///
 /// # Errors
 /// What the handler refuses, [`unknown`] if there is none; the answer for the client.
-pub fn outbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
-    let StanzaType::Iq(kind) = passage.stanza.kind else { return Ok(Flow::Next) };
+pub fn outbound_iq(
+    account: &mut Account,
+    passage: &mut Passage,
+    fx: &mut Effects,
+) -> Result<Flow, StanzaError> {
+    let StanzaType::Iq(kind) = passage.stanza.kind else {
+        return Ok(Flow::Next);
+    };
     let to_account = passage.to == *account.jid;
     let is_request = matches!(kind, IqType::Get | IqType::Set);
     if is_request && (to_account || is_own_at_host(account, passage)) {
@@ -51,8 +93,14 @@ pub fn outbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effect
 /// # Errors
 /// What the handler refuses; [`unknown`] if there is none, if the asker may not ask, if there is no such resource or
 /// the asker may not know of it.
-pub fn inbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
-    let StanzaType::Iq(kind) = passage.stanza.kind else { return Ok(Flow::Next) };
+pub fn inbound_iq(
+    account: &mut Account,
+    passage: &mut Passage,
+    fx: &mut Effects,
+) -> Result<Flow, StanzaError> {
+    let StanzaType::Iq(kind) = passage.stanza.kind else {
+        return Ok(Flow::Next);
+    };
     let is_request = matches!(kind, IqType::Get | IqType::Set);
     if passage.to.is_bare() {
         if is_request {
@@ -60,8 +108,17 @@ pub fn inbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects
         }
         return Ok(Flow::Done);
     }
-    let resource = account.sessions.iter().find(|session| *session.jid == passage.to);
-    let Some(resource) = resource else { return if is_request { Err(unknown()) } else { Ok(Flow::Done) } };
+    let resource = account
+        .sessions
+        .iter()
+        .find(|session| *session.jid == passage.to);
+    let Some(resource) = resource else {
+        return if is_request {
+            Err(unknown())
+        } else {
+            Ok(Flow::Done)
+        };
+    };
     if is_request && !may_reach(account, resource, passage.stanza.from.as_ref()) {
         return Err(unknown());
     }
@@ -77,20 +134,35 @@ fn may_reach(account: &Account, resource: &session::Session, from: Option<&Jid>)
     let Some(from) = from else { return false };
     from.same_bare(&account.jid)
         || view(account, from, Exit::IqToResource) == Seen::All
-        || resource.directed.iter().any(|directed| directed.same_bare(from))
+        || resource
+            .directed
+            .iter()
+            .any(|directed| directed.same_bare(from))
 }
 
 /// Is it an iq that clients send to their own domain though it is about their account?
 fn is_own_at_host(account: &Account, passage: &Passage) -> bool {
-    let to_host = passage.to.is_bare() && passage.to.local().is_none() && passage.to.domain() == account.jid.domain();
+    let to_host = passage.to.is_bare()
+        && passage.to.local().is_none()
+        && passage.to.domain() == account.jid.domain();
     to_host
         && passage.stanza.payload.first().is_some_and(|child| {
-            MODULES.iter().any(|m| m.own_at_host && m.account_iq.iter().any(|&(_, ns, name, ..)| ns == child.ns && name == child.name))
+            MODULES.iter().any(|m| {
+                m.own_at_host
+                    && m.account_iq
+                        .iter()
+                        .any(|&(_, ns, name, ..)| ns == child.ns && name == child.name)
+            })
         })
 }
 
 /// Finds the handler of an iq get or set, asks whether the asker may, and sends the answer.
-fn handle(account: &mut Account, passage: &Passage, kind: IqType, fx: &mut Effects) -> Result<(), StanzaError> {
+fn handle(
+    account: &mut Account,
+    passage: &Passage,
+    kind: IqType,
+    fx: &mut Effects,
+) -> Result<(), StanzaError> {
     let stanza = &passage.stanza;
     let (Some(child), Some(from)) = (stanza.payload.first(), stanza.from.as_ref()) else {
         return Err(StanzaCondition::BadRequest.into());
@@ -100,10 +172,28 @@ fn handle(account: &mut Account, passage: &Passage, kind: IqType, fx: &mut Effec
         return Err(unknown());
     }
     let child = child.to_element();
-    let iq = Iq { stanza, from, child: &child, session: passage.session, ticket: &passage.ticket };
+    let iq = Iq {
+        stanza,
+        from,
+        child: &child,
+        session: passage.session,
+        ticket: &passage.ticket,
+    };
     match handler(account, &iq, fx)? {
-        Answer::Result(content) => send(account, stanza, passage.session, stanza.result(content), &passage.ticket, fx),
-        Answer::Query(query, then) => fx.push(Effect::Query { query, iq: stanza.clone(), session: passage.session, then }),
+        Answer::Result(content) => send(
+            account,
+            stanza,
+            passage.session,
+            stanza.result(content),
+            &passage.ticket,
+            fx,
+        ),
+        Answer::Query(query, then) => fx.push(Effect::Query {
+            query,
+            iq: stanza.clone(),
+            session: passage.session,
+            then,
+        }),
         Answer::Sent => {}
     }
     Ok(())
@@ -113,7 +203,9 @@ fn find(kind: IqType, ns: &str, name: &str) -> Option<(Who, AccountHandler)> {
     MODULES
         .iter()
         .flat_map(|module| module.account_iq)
-        .find(|(its_kind, its_ns, its_name, ..)| *its_kind == kind && *its_ns == ns && *its_name == name)
+        .find(|(its_kind, its_ns, its_name, ..)| {
+            *its_kind == kind && *its_ns == ns && *its_name == name
+        })
         .map(|&(.., who, handler)| (who, handler))
 }
 
@@ -145,12 +237,26 @@ pub fn answer(
 }
 
 /// An answer by its way: a session of the account hears it on its stream, everybody else by address.
-fn send(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, answer: Stanza, ticket: &Ticket, fx: &mut Effects) {
+fn send(
+    account: &mut Account,
+    iq: &Arc<Stanza>,
+    session: Option<SessionId>,
+    answer: Stanza,
+    ticket: &Ticket,
+    fx: &mut Effects,
+) {
     let stanza = Arc::new(answer);
     match (session, &iq.from) {
-        (Some(id), _) if account.session(id).is_some() => session::deliver(account, id, plain(stanza), fx),
+        (Some(id), _) if account.session(id).is_some() => {
+            session::deliver(account, id, plain(stanza), fx)
+        }
         (None, Some(from)) => {
-            fx.push(Effect::Tell { to: from.clone(), stanza, ingress: UNCOUNTED, ticket: ticket.clone() });
+            fx.push(Effect::Tell {
+                to: from.clone(),
+                stanza,
+                ingress: UNCOUNTED,
+                ticket: ticket.clone(),
+            });
         }
         // The session has ended meanwhile.
         _ => {}
@@ -158,17 +264,27 @@ fn send(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, ans
 }
 
 /// Answers of the server enter by no stream.
-const UNCOUNTED: Ingress = Ingress { stream: 0, ordinal: 0 };
+const UNCOUNTED: Ingress = Ingress {
+    stream: 0,
+    ordinal: 0,
+};
 
 fn plain(stanza: Arc<Stanza>) -> Delivery {
-    Delivery { stanza, to: None, more: Default::default(), position: None }
+    Delivery {
+        stanza,
+        to: None,
+        more: Default::default(),
+        position: None,
+    }
 }
 
 /// What the asker hears when the store could not answer; the cause is logged by the house.
 pub fn refusal(error: &StoreError) -> StanzaError {
     match error {
         StoreError::Busy | StoreError::Full => StanzaCondition::ResourceConstraint.into(),
-        StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_) => StanzaCondition::InternalServerError.into(),
+        StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_) => {
+            StanzaCondition::InternalServerError.into()
+        }
     }
 }
 

@@ -1,0 +1,58 @@
+//! Last Activity, XEP-0012: since when an account is away, and since when the server is up.
+//!
+//! A query to a full JID goes to that resource like any iq.
+
+use crate::account::Account;
+use crate::effects::Effects;
+use crate::host::Host;
+use crate::module::{Answer, Handled, Iq, Module, Who, xep};
+use crate::modules::unknown;
+use crate::view::Exit;
+use xmpp::{Element, IqType, StanzaError};
+
+pub const NS: &str = "jabber:iq:last";
+
+pub static MODULE: Module = Module {
+    name: "last activity",
+    specs: &[xep(12, "2.0")],
+    host_features: &[NS],
+    account_features: &[NS],
+    // XEP-0012 §3 has `forbidden` for a stranger; that would tell that the account exists (RFC 6121 §8.5.1).
+    account_iq: &[(
+        IqType::Get,
+        NS,
+        "query",
+        Who::Viewer(Exit::LastActivity),
+        last,
+    )],
+    host_iq: &[(IqType::Get, NS, "query", uptime)],
+    ..Module::EMPTY
+};
+
+/// 0 while a resource is connected, else how long ago the last one left, and with what status. XEP-0012 §3.
+fn last(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
+    let query = if !account.sessions.is_empty() {
+        seconds(0)
+    } else if let Some((left, status)) = &account.last_activity {
+        let query = seconds(account.now.utc.seconds_since(*left).max(0));
+        if status.is_empty() {
+            query
+        } else {
+            query.text(status)
+        }
+    } else {
+        // It never had a resource.
+        return Err(unknown());
+    };
+    Ok(Answer::Result(Some(query)))
+}
+
+/// XEP-0012 §5.
+fn uptime(host: &mut Host, _: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
+    let up = host.now.mono_ms.saturating_sub(host.started.mono_ms) / 1000;
+    Ok(Some(seconds(up as i64)))
+}
+
+fn seconds(seconds: i64) -> Element {
+    Element::new("query", NS).attr("seconds", seconds.to_string())
+}
