@@ -1,0 +1,53 @@
+//! Passwords, and the keys that prove them. RFC 5802 §3, RFC 8265.
+
+use crate::crypto::{Crypto, Hash};
+use zeroize::{Zeroize, Zeroizing};
+
+/// Iterations for new SCRAM-SHA-256 keys. RFC 7677 §4 asks for 4,096 at least; peers use 10,000.
+pub const SHA256_ITERATIONS: u32 = 10_000;
+/// Iterations for new SCRAM-SHA-1 keys. RFC 5802 §5.1 asks for 4,096 at least; peers use 10,000.
+pub const SHA1_ITERATIONS: u32 = 10_000;
+/// Bytes of the salt of new keys, and of the salts that unknown users are given.
+pub const SALT_BYTES: usize = 16;
+
+/// Proves a password, and is none. RFC 5802 §3. Same shape as the store's keys.
+#[derive(Clone, PartialEq, Eq)]
+pub struct ScramKeys {
+    pub salt: Vec<u8>,
+    pub iterations: u32,
+    pub stored_key: Vec<u8>,
+    pub server_key: Vec<u8>,
+}
+
+impl Drop for ScramKeys {
+    fn drop(&mut self) {
+        self.stored_key.zeroize();
+        self.server_key.zeroize();
+    }
+}
+
+impl std::fmt::Debug for ScramKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ScramKeys({} iterations)", self.iterations)
+    }
+}
+
+/// Prepares a password: OpaqueString, RFC 8265 §4.2. `None` if it cannot be one (empty, control characters, …).
+pub fn prepare_password(password: &str) -> Option<Zeroizing<String>> {
+    let _ = password;
+    todo!()
+}
+
+/// Keys for a new or changed password, salt given (16 random bytes: [`SALT_BYTES`]). Slow by design: run it where
+/// blocking is allowed. `None` if [`prepare_password`] refuses the password.
+pub fn scram_keys(crypto: &dyn Crypto, hash: Hash, password: &str, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
+    let _ = (crypto, hash, password, salt, iterations);
+    todo!()
+}
+
+/// Is it this password? Slow by design: run it where blocking is allowed. `hash` is the one that `keys` were made
+/// with. The comparison takes the same time whatever differs.
+pub fn verify_plain(crypto: &dyn Crypto, hash: Hash, password: &str, keys: &ScramKeys) -> bool {
+    let _ = (crypto, hash, password, keys);
+    todo!()
+}
