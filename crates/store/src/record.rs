@@ -189,6 +189,14 @@ pub struct SessionRow {
     pub since: Stamp,
 }
 
+impl SessionRow {
+    /// What stands in [`SessionRow::resume_id_hash`] for a resumption id.
+    pub fn hash_of_resume_id(id: &str) -> Vec<u8> {
+        use sha2::{Digest, Sha256};
+        Sha256::digest(id.as_bytes()).to_vec()
+    }
+}
+
 /// A FAST token. XEP-0484.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
