@@ -7,6 +7,7 @@ use crate::item::{Item, Now, SessionId};
 use crate::policy::HostPolicy;
 use crate::roster::Roster;
 use crate::session::Session;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use store::AccountRecord;
 use xmpp::{BareJid, Stamp};
@@ -35,15 +36,27 @@ pub struct Account {
     pub ledger: Vec<store::SessionRow>,
     /// Set by `Remove`: nothing is accepted any more.
     pub removed: bool,
+    /// A session passed a bound in this step.
+    pub(crate) overrun: bool,
+    /// Resumption ids of sessions that ended lately, with what they had received. XEP-0198 §5.
+    pub(crate) ended: VecDeque<(Box<str>, u32)>,
 }
 
 impl Account {
-    pub fn new(jid: BareJid, policy: Arc<HostPolicy>, epoch: u64, stored: AccountRecord) -> Account {
+    pub fn new(
+        jid: BareJid,
+        policy: Arc<HostPolicy>,
+        epoch: u64,
+        stored: AccountRecord,
+    ) -> Account {
         let mut account = Account {
             jid,
             policy,
             epoch,
-            now: Now { utc: Stamp(0), mono_ms: 0 },
+            now: Now {
+                utc: Stamp(0),
+                mono_ms: 0,
+            },
             created: stored.created,
             disabled: stored.disabled,
             roster: Roster::default(),
@@ -56,6 +69,8 @@ impl Account {
             photo_hash: None,
             ledger: Vec::new(),
             removed: false,
+            overrun: false,
+            ended: VecDeque::new(),
         };
         account.restore(stored);
         account
@@ -67,10 +82,15 @@ impl Account {
         self.disabled = stored.disabled;
         self.roster = Roster::from_stored(stored.roster_version, stored.roster, stored.requests);
         self.blocks = Blocks::from_stored(stored.blocks);
-        self.inbox.restore(stored.last_position, stored.pending, stored.pending_bytes);
+        self.inbox
+            .restore(stored.last_position, stored.pending, stored.pending_bytes);
         self.last_activity = stored.last_activity;
         self.photo_hash = stored.photo_hash;
-        self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
+        self.ledger = stored
+            .sessions
+            .into_iter()
+            .filter(|row| row.epoch != self.epoch)
+            .collect();
     }
 
     /// One item, one step: changes the account and pushes effects. Never waits, sends or saves itself.

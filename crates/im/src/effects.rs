@@ -18,10 +18,15 @@ pub struct Delivery {
     pub position: Option<i64>,
 }
 
-/// What a session's stream hears.
+/// What a session's stream hears. If the stream is gone when [`EdgeItem::Attached`] or [`EdgeItem::Resumed`] comes for
+/// it, the account hears [`crate::Item::Detached`] as it does of any other.
 #[derive(Debug)]
 pub enum EdgeItem {
-    Attached { session: SessionId, jid: FullJid, management: Option<Managed> },
+    Attached {
+        session: SessionId,
+        jid: FullJid,
+        management: Option<Managed>,
+    },
     /// Binding failed: `conflict`, `resource-constraint`, …
     AttachRefused(StanzaError),
     Deliver(Delivery),
@@ -29,9 +34,18 @@ pub enum EdgeItem {
     Managed(Managed),
     /// Answers `<resume/>`; what the client has not handled follows as `Deliver`. `received` is our inbound `h`,
     /// `sent` our outbound counter at the client's `h`.
-    Resumed { session: SessionId, jid: FullJid, id: Box<str>, received: u32, sent: u32, stream: u64 },
+    Resumed {
+        session: SessionId,
+        jid: FullJid,
+        id: Box<str>,
+        received: u32,
+        sent: u32,
+        stream: u64,
+    },
     /// XEP-0198 §5: no such session. `h` when it is still known.
-    ResumeRefused { h: Option<u32> },
+    ResumeRefused {
+        h: Option<u32>,
+    },
     /// Ends the stream with an error.
     Close(StreamFault),
 }
@@ -47,12 +61,24 @@ pub struct Managed {
 /// A read that an answer needs; runs without entity state, the stream's later stanzas wait.
 #[derive(Debug, Clone)]
 pub enum Query {
-    Blob { account: BareJid, space: Box<str>, key: Box<str> },
-    Page { account: BareJid, query: PageQuery },
+    Blob {
+        account: BareJid,
+        space: Box<str>,
+        key: Box<str>,
+    },
+    Page {
+        account: BareJid,
+        query: PageQuery,
+    },
     /// Credentials of the own account were changed: the house hashes (never on this path) and commits. XEP-0077 §3.3.
-    ChangePassword { account: BareJid, password: Secret },
+    ChangePassword {
+        account: BareJid,
+        password: Secret,
+    },
     /// Removes the own account everywhere. XEP-0077 §3.2.
-    RemoveAccount { account: BareJid },
+    RemoveAccount {
+        account: BareJid,
+    },
     /// Uptime of the server, in seconds. XEP-0012 §… to a server.
     Uptime,
 }
@@ -83,17 +109,35 @@ pub type Then = fn(&mut Account, &Arc<Stanza>, Option<SessionId>, QueryAnswer, &
 pub enum Effect {
     /// Writes, all or nothing. Every effect behind it in this and later steps waits for it, except [`Effect::Tell`]s
     /// and others that stand *before* it in the same step and are not themselves behind an earlier one.
-    /// If it fails, the effects behind it of the same step do not happen, and `bounce` is answered with an error.
-    Commit { changes: Vec<Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket },
+    /// If it fails, the effects behind it of the same step do not happen ([`crate::Item::Dropped`] gives them back), and
+    /// `bounce` is answered with an error.
+    Commit {
+        changes: Vec<Change>,
+        bounce: Option<Arc<Stanza>>,
+        ticket: Ticket,
+    },
     /// To the entity that owns `to`: an account here, the host itself, another domain. Never a loop of these for a
     /// broadcast (CLUSTER rule 8): see `Fan`.
-    Tell { to: Jid, stanza: Arc<Stanza>, ingress: Ingress, ticket: Ticket },
+    Tell {
+        to: Jid,
+        stanza: Arc<Stanza>,
+        ingress: Ingress,
+        ticket: Ticket,
+    },
     /// One stanza to many entities.
-    Fan { stanza: Arc<Stanza>, targets: Vec<Jid> },
+    Fan {
+        stanza: Arc<Stanza>,
+        targets: Vec<Jid>,
+    },
     /// To a session's stream.
     Edge { edge: EdgeRef, item: EdgeItem },
     /// Ask the store; answered by [`crate::Item::Answered`].
-    Query { query: Query, iq: Arc<Stanza>, session: Option<SessionId>, then: Then },
+    Query {
+        query: Query,
+        iq: Arc<Stanza>,
+        session: Option<SessionId>,
+        then: Then,
+    },
     /// Read pending records after a position; answered by [`crate::Item::Pending`].
     ReadPending { after: i64, limit: usize },
     /// A [`crate::Item::Tick`] at this monotonic millisecond (an earlier wish stands beside a later one).
@@ -123,6 +167,10 @@ impl Effects {
 
     /// Writes with an error answer for `bounce` on failure.
     pub fn commit(&mut self, changes: Vec<Change>, bounce: Option<&Arc<Stanza>>, ticket: &Ticket) {
-        self.push(Effect::Commit { changes, bounce: bounce.cloned(), ticket: ticket.clone() });
+        self.push(Effect::Commit {
+            changes,
+            bounce: bounce.cloned(),
+            ticket: ticket.clone(),
+        });
     }
 }

@@ -1,7 +1,7 @@
 //! What comes in to an entity. An entity's steps never overlap (CLUSTER rule 3); it hears of the world only by items
 //! (rule 4).
 
-use crate::effects::{QueryAnswer, Then};
+use crate::effects::{Effect, QueryAnswer, Then};
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -40,7 +40,11 @@ pub struct Ticket(pub Option<Arc<dyn Any + Send + Sync>>);
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Ticket" } else { "no ticket" })
+        f.write_str(if self.0.is_some() {
+            "Ticket"
+        } else {
+            "no ticket"
+        })
     }
 }
 
@@ -90,36 +94,91 @@ pub enum Item {
     // ---- from a stream to its session ----
     Attach(Attach),
     /// `<resume/>`: `h` is what the client has handled. XEP-0198 §5.
-    Resume { edge: EdgeRef, id: Box<str>, h: u32 },
-    FromClient { session: SessionId, stanza: Stanza, ingress: Ingress, ticket: Ticket },
+    Resume {
+        edge: EdgeRef,
+        id: Box<str>,
+        h: u32,
+    },
+    FromClient {
+        session: SessionId,
+        stanza: Stanza,
+        ingress: Ingress,
+        ticket: Ticket,
+    },
     /// `<enable/>` on a stream that is bound already.
-    Manage { session: SessionId, request: ManagementRequest },
+    Manage {
+        session: SessionId,
+        request: ManagementRequest,
+    },
     /// `<a h=…/>`.
-    Acked { session: SessionId, h: u32 },
+    Acked {
+        session: SessionId,
+        h: u32,
+    },
     /// XEP-0352.
-    ClientState { session: SessionId, active: bool },
+    ClientState {
+        session: SessionId,
+        active: bool,
+    },
     /// So many deliveries, counted from the session's first on this stream, have been written to the socket.
-    Written { session: SessionId, edge: EdgeRef, deliveries: u64 },
+    Written {
+        session: SessionId,
+        edge: EdgeRef,
+        deliveries: u64,
+    },
     /// The stream is gone; `deliveries` as in `Written`, `received` stanzas were taken in (inbound `h`).
-    Detached { session: SessionId, edge: EdgeRef, reason: DetachReason, deliveries: u64, received: u32 },
+    Detached {
+        session: SessionId,
+        edge: EdgeRef,
+        reason: DetachReason,
+        deliveries: u64,
+        received: u32,
+    },
 
     // ---- from another entity (or this one) ----
     /// A stanza for `to`, which is this account or one of its resources. `from` is stamped.
-    Inbound { stanza: Arc<Stanza>, to: Jid, ingress: Ingress, ticket: Ticket },
+    Inbound {
+        stanza: Arc<Stanza>,
+        to: Jid,
+        ingress: Ingress,
+        ticket: Ticket,
+    },
 
     // ---- from the house ----
     /// A query that a step asked for has its answer.
-    Answered { iq: Arc<Stanza>, session: Option<SessionId>, answer: QueryAnswer, then: Then },
+    Answered {
+        iq: Arc<Stanza>,
+        session: Option<SessionId>,
+        answer: QueryAnswer,
+        then: Then,
+    },
     /// A page of pending records, oldest first; answers [`crate::Effect::ReadPending`].
-    Pending { after: i64, records: Vec<Record> },
+    Pending {
+        after: i64,
+        records: Vec<Record>,
+    },
+    /// Effects that stood behind a commit of their step and did not happen: the commit failed (then
+    /// [`Item::CommitFailed`] follows) or its record was in the log already ([`store::Outcome::Duplicate`]).
+    Dropped {
+        effects: Vec<Effect>,
+    },
     /// A commit failed: its later effects were dropped; the stored part of the account was read again.
-    CommitFailed { bounce: Option<Arc<Stanza>>, error: StoreError, stored: Option<Box<AccountRecord>> },
+    CommitFailed {
+        bounce: Option<Arc<Stanza>>,
+        error: StoreError,
+        stored: Option<Box<AccountRecord>>,
+    },
     /// The time that [`crate::Effect::WakeAt`] asked for has come. May come early or twice.
     Tick,
     /// End sessions: all, or one resource. The operator, or the account's removal.
-    Kick { resource: Option<Box<str>>, fault: xmpp::StreamFault },
+    Kick {
+        resource: Option<Box<str>>,
+        fault: xmpp::StreamFault,
+    },
     /// The account itself is being removed: cascade to contacts, then `Unload`.
-    Remove { ticket: Ticket },
+    Remove {
+        ticket: Ticket,
+    },
     /// The server shuts down: sessions' streams were told; write last things.
     ShutDown,
     /// Rows of the ledger of an earlier process: their window is over, tell who must be told. DESIGN.md D11.

@@ -28,6 +28,8 @@ pub mod roster;
 pub mod session;
 pub mod subscription;
 pub mod view;
+#[cfg(test)]
+pub(crate) mod testing;
 pub mod ways;
 
 pub use account::Account;

@@ -1,10 +1,17 @@
 //! Connected resources of an account. RFC 6121 §1: connected, available, interested.
 
-use crate::item::{EdgeRef, SessionId};
-use crate::resume::Management;
+use crate::account::Account;
+use crate::effects::{Delivery, EdgeItem, Effect, Effects};
+use crate::inbox;
+use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
+use crate::policy::ResourceConflict;
+use crate::presence;
+use crate::resume::{self, Management};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use xmpp::{FullJid, Jid, Stanza};
+use store::{Change, SessionRow};
+use xmpp::write::{Additions, to_stored};
+use xmpp::{BareJid, FullJid, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StreamFault};
 
 /// One bound resource. Its stream (the *edge*) may come and go.
 #[derive(Debug)]
@@ -28,9 +35,9 @@ pub struct Session {
     pub directed: Vec<Jid>,
     /// Stream management, when enabled. XEP-0198.
     pub management: Option<Management>,
-    /// Without stream management: logged messages queued to the stream and not yet known to be written:
-    /// (number of the delivery on this stream, position).
-    pub unwritten: VecDeque<(u64, i64)>,
+    /// Without stream management: messages to keep that were queued to the stream and are not yet known to be written,
+    /// with the number of the delivery on this stream.
+    pub unwritten: VecDeque<(u64, Delivery)>,
     /// Deliveries queued to the present stream.
     pub queued: u64,
     /// Greatest position queued to it.
@@ -38,41 +45,450 @@ pub struct Session {
     /// Stream identity for ingress ids; kept over resumption.
     pub stream: u64,
     pub client: Option<Box<str>>,
-    pub since: xmpp::Stamp,
+    pub since: Stamp,
     /// Has its row in the ledger been committed, and with what presence?
     pub in_ledger: bool,
+    /// The row is behind; written with the next batch.
+    pub ledger_touched: bool,
+    /// A bound was passed: the session ends with this step and is given nothing more.
+    pub overrun: bool,
 }
 
 impl Session {
+    /// A resource that is connected and nothing more.
+    pub fn new(id: SessionId, jid: FullJid, edge: EdgeRef, since: Stamp) -> Session {
+        Session {
+            id,
+            jid,
+            edge: Some(edge),
+            interested: false,
+            knows_blocks: false,
+            carbons: false,
+            inactive: false,
+            presence: None,
+            priority: 0,
+            directed: Vec::new(),
+            management: None,
+            unwritten: VecDeque::new(),
+            queued: 0,
+            cursor: 0,
+            stream: 0,
+            client: None,
+            since,
+            in_ledger: false,
+            ledger_touched: false,
+            overrun: false,
+        }
+    }
+
     /// RFC 6121 §1.4: has sent presence and not yet unavailable.
     pub fn is_available(&self) -> bool {
         self.presence.is_some()
     }
+
     /// May be given messages for the bare JID. RFC 6121 §8.5.2.1.
     pub fn takes_messages(&self) -> bool {
-        self.presence.is_some() && self.priority >= 0
+        self.presence.is_some() && self.priority >= 0 && !self.overrun
+    }
+
+    /// Its row of the ledger, as it should be now. DESIGN.md D11.
+    pub fn ledger_row(&self, epoch: u64) -> SessionRow {
+        let resumption = self.management.as_ref().and_then(|m| m.id.as_deref());
+        SessionRow {
+            resource: self.jid.resource_str().into(),
+            epoch,
+            resume_id_hash: resumption
+                .map(SessionRow::hash_of_resume_id)
+                .unwrap_or_default(),
+            presence: self.presence.as_deref().map(to_stored).unwrap_or_default(),
+            directed: self.directed.clone(),
+            since: self.since,
+        }
     }
 }
 
-use crate::account::Account;
-use crate::effects::{Delivery, Effects};
-use crate::item::{Attach, DetachReason, Ticket};
-
 /// Binds a resource. RFC 6120 §7.
-pub fn attach(account: &mut Account, attach: Attach, fx: &mut Effects) { let _ = (account, attach, fx); todo!() }
-/// The stream is gone: the session ends, or waits for resumption.
-pub fn detached(account: &mut Account, session: SessionId, edge: EdgeRef, reason: DetachReason, deliveries: u64, received: u32, fx: &mut Effects) { let _ = (account, session, edge, reason, deliveries, received, fx); todo!() }
-/// Ends a session for good: presence unavailable (`presence::session_ended`), unacknowledged messages back (`inbox::return_untaken`), ledger row.
-pub fn end(account: &mut Account, session: SessionId, fx: &mut Effects) { let _ = (account, session, fx); todo!() }
-pub fn client_state(account: &mut Account, session: SessionId, active: bool, fx: &mut Effects) { let _ = (account, session, active, fx); todo!() }
-/// Timeouts: hibernated sessions, unwritten marks, …
-pub fn tick(account: &mut Account, fx: &mut Effects) { let _ = (account, fx); todo!() }
-pub fn kick(account: &mut Account, resource: Option<&str>, fault: xmpp::StreamFault, fx: &mut Effects) { let _ = (account, resource, fault, fx); todo!() }
-pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) { let _ = (account, ticket, fx); todo!() }
-pub fn shut_down(account: &mut Account, fx: &mut Effects) { let _ = (account, fx); todo!() }
+pub fn attach(account: &mut Account, attach: Attach, fx: &mut Effects) {
+    let edge = attach.edge;
+    match bind(account, attach, fx) {
+        Ok(item) => fx.edge(edge, item),
+        Err(error) => fx.edge(edge, EdgeItem::AttachRefused(error)),
+    }
+}
+
+fn bind(account: &mut Account, attach: Attach, fx: &mut Effects) -> Result<EdgeItem, StanzaError> {
+    if account.removed || account.disabled {
+        return Err(StanzaCondition::NotAllowed.into());
+    }
+    if let Some(client) = attach.client.as_deref() {
+        replace_where(account, |s| s.client.as_deref() == Some(client), fx);
+    }
+    let jid = choose_resource(account, attach.resource.as_deref(), attach.seed)?;
+    replace_where(account, |s| s.jid == jid, fx);
+    make_room(account, fx)?;
+
+    let id = SessionId(account.next_session);
+    account.next_session += 1;
+    let mut session = Session::new(id, jid.clone(), attach.edge, account.now.utc);
+    session.stream = attach.stream;
+    session.client = attach.client;
+    session.carbons = attach.carbons;
+    session.inactive = attach.inactive;
+    let management = attach
+        .management
+        .map(|request| resume::enable(account, &mut session, request, fx));
+    account.sessions.push(session);
+    Ok(EdgeItem::Attached {
+        session: id,
+        jid,
+        management,
+    })
+}
+
+/// The full JID to bind: what was asked for, or another one if that is in use and the policy says so, or a random one.
+fn choose_resource(
+    account: &Account,
+    asked: Option<&str>,
+    seed: u64,
+) -> Result<FullJid, StanzaError> {
+    let Some(asked) = asked else {
+        return unused_resource(account, "", seed);
+    };
+    let bad = |_| StanzaError::from(StanzaCondition::BadRequest);
+    let jid = account.jid.with_resource(asked).map_err(bad)?;
+    // Only a resource with a stream is in the way; one that waits for resumption has none to lose.
+    let in_use = account
+        .sessions
+        .iter()
+        .any(|s| s.jid == jid && s.edge.is_some());
+    match account.policy.resource_conflict {
+        ResourceConflict::RefuseNew if in_use => {
+            Err(StanzaError::from(StanzaCondition::Conflict)
+                .with_type(xmpp::error::ErrorType::Modify))
+        }
+        ResourceConflict::Rename if in_use => unused_resource(account, &format!("{asked}."), seed),
+        _ => Ok(jid),
+    }
+}
+
+/// `prefix` and 13 random letters and digits (64 bits). RFC 6120 §7.6.
+fn unused_resource(account: &Account, prefix: &str, mut seed: u64) -> Result<FullJid, StanzaError> {
+    const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
+    for _ in 0..16 {
+        let random: String = (0..13)
+            .map(|i| char::from(LETTERS[(seed >> (5 * i) & 31) as usize]))
+            .collect();
+        let text = format!("{prefix}{random}");
+        let jid = account
+            .jid
+            .with_resource(&text)
+            .or_else(|_| account.jid.with_resource(&random));
+        let jid = jid.map_err(|_| StanzaError::from(StanzaCondition::BadRequest))?;
+        if account.sessions.iter().all(|s| s.jid != jid) {
+            return Ok(jid);
+        }
+        seed = seed
+            .wrapping_mul(0x5851_f42d_4c95_7f2d)
+            .wrapping_add(0x1405_7b7e_f767_814f)
+            .rotate_left(23);
+    }
+    Err(StanzaCondition::Conflict.into())
+}
+
+/// Room for one session more; the one that waits longest for resumption goes first. RFC 6120 §7.6.2.1.
+fn make_room(account: &mut Account, fx: &mut Effects) -> Result<(), StanzaError> {
+    while account.sessions.len() >= account.policy.limits.sessions_per_account_max {
+        let Some(oldest) = resume::oldest_hibernated(account) else {
+            return Err(StanzaCondition::ResourceConstraint.into());
+        };
+        end(account, oldest, fx);
+    }
+    Ok(())
+}
+
+/// Ends sessions that a new one replaces. RFC 6120 §7.7.2.2; XEP-0386 §3.2.
+fn replace_where(account: &mut Account, which: impl Fn(&Session) -> bool, fx: &mut Effects) {
+    close_where(account, which, &StreamFault::ReplacedByNewSession, fx);
+}
+
+/// Ends sessions, and their streams with `fault`.
+fn close_where(
+    account: &mut Account,
+    which: impl Fn(&Session) -> bool,
+    fault: &StreamFault,
+    fx: &mut Effects,
+) {
+    let ids: Vec<SessionId> = account
+        .sessions
+        .iter()
+        .filter(|s| which(s))
+        .map(|s| s.id)
+        .collect();
+    for id in ids {
+        let Some(session) = account.session_mut(id) else {
+            continue;
+        };
+        session.overrun = true;
+        if let Some(edge) = session.edge.take() {
+            fx.edge(edge, EdgeItem::Close(fault.clone()));
+        }
+        end(account, id, fx);
+    }
+}
+
+/// The stream is gone: the session ends, or waits for resumption. XEP-0198 §7.
+///
+/// `deliveries` of those queued to the stream were written to it, `received` stanzas were taken in from it.
+pub fn detached(
+    account: &mut Account,
+    id: SessionId,
+    edge: EdgeRef,
+    reason: DetachReason,
+    deliveries: u64,
+    received: u32,
+    fx: &mut Effects,
+) {
+    inbox::written(account, id, edge, deliveries, fx);
+    let Some(session) = account.session_mut(id) else {
+        return;
+    };
+    if session.edge != Some(edge) {
+        return;
+    }
+    session.edge = None;
+    let resumable = match &mut session.management {
+        Some(management) => {
+            management.received = received;
+            management.id.is_some()
+                && (reason == DetachReason::Lost || management.successor.is_some())
+        }
+        None => false,
+    };
+    if resumable {
+        // What was queued before management was enabled is nobody's to acknowledge.
+        let unwritten: Vec<Delivery> = session
+            .unwritten
+            .drain(..)
+            .map(|(_, delivery)| delivery)
+            .collect();
+        resume::hibernate(account, id, fx);
+        if !unwritten.is_empty() {
+            inbox::return_untaken(account, id, unwritten, fx);
+        }
+    } else {
+        end(account, id, fx);
+    }
+}
+
+/// Ends a session for good: presence unavailable (`presence::session_ended`), the row of the ledger, and what it had
+/// not taken goes elsewhere (`inbox::return_untaken`). RFC 6121 §4.5, XEP-0198 §4.
+///
+/// Its stream, if there is one still, was told by the caller.
+pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    let Some(index) = account.sessions.iter().position(|s| s.id == id) else {
+        return;
+    };
+    let mut session = account.sessions.remove(index);
+    let mut untaken: Vec<Delivery> = session
+        .unwritten
+        .drain(..)
+        .map(|(_, delivery)| delivery)
+        .collect();
+    if let Some(management) = session.management.take() {
+        untaken.extend(resume::ended(account, management, fx));
+    }
+    let in_ledger = session.in_ledger;
+    let resource: Box<str> = session.jid.resource_str().into();
+    presence::session_ended(account, session, fx);
+    let mut changes = inbox::marks(account);
+    if in_ledger {
+        changes.push(Change::SessionDelete {
+            account: account.jid.clone(),
+            resource,
+        });
+    }
+    if !changes.is_empty() {
+        fx.commit(changes, None, &Ticket::default());
+    }
+    inbox::return_untaken(account, id, untaken, fx);
+}
+
+/// XEP-0352: a flag, for those who hold things back.
+pub fn client_state(account: &mut Account, id: SessionId, active: bool, _: &mut Effects) {
+    if let Some(session) = account.session_mut(id) {
+        session.inactive = !active;
+    }
+}
+
+/// Timeouts: sessions that nobody resumed, marks and ledger rows that are due.
+pub fn tick(account: &mut Account, fx: &mut Effects) {
+    resume::end_overdue(account, fx);
+    if account.inbox.batch_is_due(account.now.mono_ms) {
+        commit_batch(account, fx);
+    }
+}
+
+/// Commits what was left for the next batch: pending marks and rows of the ledger.
+pub(crate) fn commit_batch(account: &mut Account, fx: &mut Effects) {
+    let mut changes = inbox::marks(account);
+    for session in &mut account.sessions {
+        if std::mem::take(&mut session.ledger_touched) && session.in_ledger {
+            changes.push(Change::SessionPut {
+                account: account.jid.clone(),
+                row: session.ledger_row(account.epoch),
+            });
+        }
+    }
+    inbox::batch_done(account);
+    if !changes.is_empty() {
+        fx.commit(changes, None, &Ticket::default());
+    }
+}
+
+/// The row of the ledger is behind: it is written within a second.
+pub fn touch_ledger(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    if let Some(session) = account.session_mut(id) {
+        session.ledger_touched = true;
+        inbox::batch_soon(account, fx);
+    }
+}
+
+/// Ends all sessions, or that of one resource.
+pub fn kick(account: &mut Account, resource: Option<&str>, fault: StreamFault, fx: &mut Effects) {
+    close_where(
+        account,
+        |s| resource.is_none_or(|r| s.jid.resource_str() == r),
+        &fault,
+        fx,
+    );
+}
+
+/// The account goes: contacts are told, sessions closed, rows deleted. XEP-0077 §3.2.
+pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) {
+    account.removed = true;
+    presence::leave_all_rosters(account, fx);
+    kick(account, None, StreamFault::AccountRemoved, fx);
+    let jid: BareJid = account.jid.clone();
+    fx.commit(vec![Change::AccountRemove { account: jid }], None, &ticket);
+    fx.push(Effect::Unload);
+}
+
+/// Last things: marks and rows of the ledger. The ledger tells the next process whose sessions these were.
+pub fn shut_down(account: &mut Account, fx: &mut Effects) {
+    inbox::keep_unlogged(account, fx);
+    commit_batch(account, fx);
+}
 
 /// The one way to give a session a stanza: queues it to the stream if there is one, and to the resumption queue when
-/// management is on. Bounds apply here.
-pub fn deliver(account: &mut Account, session: SessionId, delivery: Delivery, fx: &mut Effects) { let _ = (account, session, delivery, fx); todo!() }
+/// management is on.
+///
+/// A session whose queue would grow beyond `unacked_stanzas_max` or `unacked_bytes_max` ends with this step; what is
+/// in the log stays pending.
+pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
+    let limits = &account.policy.limits;
+    let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else {
+        return;
+    };
+    if session.overrun {
+        return;
+    }
+    let keep = delivery.position.is_some() || inbox::is_kept(&delivery.stanza);
+    let fits = match &mut session.management {
+        Some(management) => management.push(delivery.clone(), limits),
+        None => !keep || session.unwritten.len() < limits.unacked_stanzas_max,
+    };
+    if !fits {
+        session.overrun = true;
+        account.overrun = true;
+        return;
+    }
+    if let Some(position) = delivery.position {
+        session.cursor = session.cursor.max(position);
+        account.inbox.held(position, id);
+    }
+    if let Some(edge) = session.edge {
+        session.queued += 1;
+        if keep && session.management.is_none() {
+            session
+                .unwritten
+                .push_back((session.queued, delivery.clone()));
+        }
+        fx.edge(edge, EdgeItem::Deliver(delivery));
+    }
+}
+
 /// The same stanza to several sessions of the account that `which` picks; says how many.
-pub fn deliver_where(account: &mut Account, which: impl Fn(&Session) -> bool, stanza: &Arc<Stanza>, to: Option<&Jid>, fx: &mut Effects) -> usize { let _ = (account, &which, stanza, to, fx); todo!() }
+pub fn deliver_where(
+    account: &mut Account,
+    which: impl Fn(&Session) -> bool,
+    stanza: &Arc<Stanza>,
+    to: Option<&Jid>,
+    fx: &mut Effects,
+) -> usize {
+    let ids: Vec<SessionId> = account
+        .sessions
+        .iter()
+        .filter(|s| which(s))
+        .map(|s| s.id)
+        .collect();
+    for id in &ids {
+        let delivery = Delivery {
+            stanza: stanza.clone(),
+            to: to.cloned(),
+            more: Additions::default(),
+            position: None,
+        };
+        deliver(account, *id, delivery, fx);
+    }
+    ids.len()
+}
+
+/// Ends the sessions that passed a bound in this step.
+pub(crate) fn end_overrun(account: &mut Account, fx: &mut Effects) {
+    while std::mem::take(&mut account.overrun) {
+        close_where(account, |s| s.overrun, &StreamFault::SlowReader, fx);
+        fx.push(Effect::Count("sessions_overrun"));
+    }
+}
+
+/// Deliveries that did not happen, as the commit before them wrote nothing: the counters forget them.
+pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
+    for effect in effects {
+        let (edge, delivery) = match effect {
+            Effect::Edge {
+                edge,
+                item: EdgeItem::Deliver(delivery),
+            } => (edge, delivery),
+            // A stream waits for these whatever became of the commit.
+            effect @ (Effect::Edge { .. }
+            | Effect::Resumable { .. }
+            | Effect::WakeAt { .. }
+            | Effect::ReadPending { .. }) => {
+                fx.push(effect);
+                continue;
+            }
+            _ => continue,
+        };
+        let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else {
+            continue;
+        };
+        session.queued = session.queued.saturating_sub(1);
+        if let Some(management) = &mut session.management {
+            management.forget(&delivery);
+        }
+        let at = session
+            .unwritten
+            .iter()
+            .position(|(_, d)| Arc::ptr_eq(&d.stanza, &delivery.stanza));
+        if let Some((number, _)) = at.and_then(|at| session.unwritten.remove(at)) {
+            session
+                .unwritten
+                .iter_mut()
+                .filter(|(n, _)| *n > number)
+                .for_each(|(n, _)| *n -= 1);
+        }
+        if let Some(position) = delivery.position {
+            account.inbox.forget(position);
+        }
+    }
+}

@@ -1,11 +1,37 @@
 //! Who comes before whom on the way of a stanza. This file alone says it; there are no priority numbers.
 
 use crate::account::Account;
-use crate::effects::Effects;
+use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
-use crate::{messages, presence, resume, session};
+use crate::{block, inbox, messages, modules, presence, resume, session, subscription};
 use std::sync::Arc;
-use xmpp::{Jid, Kind, Stanza, StanzaError};
+use xmpp::write::Additions;
+use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
+
+/// OUTBOUND: what a stanza of the account's own client passes, by kind.
+static MESSAGE_OUTBOUND: &[Step] = &[
+    messages::service,
+    block::outbound,
+    messages::strip_outbound,
+    messages::outbound,
+];
+static SUBSCRIPTION_OUTBOUND: &[Step] = &[block::outbound, subscription::outbound];
+static PRESENCE_OUTBOUND: &[Step] = &[block::outbound, presence::outbound];
+static IQ_OUTBOUND: &[Step] = &[block::outbound, modules::outbound_iq];
+
+/// INBOUND: what a stanza for the account or one of its resources passes, by kind.
+static MESSAGE_INBOUND: &[Step] = &[
+    messages::service,
+    block::inbound,
+    messages::strip_inbound,
+    messages::inbound,
+];
+static SUBSCRIPTION_INBOUND: &[Step] = &[block::inbound, subscription::inbound];
+static PRESENCE_INBOUND: &[Step] = &[block::inbound, presence::inbound];
+static IQ_INBOUND: &[Step] = &[block::inbound, modules::inbound_iq];
+
+/// For an account that was removed a moment ago.
+static GONE: &[Step] = &[gone];
 
 /// A stanza on its way through an account.
 pub struct Passage {
@@ -22,9 +48,35 @@ pub struct Passage {
     pub taken_by: Vec<SessionId>,
 }
 
+impl Passage {
+    /// Of a stanza that was here before and has no ticket any more.
+    pub(crate) fn of(account: &Account, stanza: Arc<Stanza>) -> Passage {
+        let to = stanza
+            .to
+            .clone()
+            .unwrap_or_else(|| account.jid.clone().into());
+        let ingress = Ingress {
+            stream: 0,
+            ordinal: 0,
+        };
+        Passage {
+            stanza,
+            to,
+            session: None,
+            ingress,
+            ticket: Ticket::default(),
+            position: None,
+            taken_by: Vec::new(),
+        }
+    }
+}
+
 /// What a step says of the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Flow { Next, Done }
+pub enum Flow {
+    Next,
+    Done,
+}
 
 pub type Step = fn(&mut Account, &mut Passage, &mut Effects) -> Result<Flow, StanzaError>;
 
@@ -35,30 +87,204 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Resume { edge, id, h } => resume::resume(account, edge, &id, h, fx),
         Item::Manage { session, request } => resume::manage(account, session, request, fx),
         Item::Acked { session, h } => resume::acked(account, session, h, fx),
-        Item::ClientState { session, active } => session::client_state(account, session, active, fx),
-        Item::Written { session, edge, deliveries } => crate::inbox::written(account, session, edge, deliveries, fx),
-        Item::Detached { session, edge, reason, deliveries, received } => session::detached(account, session, edge, reason, deliveries, received, fx),
-        Item::FromClient { session, stanza, ingress, ticket } => outbound(account, session, stanza, ingress, ticket, fx),
-        Item::Inbound { stanza, to, ingress, ticket } => inbound(account, stanza, to, ingress, ticket, fx),
-        Item::Answered { iq, session, answer, then } => then(account, &iq, session, answer, fx),
-        Item::Pending { after, records } => crate::inbox::pending_page(account, after, records, fx),
-        Item::CommitFailed { bounce, error, stored } => crate::inbox::commit_failed(account, bounce, error, stored, fx),
+        Item::ClientState { session, active } => {
+            session::client_state(account, session, active, fx)
+        }
+        Item::Written {
+            session,
+            edge,
+            deliveries,
+        } => inbox::written(account, session, edge, deliveries, fx),
+        Item::Detached {
+            session,
+            edge,
+            reason,
+            deliveries,
+            received,
+        } => {
+            session::detached(account, session, edge, reason, deliveries, received, fx);
+        }
+        Item::FromClient {
+            session,
+            stanza,
+            ingress,
+            ticket,
+        } => outbound(account, session, stanza, ingress, ticket, fx),
+        Item::Inbound {
+            stanza,
+            to,
+            ingress,
+            ticket,
+        } => inbound(account, stanza, to, ingress, ticket, fx),
+        Item::Answered {
+            iq,
+            session,
+            answer,
+            then,
+        } => then(account, &iq, session, answer, fx),
+        Item::Pending { after, records } => inbox::pending_page(account, after, records, fx),
+        Item::Dropped { effects } => session::dropped(account, effects, fx),
+        Item::CommitFailed {
+            bounce,
+            error,
+            stored,
+        } => inbox::commit_failed(account, bounce, error, stored, fx),
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
         Item::ShutDown => session::shut_down(account, fx),
         Item::LedgerExpired => presence::ledger_expired(account, fx),
     }
+    session::end_overrun(account, fx);
 }
 
-/// OUTBOUND: a stanza from the account's own client.
-fn outbound(account: &mut Account, session: SessionId, stanza: Stanza, ingress: Ingress, ticket: Ticket, fx: &mut Effects) {
-    let _ = (account, session, stanza, ingress, ticket, fx, messages::outbound as Step, Kind::Message);
-    todo!("stamp from, check, then the list of steps for its kind")
+/// OUTBOUND: a stanza from the account's own client. Its `from` becomes the session's full JID, whatever it said
+/// (the stream refused what is not its own). RFC 6120 §8.1.2.1.
+fn outbound(
+    account: &mut Account,
+    id: SessionId,
+    mut stanza: Stanza,
+    ingress: Ingress,
+    ticket: Ticket,
+    fx: &mut Effects,
+) {
+    let Some(session) = account.session(id).filter(|_| !account.removed) else {
+        return;
+    };
+    stanza.from = Some(session.jid.clone().into());
+    let own: Jid = account.jid.clone().into();
+    if stanza.is_message() && stanza.to.is_none() {
+        // RFC 6120 §10.3.1.
+        stanza.to = Some(own.clone());
+    }
+    let to = stanza.to.clone().unwrap_or(own);
+    let steps = match stanza.kind {
+        StanzaType::Message(_) => MESSAGE_OUTBOUND,
+        StanzaType::Presence(kind) if is_subscription(kind) => SUBSCRIPTION_OUTBOUND,
+        StanzaType::Presence(_) => PRESENCE_OUTBOUND,
+        StanzaType::Iq(_) => IQ_OUTBOUND,
+    };
+    let stanza = Arc::new(stanza);
+    walk(
+        account,
+        Passage {
+            stanza,
+            to,
+            session: Some(id),
+            ingress,
+            ticket,
+            position: None,
+            taken_by: Vec::new(),
+        },
+        steps,
+        fx,
+    );
 }
 
 /// INBOUND: a stanza for the account or one of its resources.
-fn inbound(account: &mut Account, stanza: Arc<Stanza>, to: Jid, ingress: Ingress, ticket: Ticket, fx: &mut Effects) {
-    let _ = (account, stanza, to, ingress, ticket, fx);
-    todo!()
+fn inbound(
+    account: &mut Account,
+    stanza: Arc<Stanza>,
+    to: Jid,
+    ingress: Ingress,
+    ticket: Ticket,
+    fx: &mut Effects,
+) {
+    let steps = match stanza.kind {
+        _ if account.removed => GONE,
+        StanzaType::Message(_) => MESSAGE_INBOUND,
+        StanzaType::Presence(kind) if is_subscription(kind) => SUBSCRIPTION_INBOUND,
+        StanzaType::Presence(_) => PRESENCE_INBOUND,
+        StanzaType::Iq(_) => IQ_INBOUND,
+    };
+    walk(
+        account,
+        Passage {
+            stanza,
+            to,
+            session: None,
+            ingress,
+            ticket,
+            position: None,
+            taken_by: Vec::new(),
+        },
+        steps,
+        fx,
+    );
+}
+
+/// What an account that does not exist says. RFC 6121 §8.5.1.
+fn gone(_: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+    match passage.stanza.kind {
+        StanzaType::Presence(_) => Ok(Flow::Done),
+        StanzaType::Message(_) | StanzaType::Iq(_) => {
+            Err(StanzaCondition::ServiceUnavailable.into())
+        }
+    }
+}
+
+fn is_subscription(kind: PresenceType) -> bool {
+    use PresenceType::{Subscribe, Subscribed, Unsubscribe, Unsubscribed};
+    matches!(kind, Subscribe | Subscribed | Unsubscribe | Unsubscribed)
+}
+
+/// Step by step, until one is done with the stanza. An error is answered here and nowhere else.
+fn walk(account: &mut Account, mut passage: Passage, steps: &[Step], fx: &mut Effects) {
+    for step in steps {
+        match step(account, &mut passage, fx) {
+            Ok(Flow::Next) => {}
+            Ok(Flow::Done) => return,
+            Err(error) => {
+                let Some(from) = passage.stanza.from.clone() else {
+                    return;
+                };
+                answer(account, &from, &passage.stanza, &error, &passage.ticket, fx);
+                return;
+            }
+        }
+    }
+}
+
+/// An error for the stanza's sender, if the stanza may be answered with one. RFC 6120 §8.3.1.
+pub(crate) fn answer(
+    account: &mut Account,
+    from: &Jid,
+    stanza: &Arc<Stanza>,
+    error: &StanzaError,
+    ticket: &Ticket,
+    fx: &mut Effects,
+) {
+    let Some(answer) = stanza.error(error) else {
+        return;
+    };
+    let answer = Arc::new(answer);
+    let own = account
+        .sessions
+        .iter()
+        .find(|s| *s.jid == *from)
+        .map(|s| s.id);
+    match own {
+        Some(id) => {
+            session::deliver(
+                account,
+                id,
+                Delivery {
+                    stanza: answer,
+                    to: None,
+                    more: Additions::default(),
+                    position: None,
+                },
+                fx,
+            );
+        }
+        None => fx.push(Effect::Tell {
+            to: from.clone(),
+            stanza: answer,
+            ingress: Ingress {
+                stream: 0,
+                ordinal: 0,
+            },
+            ticket: ticket.clone(),
+        }),
+    }
 }
