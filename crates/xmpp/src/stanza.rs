@@ -1,27 +1,80 @@
 //! Message, presence and iq: the start tag parsed, the payload left as it came.
 
-use crate::error::StanzaError;
+mod payload;
+
+pub use payload::{Child, Payload};
+
+use crate::error::{StanzaCondition, StanzaError};
 use crate::jid::Jid;
-use crate::xml::{Element, Raw};
-use bytes::Bytes;
+use crate::ns;
+use crate::xml::{Element, Frame, Limits, Raw, Scanner, Tag, XmlFault, unescape_attribute};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind { Message, Presence, Iq }
+pub enum Kind {
+    Message,
+    Presence,
+    Iq,
+}
 
 /// RFC 6121 §5.2.2. An unknown type is `normal`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum MessageType { Normal, Chat, Groupchat, Headline, Error }
+pub enum MessageType {
+    Normal,
+    Chat,
+    Groupchat,
+    Headline,
+    Error,
+}
 
 /// RFC 6121 §4.7.1; no `type` is `Available`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PresenceType { Available, Unavailable, Subscribe, Subscribed, Unsubscribe, Unsubscribed, Probe, Error }
+pub enum PresenceType {
+    Available,
+    Unavailable,
+    Subscribe,
+    Subscribed,
+    Unsubscribe,
+    Unsubscribed,
+    Probe,
+    Error,
+}
 
 /// RFC 6120 §8.2.3.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum IqType { Get, Set, Result, Error }
+pub enum IqType {
+    Get,
+    Set,
+    Result,
+    Error,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StanzaType { Message(MessageType), Presence(PresenceType), Iq(IqType) }
+pub enum StanzaType {
+    Message(MessageType),
+    Presence(PresenceType),
+    Iq(IqType),
+}
+
+impl StanzaType {
+    pub fn kind(self) -> Kind {
+        match self {
+            StanzaType::Message(_) => Kind::Message,
+            StanzaType::Presence(_) => Kind::Presence,
+            StanzaType::Iq(_) => Kind::Iq,
+        }
+    }
+}
+
+impl Kind {
+    /// The element's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Message => "message",
+            Kind::Presence => "presence",
+            Kind::Iq => "iq",
+        }
+    }
+}
 
 /// A stanza. Cheap to clone: the payload is shared.
 #[derive(Debug, Clone)]
@@ -36,7 +89,6 @@ pub struct Stanza {
     /// Attributes of other namespaces on the start tag, with their declarations, as they came: ` a:b='c' xmlns:a='d'`
     /// or nothing. Unknown unprefixed attributes are dropped.
     pub foreign: Option<Box<str>>,
-    /// `type` as it came, when it is none of RFC 6121 (messages only: treated as normal, §5.2.2).
     pub payload: Payload,
 }
 
@@ -50,85 +102,344 @@ pub struct StanzaFault {
 
 impl Stanza {
     /// Is this a stanza by name, in the content namespace?
-    pub fn kind_of(raw: &Raw) -> Option<Kind> { let _ = raw; todo!() }
-    /// Reads the start tag. A `from` is parsed too.
+    pub fn kind_of(raw: &Raw) -> Option<Kind> {
+        if !raw.is_in_content() {
+            return None;
+        }
+        match raw.name_bytes() {
+            b"message" => Some(Kind::Message),
+            b"presence" => Some(Kind::Presence),
+            b"iq" => Some(Kind::Iq),
+            _ => None,
+        }
+    }
+
+    /// Reads the start tag. A `from` is parsed too. The payload is the raw element's bytes, not a copy.
     ///
     /// # Errors
     /// `jid-malformed` for a bad `to` or `from` (RFC 6120 §8.3.3.8), `bad-request` for an iq without id, with a
     /// type that is none, or with other than one child in get or set (RFC 6120 §8.2.3), and for a presence type
-    /// that is none (RFC 6121 §4.7.1).
-    pub fn from_raw(raw: Raw) -> Result<Stanza, Box<StanzaFault>> { let _ = raw; todo!() }
+    /// that is none (RFC 6121 §4.7.1); also for an element that is no stanza at all.
+    pub fn from_raw(raw: Raw) -> Result<Stanza, Box<StanzaFault>> {
+        let kind = Stanza::kind_of(&raw);
+        let mut error = None;
+        let mut refuse = |condition: StanzaCondition| {
+            error.get_or_insert(condition);
+        };
+        let mut stanza = Stanza::of(StanzaType::Message(MessageType::Normal));
+        let mut stanza_type = None;
+        if let Some(tag) = raw.tag() {
+            for (name, value) in tag.attributes() {
+                match name {
+                    b"from" | b"to" => match Jid::parse(&unescape_attribute(value)) {
+                        Ok(jid) if name == b"to" => stanza.to = Some(jid),
+                        Ok(jid) => stanza.from = Some(jid),
+                        Err(_) => refuse(StanzaCondition::JidMalformed),
+                    },
+                    b"id" => stanza.id = Some(unescape_attribute(value).into()),
+                    b"type" => stanza_type = Some(unescape_attribute(value)),
+                    b"xml:lang" => stanza.lang = Some(unescape_attribute(value).into()),
+                    _ if name.contains(&b':') && !name.starts_with(b"xmlns:") => {
+                        stanza.foreign.get_or_insert_with(|| foreign(&tag));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        match kind {
+            None => refuse(StanzaCondition::BadRequest),
+            Some(Kind::Message) => {
+                stanza.kind = StanzaType::Message(message_type(stanza_type.as_deref()))
+            }
+            Some(Kind::Presence) => {
+                let read = presence_type(stanza_type.as_deref());
+                stanza.kind = StanzaType::Presence(read.unwrap_or(PresenceType::Available));
+                if read.is_none() {
+                    refuse(StanzaCondition::BadRequest);
+                }
+            }
+            Some(Kind::Iq) => {
+                let read = iq_type(stanza_type.as_deref());
+                stanza.kind = StanzaType::Iq(read.unwrap_or(IqType::Get));
+                let one_child = raw.tape.children_count == 1
+                    || matches!(read, Some(IqType::Result | IqType::Error));
+                if read.is_none() || stanza.id.is_none() || !one_child {
+                    refuse(StanzaCondition::BadRequest);
+                }
+            }
+        }
+        drop(stanza_type);
+        stanza.payload = Payload::of_raw(raw);
+        match error {
+            None => Ok(stanza),
+            Some(condition) => Err(Box::new(StanzaFault {
+                error: condition.into(),
+                stanza,
+            })),
+        }
+    }
+
     /// Parses a whole stanza in `jabber:client` (stored rows, tests).
-    pub fn parse(bytes: &[u8]) -> Result<Stanza, Box<StanzaFault>> { let _ = bytes; todo!() }
+    ///
+    /// # Errors
+    /// As [`Stanza::from_raw`]; `not-acceptable` for bytes that are no element (RFC 6120 §11.3).
+    pub fn parse(bytes: &[u8]) -> Result<Stanza, Box<StanzaFault>> {
+        match Raw::parse(bytes) {
+            Ok(raw) => Stanza::from_raw(raw),
+            Err(_) => {
+                let stanza = Stanza::of(StanzaType::Message(MessageType::Normal));
+                Err(Box::new(StanzaFault {
+                    error: StanzaCondition::NotAcceptable.into(),
+                    stanza,
+                }))
+            }
+        }
+    }
 
-    pub fn message(kind: MessageType) -> Stanza { let _ = kind; todo!() }
-    pub fn presence(kind: PresenceType) -> Stanza { let _ = kind; todo!() }
-    pub fn iq(kind: IqType, id: &str) -> Stanza { let _ = (kind, id); todo!() }
-    // builders, by value
-    pub fn with_from(self, from: impl Into<Jid>) -> Stanza { let _ = from.into(); todo!() }
-    pub fn with_to(self, to: impl Into<Jid>) -> Stanza { let _ = to.into(); todo!() }
-    pub fn with_id(self, id: &str) -> Stanza { let _ = id; todo!() }
+    fn of(kind: StanzaType) -> Stanza {
+        Stanza {
+            kind,
+            from: None,
+            to: None,
+            id: None,
+            lang: None,
+            foreign: None,
+            payload: Payload::default(),
+        }
+    }
+
+    pub fn message(kind: MessageType) -> Stanza {
+        Stanza::of(StanzaType::Message(kind))
+    }
+
+    pub fn presence(kind: PresenceType) -> Stanza {
+        Stanza::of(StanzaType::Presence(kind))
+    }
+
+    pub fn iq(kind: IqType, id: &str) -> Stanza {
+        Stanza::of(StanzaType::Iq(kind)).with_id(id)
+    }
+
+    pub fn with_from(mut self, from: impl Into<Jid>) -> Stanza {
+        self.from = Some(from.into());
+        self
+    }
+
+    pub fn with_to(mut self, to: impl Into<Jid>) -> Stanza {
+        self.to = Some(to.into());
+        self
+    }
+
+    pub fn with_id(mut self, id: &str) -> Stanza {
+        self.id = Some(id.into());
+        self
+    }
+
     /// Replaces the payload by these children.
-    pub fn with_children(self, children: impl IntoIterator<Item = Element>) -> Stanza { let _ = children; todo!() }
+    pub fn with_children(mut self, children: impl IntoIterator<Item = Element>) -> Stanza {
+        self.payload = Payload::of(children);
+        self
+    }
 
-    pub fn is_message(&self) -> bool { matches!(self.kind, StanzaType::Message(_)) }
-    pub fn is_presence(&self) -> bool { matches!(self.kind, StanzaType::Presence(_)) }
-    pub fn is_iq(&self) -> bool { matches!(self.kind, StanzaType::Iq(_)) }
-    pub fn is_error(&self) -> bool { matches!(self.kind, StanzaType::Message(MessageType::Error) | StanzaType::Presence(PresenceType::Error) | StanzaType::Iq(IqType::Error)) }
+    pub fn is_message(&self) -> bool {
+        matches!(self.kind, StanzaType::Message(_))
+    }
+
+    pub fn is_presence(&self) -> bool {
+        matches!(self.kind, StanzaType::Presence(_))
+    }
+
+    pub fn is_iq(&self) -> bool {
+        matches!(self.kind, StanzaType::Iq(_))
+    }
+
+    pub fn is_error(&self) -> bool {
+        matches!(
+            self.kind,
+            StanzaType::Message(MessageType::Error)
+                | StanzaType::Presence(PresenceType::Error)
+                | StanzaType::Iq(IqType::Error)
+        )
+    }
+
     /// May an error be sent in answer? Not to an error, nor to an iq result. RFC 6120 §8.3.1, §8.2.3.
-    pub fn may_be_answered_with_error(&self) -> bool { !self.is_error() && !matches!(self.kind, StanzaType::Iq(IqType::Result)) }
+    pub fn may_be_answered_with_error(&self) -> bool {
+        !self.is_error() && !matches!(self.kind, StanzaType::Iq(IqType::Result))
+    }
+
     /// The `type` attribute as written, `None` where the default says it (`available`, `normal`).
-    pub fn type_str(&self) -> Option<&'static str> { todo!() }
+    pub fn type_str(&self) -> Option<&'static str> {
+        Some(match self.kind {
+            StanzaType::Message(MessageType::Normal)
+            | StanzaType::Presence(PresenceType::Available) => return None,
+            StanzaType::Message(MessageType::Chat) => "chat",
+            StanzaType::Message(MessageType::Groupchat) => "groupchat",
+            StanzaType::Message(MessageType::Headline) => "headline",
+            StanzaType::Presence(PresenceType::Unavailable) => "unavailable",
+            StanzaType::Presence(PresenceType::Subscribe) => "subscribe",
+            StanzaType::Presence(PresenceType::Subscribed) => "subscribed",
+            StanzaType::Presence(PresenceType::Unsubscribe) => "unsubscribe",
+            StanzaType::Presence(PresenceType::Unsubscribed) => "unsubscribed",
+            StanzaType::Presence(PresenceType::Probe) => "probe",
+            StanzaType::Iq(IqType::Get) => "get",
+            StanzaType::Iq(IqType::Set) => "set",
+            StanzaType::Iq(IqType::Result) => "result",
+            StanzaType::Message(MessageType::Error)
+            | StanzaType::Presence(PresenceType::Error)
+            | StanzaType::Iq(IqType::Error) => "error",
+        })
+    }
 
     /// `<iq type='result'>` with `from` and `to` swapped; `None` content is an empty result.
-    pub fn result(&self, content: Option<Element>) -> Stanza { let _ = content; todo!() }
+    pub fn result(&self, content: Option<Element>) -> Stanza {
+        self.answer(StanzaType::Iq(IqType::Result))
+            .with_children(content)
+    }
+
     /// The stanza as an error, `from` and `to` swapped, the sender's payload not included (RFC 6120 §8.3.1 allows).
     /// `None` if it must not be answered.
-    pub fn error(&self, error: &StanzaError) -> Option<Stanza> { let _ = error; todo!() }
+    pub fn error(&self, error: &StanzaError) -> Option<Stanza> {
+        if !self.may_be_answered_with_error() {
+            return None;
+        }
+        let kind = match self.kind {
+            StanzaType::Message(_) => StanzaType::Message(MessageType::Error),
+            StanzaType::Presence(_) => StanzaType::Presence(PresenceType::Error),
+            StanzaType::Iq(_) => StanzaType::Iq(IqType::Error),
+        };
+        Some(self.answer(kind).with_children([error.to_element()]))
+    }
+
+    /// An empty stanza back to the sender, with the same id.
+    fn answer(&self, kind: StanzaType) -> Stanza {
+        Stanza {
+            from: self.to.clone(),
+            to: self.from.clone(),
+            id: self.id.clone(),
+            ..Stanza::of(kind)
+        }
+    }
+
     /// Value of `<priority/>`, 0 when absent or no number; clamped to -128..=127. RFC 6121 §4.7.2.3.
-    pub fn priority(&self) -> i8 { todo!() }
+    pub fn priority(&self) -> i8 {
+        let Some(child) = self.payload.child("priority", ns::CLIENT) else {
+            return 0;
+        };
+        let text = child.to_element().text_content();
+        let text = text.trim_matches([' ', '\t', '\n', '\r']);
+        match text.parse::<i64>() {
+            Ok(n) => n.clamp(i8::MIN.into(), i8::MAX.into()) as i8,
+            Err(e) => match e.kind() {
+                std::num::IntErrorKind::PosOverflow => i8::MAX,
+                std::num::IntErrorKind::NegOverflow => i8::MIN,
+                _ => 0,
+            },
+        }
+    }
+
     /// Rough bytes on the wire, for queues.
-    pub fn weight(&self) -> usize { todo!() }
+    pub fn weight(&self) -> usize {
+        let jid = |jid: &Option<Jid>| jid.as_ref().map_or(0, |j| j.as_str().len() + 8);
+        let text = |text: &Option<Box<str>>| text.as_ref().map_or(0, |t| t.len() + 12);
+        // `<presence type='unsubscribed'>` and `</presence>`.
+        48 + jid(&self.from)
+            + jid(&self.to)
+            + text(&self.id)
+            + text(&self.lang)
+            + text(&self.foreign)
+            + self.payload.len()
+    }
 }
 
-/// Everything between start and end tag, as it came, in a *canonical context*: default namespace = content namespace,
-/// every other prefix declared inside. Shared; clones copy no bytes.
-#[derive(Debug, Clone, Default)]
-pub struct Payload {
-    // (The scanner's author lays this out: Bytes, direct children's spans, names and namespaces, and whether a child
-    // names the content namespace explicitly.)
-    _bytes: Bytes,
+/// Equal as stanzas: the payloads byte by byte.
+impl PartialEq for Stanza {
+    fn eq(&self, other: &Stanza) -> bool {
+        self.kind == other.kind
+            && self.from == other.from
+            && self.to == other.to
+            && self.id == other.id
+            && self.lang == other.lang
+            && self.foreign == other.foreign
+            && self.payload.bytes() == other.payload.bytes()
+    }
 }
 
-/// A direct child, read in place.
-#[derive(Debug, Clone, Copy)]
-pub struct Child<'a> {
-    pub name: &'a str,
-    pub ns: &'a str,
-    pub raw: &'a [u8],
+fn message_type(text: Option<&str>) -> MessageType {
+    match text {
+        Some("chat") => MessageType::Chat,
+        Some("groupchat") => MessageType::Groupchat,
+        Some("headline") => MessageType::Headline,
+        Some("error") => MessageType::Error,
+        _ => MessageType::Normal,
+    }
 }
 
-impl Child<'_> {
-    /// The child as a tree.
-    pub fn to_element(&self) -> Element { todo!() }
-    /// An attribute of the child's start tag, unescaped, without building a tree.
-    pub fn attribute(&self, name: &str) -> Option<std::borrow::Cow<'_, str>> { let _ = name; todo!() }
+fn presence_type(text: Option<&str>) -> Option<PresenceType> {
+    Some(match text {
+        None => PresenceType::Available,
+        Some("unavailable") => PresenceType::Unavailable,
+        Some("subscribe") => PresenceType::Subscribe,
+        Some("subscribed") => PresenceType::Subscribed,
+        Some("unsubscribe") => PresenceType::Unsubscribe,
+        Some("unsubscribed") => PresenceType::Unsubscribed,
+        Some("probe") => PresenceType::Probe,
+        Some("error") => PresenceType::Error,
+        Some(_) => return None,
+    })
 }
 
-impl Payload {
-    pub fn is_empty(&self) -> bool { todo!() }
-    /// Length in bytes.
-    pub fn len(&self) -> usize { todo!() }
-    pub fn children(&self) -> impl Iterator<Item = Child<'_>> { std::iter::empty() }
-    pub fn child(&self, name: &str, ns: &str) -> Option<Child<'_>> { let _ = (name, ns); todo!() }
-    pub fn has(&self, name: &str, ns: &str) -> bool { self.child(name, ns).is_some() }
-    /// The first child element (of an iq: the command).
-    pub fn first(&self) -> Option<Child<'_>> { todo!() }
-    /// The same without the children for which `cut` says true. Copies only when something is cut.
-    pub fn without(&self, cut: impl FnMut(&Child<'_>) -> bool) -> Payload { let _ = cut; todo!() }
-    /// With elements added at the end.
-    pub fn with(&self, more: impl IntoIterator<Item = Element>) -> Payload { let _ = more; todo!() }
-    pub fn of(children: impl IntoIterator<Item = Element>) -> Payload { let _ = children; todo!() }
-    /// The bytes, in the canonical context of `jabber:client`.
-    pub fn bytes(&self) -> &Bytes { todo!() }
+fn iq_type(text: Option<&str>) -> Option<IqType> {
+    Some(match text? {
+        "get" => IqType::Get,
+        "set" => IqType::Set,
+        "result" => IqType::Result,
+        "error" => IqType::Error,
+        _ => return None,
+    })
+}
+
+/// The prefixed attributes of a start tag but `xml:lang`, and the declarations of their prefixes, with a space before each.
+fn foreign(tag: &Tag<'_>) -> Box<str> {
+    let mut out = Vec::new();
+    let mut declared: Vec<&[u8]> = Vec::new();
+    let mut push = |name: &[u8], value: &[u8]| {
+        let quote = if value.contains(&b'\'') { b'"' } else { b'\'' };
+        out.push(b' ');
+        out.extend_from_slice(name);
+        out.extend_from_slice(&[b'=', quote]);
+        out.extend_from_slice(value);
+        out.push(quote);
+    };
+    for (name, value) in tag.attributes() {
+        let Some(colon) = memchr::memchr(b':', name) else {
+            continue;
+        };
+        let prefix = &name[..colon];
+        if prefix == b"xmlns" || name == b"xml:lang" {
+            continue;
+        }
+        push(name, value);
+        if let Some(ns) = tag.declaration_of(prefix)
+            && !declared.contains(&prefix)
+        {
+            declared.push(prefix);
+            push(&[b"xmlns:", prefix].concat(), ns);
+        }
+    }
+    String::from_utf8_lossy(&out).into()
+}
+
+impl Raw {
+    /// Parses one whole element in `jabber:client`.
+    ///
+    /// # Errors
+    /// [`XmlFault`], as the scanner with [`Limits::SERVER`].
+    pub fn parse(bytes: &[u8]) -> Result<Raw, XmlFault> {
+        let mut input = bytes;
+        let mut scanner = Scanner::inside(Limits::SERVER, ns::CLIENT);
+        match scanner.next(&mut input)? {
+            Some(Frame::Element(raw)) if input.trim_ascii().is_empty() => Ok(raw),
+            _ => Err(XmlFault::NotWellFormed("not one element")),
+        }
+    }
 }

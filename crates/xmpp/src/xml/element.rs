@@ -1,0 +1,355 @@
+//! The small tree that modules read and build.
+
+use super::XmlFault;
+use super::chars::is_ncname;
+use super::escape::{escape_attribute, escape_text, unescape_attribute, unescape_text};
+use super::scanner::check_element;
+use super::walk::{Event, Tag, Walker};
+use crate::ns;
+use std::borrow::Cow;
+use std::sync::Arc;
+
+/// A small tree for what modules read and build. Namespaces are resolved; prefixes are gone.
+#[derive(Clone, PartialEq)]
+pub struct Element {
+    pub name: Box<str>,
+    pub ns: Arc<str>,
+    /// Unprefixed attributes, and prefixed ones as `{namespace}name` except `xml:lang`, which is `xml:lang`. Unescaped.
+    pub attributes: Vec<(Box<str>, Box<str>)>,
+    pub nodes: Vec<Node>,
+}
+
+#[derive(Clone, PartialEq, Debug)]
+pub enum Node {
+    Element(Element),
+    Text(Box<str>),
+}
+
+impl Element {
+    pub fn new(name: &str, ns: &str) -> Element {
+        debug_assert!(is_ncname(name), "an element's name is a name: {name:?}");
+        Element {
+            name: name.into(),
+            ns: ns.into(),
+            attributes: Vec::new(),
+            nodes: Vec::new(),
+        }
+    }
+
+    /// Sets an attribute; one of the same name is replaced. `name` as in [`Element::attributes`].
+    pub fn attr(mut self, name: &str, value: impl AsRef<str>) -> Element {
+        let value = value.as_ref().into();
+        match self.attributes.iter_mut().find(|(n, _)| **n == *name) {
+            Some((_, old)) => *old = value,
+            None => self.attributes.push((name.into(), value)),
+        }
+        self
+    }
+
+    pub fn attr_opt(self, name: &str, value: Option<impl AsRef<str>>) -> Element {
+        match value {
+            Some(value) => self.attr(name, value),
+            None => self,
+        }
+    }
+
+    pub fn child(mut self, child: Element) -> Element {
+        self.nodes.push(Node::Element(child));
+        self
+    }
+
+    pub fn children_from(mut self, children: impl IntoIterator<Item = Element>) -> Element {
+        self.nodes.extend(children.into_iter().map(Node::Element));
+        self
+    }
+
+    /// Adds text at the end.
+    pub fn text(mut self, text: impl AsRef<str>) -> Element {
+        push_text(&mut self.nodes, text.as_ref());
+        self
+    }
+
+    pub fn is(&self, name: &str, ns: &str) -> bool {
+        *self.name == *name && *self.ns == *ns
+    }
+
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.attributes
+            .iter()
+            .find(|(n, _)| **n == *name)
+            .map(|(_, value)| &**value)
+    }
+
+    pub fn elements(&self) -> impl Iterator<Item = &Element> {
+        self.nodes.iter().filter_map(|n| match n {
+            Node::Element(e) => Some(e),
+            Node::Text(_) => None,
+        })
+    }
+
+    /// The first child element of this name and namespace.
+    pub fn find(&self, name: &str, ns: &str) -> Option<&Element> {
+        self.elements().find(|e| e.is(name, ns))
+    }
+
+    /// All text directly inside, joined.
+    pub fn text_content(&self) -> String {
+        self.nodes
+            .iter()
+            .filter_map(|n| match n {
+                Node::Text(t) => Some(&**t),
+                Node::Element(_) => None,
+            })
+            .collect()
+    }
+
+    /// Parses one whole element (stored rows, tests). `content_ns` is the default namespace around it.
+    ///
+    /// # Errors
+    /// [`XmlFault`], as the scanner with [`super::Limits::SERVER`].
+    pub fn parse(bytes: &[u8], content_ns: &str) -> Result<Element, XmlFault> {
+        let element = check_element(bytes, content_ns)?;
+        build(element, content_ns).ok_or(XmlFault::NotWellFormed("no element"))
+    }
+
+    /// Writes the element for a place where `around_ns` is the default namespace. Escapes `\t \n \r` in attributes.
+    ///
+    /// Recurses as deep as the tree is; trees are read from bytes whose depth the scanner bounds.
+    pub fn write(&self, out: &mut Vec<u8>, around_ns: &str) {
+        out.push(b'<');
+        // The namespace of the prefix `xml` can be declared for no other, nor be the default.
+        let xml = *self.ns == *ns::XML;
+        if xml {
+            out.extend_from_slice(b"xml:");
+        }
+        out.extend_from_slice(self.name.as_bytes());
+        let inner_ns = if xml || *self.ns == *around_ns {
+            around_ns
+        } else {
+            out.extend_from_slice(b" xmlns='");
+            escape_attribute(out, &self.ns);
+            out.push(b'\'');
+            &self.ns
+        };
+        for (i, (name, value)) in self.attributes.iter().enumerate() {
+            write_attribute(out, i, name, value);
+        }
+        if self.nodes.is_empty() {
+            out.extend_from_slice(b"/>");
+            return;
+        }
+        out.push(b'>');
+        for node in &self.nodes {
+            match node {
+                Node::Element(e) => e.write(out, inner_ns),
+                Node::Text(t) => escape_text(out, t),
+            }
+        }
+        out.extend_from_slice(if xml { b"</xml:" } else { b"</" });
+        out.extend_from_slice(self.name.as_bytes());
+        out.push(b'>');
+    }
+
+    pub fn to_bytes(&self, around_ns: &str) -> Vec<u8> {
+        let mut v = Vec::new();
+        self.write(&mut v, around_ns);
+        v
+    }
+}
+
+fn write_attribute(out: &mut Vec<u8>, i: usize, name: &str, value: &str) {
+    out.push(b' ');
+    match name.strip_prefix('{').and_then(|n| n.split_once('}')) {
+        Some((ns::XML, local)) => {
+            out.extend_from_slice(b"xml:");
+            out.extend_from_slice(local.as_bytes());
+        }
+        // `{}name` is an attribute in no namespace.
+        Some(("", local)) => out.extend_from_slice(local.as_bytes()),
+        Some((attr_ns, local)) => {
+            let prefix = format!("n{i}");
+            out.extend_from_slice(b"xmlns:");
+            out.extend_from_slice(prefix.as_bytes());
+            out.extend_from_slice(b"='");
+            escape_attribute(out, attr_ns);
+            out.extend_from_slice(b"' ");
+            out.extend_from_slice(prefix.as_bytes());
+            out.push(b':');
+            out.extend_from_slice(local.as_bytes());
+        }
+        None => {
+            debug_assert!(
+                name == "xml:lang" || (name != "xmlns" && is_ncname(name)),
+                "an attribute's name: {name:?}"
+            );
+            out.extend_from_slice(name.as_bytes());
+        }
+    }
+    out.extend_from_slice(b"='");
+    escape_attribute(out, value);
+    out.push(b'\'');
+}
+
+impl std::fmt::Debug for Element {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&String::from_utf8_lossy(&self.to_bytes("")))
+    }
+}
+
+fn push_text(nodes: &mut Vec<Node>, text: &str) {
+    if text.is_empty() {
+        return;
+    }
+    if let Some(Node::Text(last)) = nodes.last_mut() {
+        let mut joined = String::with_capacity(last.len() + text.len());
+        joined.push_str(last);
+        joined.push_str(text);
+        *last = joined.into();
+        return;
+    }
+    nodes.push(Node::Text(text.into()));
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many trees this thread built from bytes.
+    pub(crate) static TREES_BUILT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// An element that is open while a tree is built.
+struct Unfinished {
+    element: Element,
+    /// Text that is not yet a node: joins what references, CDATA and line ends cut.
+    text: String,
+    default_ns: Arc<str>,
+    /// How many prefixes were bound outside.
+    prefixes: usize,
+}
+
+/// The tree of the first element in `bytes`, which the tokeniser has checked. `None` of bytes that hold no element.
+pub(crate) fn build(bytes: &[u8], default_ns: &str) -> Option<Element> {
+    #[cfg(test)]
+    TREES_BUILT.with(|n| n.set(n.get() + 1));
+    let mut open: Vec<Unfinished> = Vec::new();
+    let mut prefixes: Vec<(&[u8], Arc<str>)> = Vec::new();
+    let outer: Arc<str> = default_ns.into();
+    for event in Walker::new(bytes) {
+        match event {
+            Event::Text(raw) => {
+                if let Some(top) = open.last_mut() {
+                    top.text.push_str(&unescape_text(raw));
+                }
+            }
+            Event::CData(raw) => {
+                if let Some(top) = open.last_mut() {
+                    let mut plain = Vec::with_capacity(raw.len());
+                    super::escape::push_normal_lines(&mut plain, raw);
+                    top.text.push_str(&String::from_utf8_lossy(&plain));
+                }
+            }
+            Event::Start(tag) => {
+                let prefixes_before = prefixes.len();
+                let around = open.last().map_or(&outer, |o| &o.default_ns);
+                let (element, default_ns) = start(&tag, around, &mut prefixes);
+                if let Some(top) = open.last_mut() {
+                    top.flush();
+                }
+                let begun = Unfinished {
+                    element,
+                    text: String::new(),
+                    default_ns,
+                    prefixes: prefixes_before,
+                };
+                if tag.empty {
+                    prefixes.truncate(prefixes_before);
+                    match open.last_mut() {
+                        Some(top) => top.element.nodes.push(Node::Element(begun.element)),
+                        None => return Some(begun.element),
+                    }
+                } else {
+                    open.push(begun);
+                }
+            }
+            Event::End => {
+                let mut done = open.pop()?;
+                done.flush();
+                prefixes.truncate(done.prefixes);
+                match open.last_mut() {
+                    Some(top) => top.element.nodes.push(Node::Element(done.element)),
+                    None => return Some(done.element),
+                }
+            }
+        }
+    }
+    None
+}
+
+impl Unfinished {
+    fn flush(&mut self) {
+        if !self.text.is_empty() {
+            self.element
+                .nodes
+                .push(Node::Text(std::mem::take(&mut self.text).into()));
+        }
+    }
+}
+
+/// The element of a start tag, without content, and the default namespace within. Binds the prefixes that it declares.
+fn start<'a>(
+    tag: &Tag<'a>,
+    around: &Arc<str>,
+    prefixes: &mut Vec<(&'a [u8], Arc<str>)>,
+) -> (Element, Arc<str>) {
+    let mut default_ns = around.clone();
+    let mut count = 0;
+    for (name, value) in tag.attributes() {
+        if name == b"xmlns" {
+            let value = unescape_attribute(value);
+            if *value != **around {
+                default_ns = value.into();
+            }
+        } else if let Some(prefix) = name.strip_prefix(b"xmlns:") {
+            prefixes.push((prefix, unescape_attribute(value).into()));
+        } else {
+            count += 1;
+        }
+    }
+    let bound = |prefix: &[u8]| -> Arc<str> {
+        if prefix == b"xml" {
+            return ns::XML.into();
+        }
+        prefixes
+            .iter()
+            .rev()
+            .find(|(p, _)| *p == prefix)
+            .map_or_else(|| "".into(), |(_, ns)| ns.clone())
+    };
+    let mut attributes = Vec::with_capacity(count);
+    for (name, value) in tag.attributes() {
+        if name == b"xmlns" || name.starts_with(b"xmlns:") {
+            continue;
+        }
+        let key: Cow<'_, str> = match memchr::memchr(b':', name) {
+            Some(colon) if name != b"xml:lang" => Cow::Owned(format!(
+                "{{{}}}{}",
+                bound(&name[..colon]),
+                String::from_utf8_lossy(&name[colon + 1..])
+            )),
+            _ => String::from_utf8_lossy(name),
+        };
+        attributes.push((key.into(), unescape_attribute(value).into()));
+    }
+    let ns = match tag.prefix() {
+        Some(prefix) => bound(prefix),
+        None => default_ns.clone(),
+    };
+    (
+        Element {
+            name: String::from_utf8_lossy(tag.local()).into(),
+            ns,
+            attributes,
+            nodes: Vec::new(),
+        },
+        default_ns,
+    )
+}
