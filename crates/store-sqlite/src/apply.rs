@@ -1,0 +1,467 @@
+//! Changes as rows. Everything here runs in the writer's transaction.
+
+use crate::rows;
+use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
+use std::collections::HashMap;
+use store::{
+    Change, Credentials, Direction, Key, Outcome, Record, RosterItem, ScramKeys, SessionRow, Token,
+};
+use xmpp::BareJid;
+
+/// Accounts whose ids the writer remembers; with more it starts afresh.
+const KNOWN_MAX: usize = 65_536;
+
+const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
+
+/// Why a change was not done.
+pub enum Stop {
+    /// The call cannot be done, whatever the disk says.
+    Refused(String),
+    Sql(rusqlite::Error),
+}
+
+impl From<rusqlite::Error> for Stop {
+    fn from(error: rusqlite::Error) -> Stop {
+        Stop::Sql(error)
+    }
+}
+
+/// What the writer remembers between commits; all of it can be read again.
+#[derive(Default)]
+pub struct Memory {
+    known: HashMap<BareJid, Known>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    id: i64,
+    /// The last position appended.
+    last: i64,
+}
+
+impl Memory {
+    /// After a rollback nothing remembered can be trusted.
+    pub fn forget(&mut self) {
+        self.known.clear();
+    }
+}
+
+/// What a transaction changed of what is counted; added up once it is committed.
+#[derive(Default, Clone, Copy)]
+pub struct Tally {
+    pub accounts: i64,
+    pub records: i64,
+    /// Dedupe keys written.
+    pub keys: u64,
+    /// Accounts removed, whose log waits to be deleted.
+    pub removed: u64,
+}
+
+/// One transaction's hands.
+pub struct Applier<'c> {
+    pub connection: &'c Connection,
+    pub memory: &'c mut Memory,
+    pub tally: Tally,
+    /// Hours since 1970, for the age of dedupe keys.
+    pub hour: i64,
+}
+
+/// The hour that a time is in.
+pub fn hour(at: xmpp::Stamp) -> i64 {
+    at.0.div_euclid(MICROSECONDS_PER_HOUR)
+}
+
+impl<'c> Applier<'c> {
+    pub fn call(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, Stop> {
+        changes.iter().map(|change| self.change(change)).collect()
+    }
+
+    fn statement(&self, sql: &'static str) -> rusqlite::Result<CachedStatement<'c>> {
+        self.connection.prepare_cached(sql)
+    }
+
+    fn run(&self, sql: &'static str, values: &[&dyn ToSql]) -> rusqlite::Result<usize> {
+        self.statement(sql)?.execute(values)
+    }
+
+    fn change(&mut self, change: &Change) -> Result<Outcome, Stop> {
+        if let Change::AccountCreate {
+            account,
+            credentials,
+            created,
+        } = change
+        {
+            return self.create(account, credentials, created.0);
+        }
+        let account = change.account();
+        let Some(Known { id, last }) = self.known(account)? else {
+            return Ok(Outcome::NoAccount);
+        };
+        match change {
+            Change::AccountCreate { .. } => unreachable!("handled above"),
+            Change::Append { record, .. } => {
+                return self.append(account, Known { id, last }, record);
+            }
+            Change::Taken { positions, .. } => self.taken(id, positions)?,
+            Change::AccountRemove { .. } => self.remove(account, id)?,
+            Change::CredentialsSet { credentials, .. } => self.credentials(id, credentials)?,
+            Change::AccountDisable { disabled, .. } => {
+                self.run(
+                    "UPDATE accounts SET disabled = ?2 WHERE id = ?1",
+                    &[&id, disabled],
+                )?;
+            }
+            Change::RosterPut { item, version, .. } => self.roster_put(id, item, *version)?,
+            Change::RosterDelete {
+                contact, version, ..
+            } => {
+                self.run(
+                    "DELETE FROM roster WHERE account = ?1 AND contact = ?2",
+                    &[&id, &contact.as_str()],
+                )?;
+                self.roster_version(id, *version)?;
+            }
+            Change::RequestPut {
+                contact,
+                stanza,
+                received,
+                ..
+            } => {
+                self.run(
+                    "INSERT INTO requests (account, contact, stanza, received) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (account, contact) DO UPDATE SET stanza = excluded.stanza, received = excluded.received",
+                    &[&id, &contact.as_str(), stanza, &received.0],
+                )?;
+            }
+            Change::RequestDelete { contact, .. } => {
+                self.run(
+                    "DELETE FROM requests WHERE account = ?1 AND contact = ?2",
+                    &[&id, &contact.as_str()],
+                )?;
+            }
+            Change::Prune { up_to, .. } => self.prune(id, *up_to)?,
+            Change::SessionPut { row, .. } => self.session_put(id, row)?,
+            Change::SessionDelete { resource, .. } => {
+                self.run(
+                    "DELETE FROM sessions WHERE account = ?1 AND resource = ?2",
+                    &[&id, resource],
+                )?;
+            }
+            Change::BlobPut {
+                space, key, value, ..
+            } => {
+                self.run(
+                    "INSERT INTO blobs (account, space, key, value) VALUES (?1, ?2, ?3, ?4)
+                     ON CONFLICT (account, space, key) DO UPDATE SET value = excluded.value",
+                    &[&id, space, key, value],
+                )?;
+            }
+            Change::BlobDelete { space, key, .. } => {
+                self.run(
+                    "DELETE FROM blobs WHERE account = ?1 AND space = ?2 AND key = ?3",
+                    &[&id, space, key],
+                )?;
+            }
+            Change::BlockPut { jid, .. } => {
+                let sql =
+                    "INSERT INTO blocks (account, jid) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+                self.run(sql, &[&id, &jid.as_str()])?;
+            }
+            Change::BlockDelete { jid, .. } => {
+                self.run(
+                    "DELETE FROM blocks WHERE account = ?1 AND jid = ?2",
+                    &[&id, &jid.as_str()],
+                )?;
+            }
+            Change::TokenPut { token, .. } => self.token_put(id, token)?,
+            Change::TokenDelete {
+                client, mechanism, ..
+            } => {
+                let sql =
+                    "DELETE FROM tokens WHERE account = ?1 AND client = ?2 AND mechanism = ?3";
+                self.run(sql, &[&id, client, mechanism])?;
+            }
+            Change::LastActivity { left, status, .. } => {
+                let sql = "UPDATE accounts SET left_at = ?2, left_status = ?3 WHERE id = ?1";
+                self.run(sql, &[&id, &left.0, status])?;
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Id and last position of an account, remembered or read.
+    fn known(&mut self, account: &BareJid) -> rusqlite::Result<Option<Known>> {
+        if let Some(known) = self.memory.known.get(account) {
+            return Ok(Some(*known));
+        }
+        let mut find = self.statement("SELECT id FROM accounts WHERE host = ?1 AND local = ?2")?;
+        let named = params![account.domain(), account.local().unwrap_or_default()];
+        let Some(id) = find.query_row(named, |row| row.get(0)).optional()? else {
+            return Ok(None);
+        };
+        let mut last = self.statement("SELECT max(position) FROM log WHERE account = ?1")?;
+        let last = last
+            .query_row([id], |row| row.get::<_, Option<i64>>(0))?
+            .unwrap_or(0);
+        if self.memory.known.len() >= KNOWN_MAX {
+            self.memory.forget();
+        }
+        let known = Known { id, last };
+        self.memory.known.insert(account.clone(), known);
+        Ok(Some(known))
+    }
+
+    fn append(
+        &mut self,
+        account: &BareJid,
+        known: Known,
+        record: &Record,
+    ) -> Result<Outcome, Stop> {
+        let Known { id, last } = known;
+        if let Some(key) = &record.dedupe {
+            let sql = "INSERT INTO dedupe (account, key, position, hour) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+            if self
+                .statement(sql)?
+                .execute(params![id, key, record.position, self.hour])?
+                == 0
+            {
+                let mut find =
+                    self.statement("SELECT position FROM dedupe WHERE account = ?1 AND key = ?2")?;
+                return Ok(Outcome::Duplicate(
+                    find.query_row(params![id, key], |row| row.get(0))?,
+                ));
+            }
+            self.tally.keys += 1;
+        }
+        if record.position <= last {
+            return Err(Stop::Refused(store::position_must_grow(
+                record.position,
+                last,
+            )));
+        }
+        if let Some(known) = self.memory.known.get_mut(account) {
+            known.last = record.position;
+        }
+        if !record.pending && !record.archived {
+            return Ok(Outcome::Done);
+        }
+        let peer = record.peer.as_str();
+        let (peer, resource) = match peer.split_once('/') {
+            Some((bare, resource)) => (bare, Some(resource)),
+            None => (peer, None),
+        };
+        self.statement(
+            "INSERT INTO log (account, position, peer, resource, outgoing, archived, expires, dedupe, stanza)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
+        )?
+        .execute(params![
+            id,
+            record.position,
+            peer,
+            resource,
+            record.direction == Direction::Outgoing,
+            record.archived,
+            record.expires.map(|expires| expires.0),
+            record.dedupe,
+            record.stanza,
+        ])?;
+        self.tally.records += 1;
+        if record.pending {
+            let arrival = self.connection.last_insert_rowid();
+            let sql = "INSERT INTO pending (account, position, arrival, archived, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
+            let bytes = record.stanza.len() as i64;
+            self.statement(sql)?.execute(params![
+                id,
+                record.position,
+                arrival,
+                record.archived,
+                bytes
+            ])?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn taken(&mut self, id: i64, positions: &[i64]) -> rusqlite::Result<()> {
+        let mut find = self.statement(
+            "SELECT arrival, archived FROM pending WHERE account = ?1 AND position = ?2",
+        )?;
+        let mut clear =
+            self.statement("DELETE FROM pending WHERE account = ?1 AND position = ?2")?;
+        for position in positions {
+            let mark = find.query_row(params![id, position], |row| {
+                Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
+            });
+            let Some((arrival, archived)) = mark.optional()? else {
+                continue;
+            };
+            clear.execute(params![id, position])?;
+            if !archived {
+                self.tally.records -=
+                    self.run("DELETE FROM log WHERE arrival = ?1", &[&arrival])? as i64;
+            }
+        }
+        Ok(())
+    }
+
+    fn prune(&mut self, id: i64, up_to: i64) -> rusqlite::Result<()> {
+        let removed = self.run(
+            "DELETE FROM log WHERE arrival IN (
+                 SELECT arrival FROM log AS old WHERE account = ?1 AND position <= ?2 AND NOT EXISTS (
+                     SELECT 1 FROM pending WHERE pending.account = ?1 AND pending.position = old.position))",
+            &[&id, &up_to],
+        )?;
+        self.tally.records -= removed as i64;
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        account: &BareJid,
+        credentials: &Credentials,
+        created: i64,
+    ) -> Result<Outcome, Stop> {
+        if self.known(account)?.is_some() {
+            return Ok(Outcome::Exists);
+        }
+        let partition = Key::Bare(account.clone()).partition().0;
+        self.run(
+            "INSERT INTO accounts (host, local, partition, created) VALUES (?1, ?2, ?3, ?4)",
+            &[
+                &account.domain(),
+                &account.local().unwrap_or_default(),
+                &partition,
+                &created,
+            ],
+        )?;
+        let id = self.connection.last_insert_rowid();
+        self.credentials(id, credentials)?;
+        self.tally.accounts += 1;
+        Ok(Outcome::Done)
+    }
+
+    /// What is small goes at once; the log and the dedupe keys in the steps of [`crate::upkeep`].
+    fn remove(&mut self, account: &BareJid, id: i64) -> rusqlite::Result<()> {
+        const SMALL: &[&str] = &[
+            "DELETE FROM accounts WHERE id = ?1",
+            "DELETE FROM credentials WHERE account = ?1",
+            "DELETE FROM roster WHERE account = ?1",
+            "DELETE FROM requests WHERE account = ?1",
+            "DELETE FROM blocks WHERE account = ?1",
+            "DELETE FROM pending WHERE account = ?1",
+            "DELETE FROM sessions WHERE account = ?1",
+            "DELETE FROM tokens WHERE account = ?1",
+            "DELETE FROM blobs WHERE account = ?1",
+            "DELETE FROM quarantine WHERE account = ?1",
+            "INSERT INTO removed (account) VALUES (?1)",
+        ];
+        for sql in SMALL {
+            self.run(sql, &[&id])?;
+        }
+        self.memory.known.remove(account);
+        self.tally.accounts -= 1;
+        self.tally.removed += 1;
+        Ok(())
+    }
+
+    fn credentials(&self, id: i64, credentials: &Credentials) -> rusqlite::Result<()> {
+        self.run("DELETE FROM credentials WHERE account = ?1", &[&id])?;
+        let keys = [
+            (SCRAM_SHA_1, &credentials.scram_sha1),
+            (SCRAM_SHA_256, &credentials.scram_sha256),
+        ];
+        for (mechanism, keys) in keys {
+            let Some(ScramKeys {
+                salt,
+                iterations,
+                stored_key,
+                server_key,
+            }) = keys
+            else {
+                continue;
+            };
+            self.run(
+                "INSERT INTO credentials (account, mechanism, salt, iterations, stored_key, server_key)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                &[&id, &mechanism, salt, iterations, stored_key, server_key],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn roster_put(&self, id: i64, item: &RosterItem, version: u64) -> rusqlite::Result<()> {
+        self.run(
+            "INSERT INTO roster (account, contact, name, groups, subscription, listed, version)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (account, contact) DO UPDATE SET name = excluded.name, groups = excluded.groups,
+                 subscription = excluded.subscription, listed = excluded.listed, version = excluded.version",
+            &[
+                &id,
+                &item.jid.as_str(),
+                &item.name,
+                &rows::join(item.groups.iter().map(AsRef::as_ref)),
+                &rows::subscription_bits(item.subscription),
+                &item.listed,
+                &(item.version as i64),
+            ],
+        )?;
+        self.roster_version(id, version)
+    }
+
+    fn roster_version(&self, id: i64, version: u64) -> rusqlite::Result<()> {
+        self.run(
+            "UPDATE accounts SET roster_version = ?2 WHERE id = ?1",
+            &[&id, &(version as i64)],
+        )?;
+        Ok(())
+    }
+
+    fn session_put(&self, id: i64, row: &SessionRow) -> rusqlite::Result<()> {
+        self.run(
+            "INSERT INTO sessions (account, resource, epoch, resume_id_hash, presence, directed, since)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+             ON CONFLICT (account, resource) DO UPDATE SET epoch = excluded.epoch,
+                 resume_id_hash = excluded.resume_id_hash, presence = excluded.presence,
+                 directed = excluded.directed, since = excluded.since",
+            &[
+                &id,
+                &row.resource,
+                &(row.epoch as i64),
+                &row.resume_id_hash,
+                &row.presence,
+                &rows::join(row.directed.iter().map(|jid| jid.as_str())),
+                &row.since.0,
+            ],
+        )?;
+        Ok(())
+    }
+
+    fn token_put(&self, id: i64, token: &Token) -> rusqlite::Result<()> {
+        let (previous, previous_expires) = token
+            .previous
+            .as_ref()
+            .map(|(secret, at)| (secret, at.0))
+            .unzip();
+        self.run(
+            "INSERT INTO tokens (account, client, mechanism, secret, expires, previous, previous_expires, count)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+             ON CONFLICT (account, client, mechanism) DO UPDATE SET secret = excluded.secret,
+                 expires = excluded.expires, previous = excluded.previous,
+                 previous_expires = excluded.previous_expires, count = excluded.count",
+            &[
+                &id,
+                &token.client,
+                &token.mechanism,
+                &token.secret,
+                &token.expires.0,
+                &previous,
+                &previous_expires,
+                &token.count,
+            ],
+        )?;
+        Ok(())
+    }
+}
+
+/// As `credentials.mechanism` has them.
+pub const SCRAM_SHA_1: &str = "SCRAM-SHA-1";
+pub const SCRAM_SHA_256: &str = "SCRAM-SHA-256";

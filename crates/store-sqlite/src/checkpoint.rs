@@ -1,0 +1,167 @@
+//! The checkpointer: moves pages from the WAL into the file, on a thread and a connection of its own, so that no commit
+//! waits for it.
+//!
+//! Only a WAL of which every page was moved starts over, and while the writer writes there is always one more. So the
+//! last few are left to the writer itself, between two transactions.
+
+use crate::writer::Shared;
+use parking_lot::{Condvar, Mutex};
+use rusqlite::Connection;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+/// Pages in the WAL at which a checkpoint begins: half of the 128 MiB it may have, the other half is for what is
+/// written meanwhile.
+const START_PAGES: i32 = (64 << 20) / 4096;
+/// If a reader kept the WAL from starting over, how many more there are until the next attempt.
+const AGAIN_PAGES: i32 = START_PAGES / 8;
+/// What is left to the writer.
+const FINISH_PAGES: i64 = 256;
+/// Passes until the rest is left to the writer even if it is more.
+const PASSES_MAX: u32 = 8;
+/// After this long without a commit the WAL is emptied.
+const IDLE: Duration = Duration::from_secs(30);
+
+/// How long the WAL is, and who does what about it.
+#[derive(Default)]
+pub struct Gauge {
+    state: Mutex<Level>,
+    changed: Condvar,
+    finish: std::sync::atomic::AtomicBool,
+}
+
+#[derive(Default)]
+struct Level {
+    /// Pages in the WAL, told by SQLite after each commit.
+    pages: i32,
+    /// Pages at which the last checkpoint began; 0 since the WAL started over.
+    attempted: i32,
+    /// Commits since the checkpointer last looked.
+    commits: u32,
+    end: bool,
+}
+
+impl Level {
+    fn due(&self) -> bool {
+        self.pages >= START_PAGES.max(self.attempted + AGAIN_PAGES)
+            || self.pages >= START_PAGES && self.attempted == 0
+    }
+}
+
+impl Gauge {
+    /// After a commit.
+    pub fn grown(&self, pages: i32) {
+        let mut level = self.state.lock();
+        if pages < level.pages {
+            level.attempted = 0;
+        }
+        level.pages = pages;
+        level.commits += 1;
+        if level.due() {
+            self.changed.notify_one();
+        }
+    }
+
+    /// Ends the checkpointer.
+    pub fn end(&self) {
+        self.state.lock().end = true;
+        self.changed.notify_one();
+    }
+
+    /// Is the end of a checkpoint left to the writer? Asked once, answered once.
+    pub fn wants_finish(&self) -> bool {
+        self.finish.load(Relaxed) && self.finish.swap(false, Relaxed)
+    }
+}
+
+/// Until the end.
+pub fn run(shared: &Shared, connection: &Connection) {
+    count_records(shared, connection);
+    let gauge = &shared.gauge;
+    loop {
+        let truncate = {
+            let mut level = gauge.state.lock();
+            let mut idle = false;
+            while !level.end && !level.due() && !idle {
+                let timed_out = gauge.changed.wait_for(&mut level, IDLE).timed_out();
+                idle = timed_out && level.commits == 0 && level.pages > 0;
+                if timed_out {
+                    level.commits = 0;
+                }
+            }
+            if level.end {
+                return;
+            }
+            level.attempted = level.pages;
+            if idle {
+                level.pages = 0;
+                level.attempted = 0;
+            }
+            idle
+        };
+        if let Err(error) = if truncate {
+            truncate_wal(connection)
+        } else {
+            checkpoint(shared, connection)
+        } {
+            tracing::warn!(%error, "a checkpoint failed; the WAL grows until one succeeds");
+        }
+    }
+}
+
+fn checkpoint(shared: &Shared, connection: &Connection) -> rusqlite::Result<()> {
+    for _ in 0..PASSES_MAX {
+        if passive(connection)? <= FINISH_PAGES {
+            break;
+        }
+    }
+    shared.gauge.finish.store(true, Relaxed);
+    // Under the lock, so that the writer is not between looking and waiting.
+    let _queue = shared.queue.lock();
+    shared.wake.notify_one();
+    Ok(())
+}
+
+/// Moves what can be moved without waiting; how many pages are left.
+pub fn passive(connection: &Connection) -> rusqlite::Result<i64> {
+    connection
+        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
+        .query_row([], |row| {
+            let (log, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+            Ok(log - moved)
+        })
+}
+
+/// Moves everything and empties the WAL file, if nobody reads or writes.
+pub fn truncate_wal(connection: &Connection) -> rusqlite::Result<()> {
+    passive(connection)?;
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
+}
+
+/// Counts the log as it was when the store was opened; the writer adds what came since.
+fn count_records(shared: &Shared, connection: &Connection) {
+    let counted = connection.query_row("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0));
+    match counted.and_then(|records| connection.execute_batch("COMMIT").map(|()| records)) {
+        Ok(records) => {
+            shared.figures.records.fetch_add(records, Relaxed);
+        }
+        Err(error) => tracing::warn!(%error, "the records of the log could not be counted"),
+    }
+}
+
+/// Opens the snapshot that [`run`] counts.
+pub fn pin(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch("BEGIN")?;
+    connection.query_row("SELECT epoch FROM meta", [], |_| Ok(()))
+}
+
+/// On a thread of its own.
+pub fn spawn(
+    shared: Arc<Shared>,
+    connection: Connection,
+) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name("store-checkpoint".into())
+        .spawn(move || run(&shared, &connection))
+}

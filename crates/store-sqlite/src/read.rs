@@ -1,0 +1,506 @@
+//! The readers: two threads, each with a connection that only reads.
+
+use crate::apply::{SCRAM_SHA_1, SCRAM_SHA_256};
+use crate::rows::{self, Decoded};
+use crate::upkeep::Unreadable;
+use crate::writer::Shared;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use std::sync::Arc;
+use store::*;
+use tokio::sync::mpsc;
+use xmpp::{BareJid, Stamp};
+
+/// Reads that may wait; whoever asks for more waits for room.
+pub const JOBS_MAX: usize = 1_024;
+
+pub type Job = Box<dyn FnOnce(&Reader) + Send>;
+
+pub struct Reader {
+    pub connection: Connection,
+    pub shared: Arc<Shared>,
+}
+
+impl Reader {
+    /// Until the store is closed and all that waits is read.
+    pub fn run(&self, jobs: &Mutex<mpsc::Receiver<Job>>) {
+        loop {
+            // One reader waits for a job, the other for the lock: each gets the next.
+            let job = jobs.lock().blocking_recv();
+            match job {
+                Some(job) => job(self),
+                None => return,
+            }
+        }
+    }
+
+    /// Reads in one transaction: a later commit is not seen half.
+    pub fn transaction<T>(
+        &self,
+        read: impl FnOnce(&Reader) -> rusqlite::Result<T>,
+    ) -> Result<T, StoreError> {
+        let read = || {
+            let transaction = self.connection.unchecked_transaction()?;
+            let value = read(self)?;
+            transaction.commit()?;
+            Ok(value)
+        };
+        read().map_err(|error: rusqlite::Error| StoreError::Damaged(error.to_string()))
+    }
+
+    fn id(&self, account: &BareJid) -> rusqlite::Result<Option<i64>> {
+        let mut find = self
+            .connection
+            .prepare_cached("SELECT id FROM accounts WHERE host = ?1 AND local = ?2")?;
+        find.query_row(
+            params![account.domain(), account.local().unwrap_or_default()],
+            |row| row.get(0),
+        )
+        .optional()
+    }
+
+    /// Rows that can be read, at most `limit`; the others are passed over and told to the writer. `key` names a row
+    /// within its account.
+    fn rows<T>(
+        &self,
+        sql: &'static str,
+        values: impl Params,
+        limit: usize,
+        decode: impl Fn(&Row<'_>) -> Decoded<T>,
+        blame: impl Fn(&Row<'_>, String) -> Option<Unreadable>,
+    ) -> rusqlite::Result<Vec<T>> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(values)?;
+        let mut read = Vec::new();
+        while read.len() < limit {
+            let Some(row) = rows.next()? else { break };
+            match decode(row) {
+                Ok(value) => read.push(value),
+                Err(reason) => {
+                    if let Some(unreadable) = blame(row, reason) {
+                        self.shared.unreadable(unreadable);
+                    }
+                }
+            }
+        }
+        Ok(read)
+    }
+
+    /// All rows of an account in a table whose first column names them.
+    fn owned<T>(
+        &self,
+        source: &'static str,
+        sql: &'static str,
+        account: i64,
+        decode: impl Fn(&Row<'_>) -> Decoded<T>,
+    ) -> rusqlite::Result<Vec<T>> {
+        let blame = |row: &Row<'_>, reason| {
+            let key = rows::text(row, 0).unwrap_or("?").into();
+            Some(Unreadable {
+                source,
+                account,
+                key,
+                reason,
+                position: None,
+            })
+        };
+        self.rows(sql, [account], usize::MAX, decode, blame)
+    }
+
+    fn records(
+        &self,
+        sql: &'static str,
+        values: impl Params,
+        account: i64,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Record>> {
+        let blame = |row: &Row<'_>, reason| {
+            let key = rows::integer(row, rows::RECORD_COLUMNS - 1)
+                .unwrap_or_default()
+                .to_string();
+            Some(Unreadable {
+                source: "log",
+                account,
+                key,
+                reason,
+                position: rows::integer(row, 0).ok(),
+            })
+        };
+        self.rows(sql, values, limit, rows::record, blame)
+    }
+
+    pub fn load_account(&self, account: &BareJid) -> rusqlite::Result<Option<AccountRecord>> {
+        let Some(id) = self.id(account)? else {
+            return Ok(None);
+        };
+        let mut found = self.connection.prepare_cached(
+            "SELECT created, disabled, roster_version, left_at, left_status FROM accounts WHERE id = ?1",
+        )?;
+        let mut loaded = found.query_row([id], |row| {
+            let status = row
+                .get_ref(4)?
+                .as_str_or_null()
+                .ok()
+                .flatten()
+                .unwrap_or_default();
+            Ok(AccountRecord {
+                created: Stamp(row.get(0)?),
+                disabled: row.get(1)?,
+                roster_version: row.get::<_, i64>(2)?.max(0) as u64,
+                last_activity: row
+                    .get::<_, Option<i64>>(3)?
+                    .map(|left| (Stamp(left), status.into())),
+                ..AccountRecord::default()
+            })
+        })?;
+        loaded.roster = self.owned(
+            "roster",
+            "SELECT contact, name, groups, subscription, listed, version FROM roster WHERE account = ?1 ORDER BY contact",
+            id,
+            rows::roster_item,
+        )?;
+        loaded.requests = self.owned(
+            "requests",
+            "SELECT contact, stanza, received FROM requests WHERE account = ?1 ORDER BY contact",
+            id,
+            rows::request,
+        )?;
+        loaded.blocks = self.owned(
+            "blocks",
+            "SELECT jid FROM blocks WHERE account = ?1 ORDER BY jid",
+            id,
+            |row| rows::jid(rows::text(row, 0)?),
+        )?;
+        loaded.sessions = self.owned(
+            "sessions",
+            "SELECT resource, epoch, resume_id_hash, presence, directed, since FROM sessions
+             WHERE account = ?1 ORDER BY resource",
+            id,
+            rows::session,
+        )?;
+        loaded.sessions.retain(|row| row.epoch < self.shared.epoch);
+        let mut last = self
+            .connection
+            .prepare_cached("SELECT max(position) FROM log WHERE account = ?1")?;
+        loaded.last_position = last
+            .query_row([id], |row| row.get::<_, Option<i64>>(0))?
+            .unwrap_or(0);
+        let mut pending = self.connection.prepare_cached(
+            "SELECT position, bytes FROM pending WHERE account = ?1 ORDER BY position",
+        )?;
+        let mut marks = pending.query([id])?;
+        while let Some(mark) = marks.next()? {
+            loaded.pending.push(mark.get(0)?);
+            loaded.pending_bytes += mark.get::<_, i64>(1)?.max(0) as u64;
+        }
+        let photo_hash = self.blob_of(id, PHOTO_HASH.0, PHOTO_HASH.1)?;
+        loaded.photo_hash = photo_hash
+            .and_then(|hash| String::from_utf8(hash).ok())
+            .map(Into::into);
+        Ok(Some(loaded))
+    }
+
+    pub fn credentials(&self, account: &BareJid) -> rusqlite::Result<Option<Credentials>> {
+        let Some(id) = self.id(account)? else {
+            return Ok(None);
+        };
+        let sql = "SELECT mechanism, salt, iterations, stored_key, server_key FROM credentials WHERE account = ?1";
+        let keys = self.owned("credentials", sql, id, |row| {
+            rows::scram(row).map(|(mechanism, keys)| (mechanism.to_owned(), keys))
+        })?;
+        let mut credentials = Credentials {
+            scram_sha1: None,
+            scram_sha256: None,
+        };
+        for (mechanism, keys) in keys {
+            match mechanism.as_str() {
+                SCRAM_SHA_1 => credentials.scram_sha1 = Some(keys),
+                SCRAM_SHA_256 => credentials.scram_sha256 = Some(keys),
+                // Of a later version.
+                _ => {}
+            }
+        }
+        Ok(Some(credentials))
+    }
+
+    pub fn tokens(&self, account: &BareJid, client: &str) -> rusqlite::Result<Vec<Token>> {
+        let Some(id) = self.id(account)? else {
+            return Ok(Vec::new());
+        };
+        let blame = |row: &Row<'_>, reason| {
+            let key = [client, " ", rows::text(row, 1).unwrap_or("?")].concat();
+            Some(Unreadable {
+                source: "tokens",
+                account: id,
+                key,
+                reason,
+                position: None,
+            })
+        };
+        let sql = "SELECT client, mechanism, secret, expires, previous, previous_expires, count FROM tokens
+                   WHERE account = ?1 AND client = ?2 ORDER BY mechanism";
+        self.rows(sql, params![id, client], usize::MAX, rows::token, blame)
+    }
+
+    pub fn inbox_after(
+        &self,
+        account: &BareJid,
+        after: i64,
+        only_pending: bool,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<Record>> {
+        const ALL: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+                expires, log.arrival
+            FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+            WHERE log.account = ?1 AND log.position > ?2 ORDER BY log.position";
+        const PENDING: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, 1, log.archived, dedupe, expires, log.arrival
+            FROM pending CROSS JOIN log ON log.arrival = pending.arrival
+            WHERE pending.account = ?1 AND pending.position > ?2 ORDER BY pending.position";
+        let Some(id) = self.id(account)? else {
+            return Ok(Vec::new());
+        };
+        self.records(
+            if only_pending { PENDING } else { ALL },
+            [id, after],
+            id,
+            limit,
+        )
+    }
+
+    /// XEP-0313 §4.
+    pub fn inbox_page(&self, account: &BareJid, query: &PageQuery) -> rusqlite::Result<Page> {
+        let empty = Page {
+            complete: true,
+            ..Page::default()
+        };
+        let Some(id) = self.id(account)? else {
+            return Ok(empty);
+        };
+        if !query.ids.is_empty() {
+            return self.page_of_ids(id, query);
+        }
+        let mut page = self.page_of_range(id, query)?;
+        if query.want_count {
+            page.count = self.count(id, query, query.last_position())?;
+            page.first_index = match page.records.first() {
+                Some(first) if page.count.is_some() => self.count(id, query, first.position - 1)?,
+                _ => None,
+            };
+        }
+        Ok(page)
+    }
+
+    fn page_of_range(&self, id: i64, query: &PageQuery) -> rusqlite::Result<Page> {
+        const FORWARDS: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+                expires, log.arrival
+            FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+            WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
+                AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
+            ORDER BY log.position";
+        const BACKWARDS: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+                expires, log.arrival
+            FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+            WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
+                AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
+            ORDER BY log.position DESC";
+        let mut page = Page {
+            complete: true,
+            ..Page::default()
+        };
+        // No position lies behind the greatest number, or before the least.
+        let first = query
+            .after
+            .map_or(Some(i64::MIN), |after| after.checked_add(1));
+        let last = query
+            .before
+            .map_or(Some(i64::MAX), |before| before.checked_sub(1));
+        let (Some(first), Some(last)) = (first, last) else {
+            return Ok(page);
+        };
+        let (first, last) = (
+            first.max(query.first_position()),
+            last.min(query.last_position()),
+        );
+        let (peer, resource) = with(query);
+        let sql = if query.backwards { BACKWARDS } else { FORWARDS };
+        let limit = query.limit.saturating_add(1);
+        page.records = self.records(sql, params![id, first, last, peer, resource], id, limit)?;
+        page.complete = page.records.len() <= query.limit;
+        page.records.truncate(query.limit);
+        if query.backwards {
+            page.records.reverse();
+        }
+        Ok(page)
+    }
+
+    /// How many match up to a position; `None` if they are too many to count.
+    fn count(&self, id: i64, query: &PageQuery, last: i64) -> rusqlite::Result<Option<u64>> {
+        // Answered by the index alone.
+        const BARE: &str = "
+            SELECT count(*) FROM (SELECT 1 FROM log
+                WHERE account = ?1 AND position BETWEEN ?2 AND ?3 AND archived AND (?4 IS NULL OR peer = ?4)
+                LIMIT ?5)";
+        const FULL: &str = "
+            SELECT count(*) FROM (SELECT 1 FROM log
+                WHERE account = ?1 AND position BETWEEN ?2 AND ?3 AND archived AND peer = ?4 AND resource = ?6
+                LIMIT ?5)";
+        let (peer, resource) = with(query);
+        let most = COUNT_MAX as i64 + 1;
+        let first = query.first_position();
+        let counted: i64 = match resource {
+            None => {
+                let mut count = self.connection.prepare_cached(BARE)?;
+                count.query_row(params![id, first, last, peer, most], |row| row.get(0))?
+            }
+            Some(resource) => {
+                let mut count = self.connection.prepare_cached(FULL)?;
+                count.query_row(params![id, first, last, peer, most, resource], |row| {
+                    row.get(0)
+                })?
+            }
+        };
+        Ok((counted < most).then_some(counted as u64))
+    }
+
+    fn page_of_ids(&self, id: i64, query: &PageQuery) -> rusqlite::Result<Page> {
+        const ONE: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+                expires, log.arrival
+            FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+            WHERE log.account = ?1 AND log.position = ?2 AND log.archived";
+        let mut ids = query.ids.clone();
+        ids.sort_unstable();
+        ids.dedup();
+        let mut matches = Vec::new();
+        for position in ids {
+            matches.extend(
+                self.records(ONE, [id, position], id, 1)?
+                    .into_iter()
+                    .filter(|record| query.matches(record)),
+            );
+        }
+        let count = matches.len() as u64;
+        let before = matches
+            .iter()
+            .take_while(|record| query.after.is_some_and(|after| record.position <= after))
+            .count();
+        let mut records: Vec<Record> = matches
+            .into_iter()
+            .filter(|record| query.pages(record.position))
+            .collect();
+        let complete = records.len() <= query.limit;
+        let dropped = if query.backwards {
+            records.len().saturating_sub(query.limit)
+        } else {
+            0
+        };
+        records.drain(..dropped);
+        records.truncate(query.limit);
+        let first_index =
+            (query.want_count && !records.is_empty()).then_some((before + dropped) as u64);
+        Ok(Page {
+            records,
+            complete,
+            count: query.want_count.then_some(count),
+            first_index,
+        })
+    }
+
+    pub fn blob(
+        &self,
+        account: &BareJid,
+        space: &str,
+        key: &str,
+    ) -> rusqlite::Result<Option<Vec<u8>>> {
+        let Some(id) = self.id(account)? else {
+            return Ok(None);
+        };
+        self.blob_of(id, space, key)
+    }
+
+    fn blob_of(&self, id: i64, space: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
+        let sql = "SELECT value FROM blobs WHERE account = ?1 AND space = ?2 AND key = ?3";
+        self.connection
+            .prepare_cached(sql)?
+            .query_row(params![id, space, key], |row| row.get(0))
+            .optional()
+    }
+
+    pub fn accounts(
+        &self,
+        host: &str,
+        after: &str,
+        limit: usize,
+    ) -> rusqlite::Result<Vec<AccountSummary>> {
+        const FIRST: &str = "
+            SELECT host, local, created, disabled, left_at, id FROM accounts
+            WHERE host = ?1 AND local >= ?2 ORDER BY local";
+        const NEXT: &str = "
+            SELECT host, local, created, disabled, left_at, id FROM accounts
+            WHERE host = ?1 AND local > ?2 ORDER BY local";
+        let after = after.split('@').next().unwrap_or_default();
+        let decode = |row: &Row<'_>| {
+            Ok(AccountSummary {
+                account: rows::account(rows::text(row, 1)?, rows::text(row, 0)?)?,
+                created: Stamp(rows::integer(row, 2)?),
+                disabled: rows::flag(row, 3)?,
+                last_activity: rows::optional(row, 4, rows::integer)?.map(Stamp),
+            })
+        };
+        let sql = if after.is_empty() { FIRST } else { NEXT };
+        self.rows(sql, params![host, after], limit, decode, |row, reason| {
+            account_unreadable(row, 5, reason)
+        })
+    }
+
+    pub fn session_ledger(&self) -> rusqlite::Result<Vec<(BareJid, SessionRow)>> {
+        let decode = |row: &Row<'_>| {
+            Ok((
+                rows::account(rows::text(row, 7)?, rows::text(row, 6)?)?,
+                rows::session(row)?,
+            ))
+        };
+        let blame = |row: &Row<'_>, reason| {
+            let key = rows::text(row, 0).unwrap_or("?").into();
+            let account = rows::integer(row, 8).unwrap_or_default();
+            Some(Unreadable {
+                source: "sessions",
+                account,
+                key,
+                reason,
+                position: None,
+            })
+        };
+        let sql =
+            "SELECT resource, epoch, resume_id_hash, presence, directed, since, host, local, id
+                   FROM sessions JOIN accounts ON accounts.id = sessions.account
+                   WHERE epoch < ?1 ORDER BY sessions.account, resource";
+        self.rows(sql, [self.shared.epoch as i64], usize::MAX, decode, blame)
+    }
+}
+
+fn account_unreadable(row: &Row<'_>, id: usize, reason: String) -> Option<Unreadable> {
+    let account = rows::integer(row, id).ok()?;
+    Some(Unreadable {
+        source: "accounts",
+        account,
+        key: account.to_string(),
+        reason,
+        position: None,
+    })
+}
+
+/// Bare JID and resource that a page is filtered by.
+fn with(query: &PageQuery) -> (Option<&str>, Option<&str>) {
+    match &query.with {
+        Some(jid) => match jid.as_str().split_once('/') {
+            Some((bare, resource)) => (Some(bare), Some(resource)),
+            None => (Some(jid.as_str()), None),
+        },
+        None => (None, None),
+    }
+}

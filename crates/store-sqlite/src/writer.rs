@@ -1,0 +1,501 @@
+//! The writer: one thread, one connection, group commit without a timer.
+//!
+//! Whenever it is free it takes what is queued, does it in one transaction, and calls every `done`, in order.
+
+use crate::apply::{self, Applier, Memory, Stop, Tally};
+use crate::checkpoint::{self, Gauge};
+use crate::upkeep::{self, Unreadable, Upkeep};
+use parking_lot::{Condvar, Mutex};
+use rusqlite::{Connection, ErrorCode, OptionalExtension};
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
+use store::{CLOSED, Change, Committed, Fence, Outcome, StoreError};
+use tokio::sync::oneshot;
+use xmpp::Stamp;
+
+/// Changes taken into one transaction (a single call may have more).
+const BATCH_CHANGES_MAX: usize = 1_000;
+/// What may wait in the queue; a call that would exceed it is answered `Busy`.
+pub const QUEUE_CHANGES_MAX: usize = 100_000;
+pub const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Unreadable rows that wait to be noted; more are met again.
+const UNREADABLE_MAX: usize = 1_000;
+
+/// What the handle, the writer, the readers and the checkpointer have in common.
+pub struct Shared {
+    pub queue: Mutex<Queue>,
+    /// Something came into the queue.
+    pub wake: Condvar,
+    /// Why nothing is written any more.
+    pub fatal: Mutex<Option<String>>,
+    pub figures: Figures,
+    pub gauge: Gauge,
+    pub epoch: u64,
+    pub clock: fn() -> Stamp,
+    pub on_fatal: Option<crate::OnFatal>,
+    /// For tests: pages that the file may have; 0 is no limit.
+    pub page_limit: Arc<AtomicU64>,
+}
+
+#[derive(Default)]
+pub struct Figures {
+    pub commits: AtomicU64,
+    pub changes: AtomicU64,
+    pub accounts: AtomicI64,
+    pub records: AtomicI64,
+    pub quarantined: AtomicU64,
+    /// 0 if there was none yet.
+    pub last_commit: AtomicI64,
+}
+
+#[derive(Default)]
+pub struct Queue {
+    calls: VecDeque<Call>,
+    pub changes: usize,
+    bytes: usize,
+    unreadable: Vec<Unreadable>,
+    state: State,
+    /// Who waits for the end.
+    closers: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Default, PartialEq, Clone, Copy)]
+enum State {
+    #[default]
+    Open,
+    /// What is queued is still done.
+    Closing,
+    Closed,
+}
+
+struct Call {
+    fence: Fence,
+    changes: Vec<Change>,
+    bytes: usize,
+    /// Taken when it is called.
+    done: Option<Committed>,
+}
+
+type Answer = Result<Vec<Outcome>, StoreError>;
+
+impl Shared {
+    pub fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed) {
+        let bytes = changes.iter().map(Change::weight).sum();
+        let refused = {
+            let mut queue = self.queue.lock();
+            let full = queue.changes + changes.len() > QUEUE_CHANGES_MAX
+                || queue.bytes + bytes > QUEUE_BYTES_MAX;
+            if queue.state != State::Open {
+                StoreError::Fatal(CLOSED.into())
+            } else if full && !queue.calls.is_empty() {
+                StoreError::Busy
+            } else {
+                queue.changes += changes.len();
+                queue.bytes += bytes;
+                queue.calls.push_back(Call {
+                    fence,
+                    changes,
+                    bytes,
+                    done: Some(done),
+                });
+                self.wake.notify_one();
+                return;
+            }
+        };
+        done(Err(refused));
+    }
+
+    /// Tells the writer of a row that could not be read.
+    pub fn unreadable(&self, row: Unreadable) {
+        let mut queue = self.queue.lock();
+        if queue.unreadable.len() < UNREADABLE_MAX {
+            queue.unreadable.push(row);
+            self.wake.notify_one();
+        }
+    }
+
+    /// Asks the writer to end once the queue is empty; what is received when it has, or nothing if it had already.
+    pub fn close(&self) -> Option<oneshot::Receiver<()>> {
+        let mut queue = self.queue.lock();
+        if queue.state == State::Closed {
+            return None;
+        }
+        queue.state = State::Closing;
+        let (say, hear) = oneshot::channel();
+        queue.closers.push(say);
+        self.wake.notify_one();
+        Some(hear)
+    }
+
+    /// The writer is gone: says so to who waits.
+    pub fn closed(&self) {
+        let closers = {
+            let mut queue = self.queue.lock();
+            queue.state = State::Closed;
+            std::mem::take(&mut queue.closers)
+        };
+        for closer in closers {
+            // Who no longer waits need not know.
+            let _ = closer.send(());
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        tracing::error!(reason, "the store accepts no more writes");
+        let mut fatal = self.fatal.lock();
+        if fatal.is_none() {
+            *fatal = Some(reason.clone());
+            drop(fatal);
+            if let Some(on_fatal) = &self.on_fatal {
+                on_fatal(&reason);
+            }
+        }
+    }
+}
+
+/// What the writer does next.
+enum Work {
+    Batch(Vec<Call>, Vec<Unreadable>),
+    Upkeep,
+    FinishCheckpoint,
+    End,
+}
+
+/// What stops a whole transaction.
+enum Fault {
+    /// A call that cannot be done; not the fault of the others.
+    Call,
+    All(StoreError),
+}
+
+pub struct Writer {
+    pub shared: Arc<Shared>,
+    pub connection: Connection,
+    pub upkeep: Upkeep,
+    memory: Memory,
+    page_limit: u64,
+}
+
+impl Writer {
+    pub fn new(shared: Arc<Shared>, mut connection: Connection) -> rusqlite::Result<Writer> {
+        let upkeep = Upkeep::open(&connection)?;
+        let gauge = shared.clone();
+        connection.wal_hook(Some(move |_: &mut _, pages| {
+            gauge.gauge.grown(pages);
+            Ok(())
+        }))?;
+        Ok(Writer {
+            shared,
+            connection,
+            upkeep,
+            memory: Memory::default(),
+            page_limit: 0,
+        })
+    }
+
+    /// Until the store is closed.
+    pub fn run(&mut self) {
+        // A `done` that panics, or a bug of ours, must not leave callers without an answer.
+        while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
+            self.shared.fail("the writer panicked".into());
+        }
+    }
+
+    fn work(&mut self) {
+        loop {
+            match self.next() {
+                Work::Batch(calls, unreadable) => self.batch(calls, unreadable),
+                Work::Upkeep => self.tidy(),
+                Work::FinishCheckpoint => self.finish_checkpoint(),
+                Work::End => return,
+            }
+        }
+    }
+
+    fn next(&self) -> Work {
+        let mut queue = self.shared.queue.lock();
+        loop {
+            if self.shared.gauge.wants_finish() {
+                return Work::FinishCheckpoint;
+            }
+            if !queue.calls.is_empty() || !queue.unreadable.is_empty() {
+                let calls = queue.take();
+                return Work::Batch(calls, std::mem::take(&mut queue.unreadable));
+            }
+            if queue.state == State::Closing {
+                return Work::End;
+            }
+            if self.upkeep.waits() && self.shared.fatal.lock().is_none() {
+                return Work::Upkeep;
+            }
+            self.shared.wake.wait(&mut queue);
+        }
+    }
+
+    fn batch(&mut self, mut calls: Vec<Call>, unreadable: Vec<Unreadable>) {
+        let answers = match self.answers(&mut calls, &unreadable) {
+            Ok(answers) => answers,
+            Err(error) => vec![Err(error); calls.len()],
+        };
+        for (call, answer) in calls.iter_mut().zip(answers) {
+            if let Some(done) = call.done.take() {
+                done(answer);
+            }
+        }
+    }
+
+    /// One transaction; a second, with a savepoint a call, if a call cannot be done. (Savepoints from the start would
+    /// cost every commit what next to none needs.)
+    fn answers(
+        &mut self,
+        calls: &mut [Call],
+        unreadable: &[Unreadable],
+    ) -> Result<Vec<Answer>, StoreError> {
+        if let Some(reason) = &*self.shared.fatal.lock() {
+            return Err(StoreError::Fatal(reason.clone()));
+        }
+        let attempt = match self.attempt(calls, unreadable, false) {
+            Err(Fault::Call) => self.attempt(calls, unreadable, true),
+            attempt => attempt,
+        };
+        attempt.map_err(|fault| match fault {
+            Fault::All(error) => {
+                if let StoreError::Fatal(reason) = &error {
+                    self.shared.fail(reason.clone());
+                } else {
+                    tracing::warn!(%error, calls = calls.len(), "a commit failed");
+                }
+                error
+            }
+            Fault::Call => StoreError::Damaged("a call failed outside its savepoint".into()),
+        })
+    }
+
+    fn attempt(
+        &mut self,
+        calls: &mut [Call],
+        unreadable: &[Unreadable],
+        savepoints: bool,
+    ) -> Result<Vec<Answer>, Fault> {
+        self.limit_pages();
+        let attempt = self.transaction(calls, unreadable, savepoints);
+        if attempt.is_err() {
+            self.memory.forget();
+            if !self.connection.is_autocommit() {
+                // What fails here was rolled back already.
+                let _ = self.connection.execute_batch("ROLLBACK");
+            }
+        }
+        attempt
+    }
+
+    fn transaction(
+        &mut self,
+        calls: &mut [Call],
+        unreadable: &[Unreadable],
+        savepoints: bool,
+    ) -> Result<Vec<Answer>, Fault> {
+        let run = |connection: &Connection, sql: &'static str| {
+            connection.prepare_cached(sql)?.execute([])
+        };
+        let now = (self.shared.clock)();
+        let connection = &self.connection;
+        run(connection, "BEGIN IMMEDIATE").map_err(fault)?;
+        let owned = self.shared.epoch == stored_epoch(connection).map_err(fault)?;
+        let memory = &mut self.memory;
+        let mut applier = Applier {
+            connection,
+            memory,
+            tally: Tally::default(),
+            hour: apply::hour(now),
+        };
+        let mut answers = Vec::with_capacity(calls.len());
+        let (mut commits, mut changes) = (0, 0);
+        for call in calls.iter() {
+            if !owned || call.fence.epoch != self.shared.epoch {
+                answers.push(Err(StoreError::Fenced));
+                continue;
+            }
+            if savepoints {
+                run(connection, "SAVEPOINT call").map_err(fault)?;
+            }
+            let before = applier.tally;
+            match applier.call(&call.changes) {
+                Ok(outcomes) => {
+                    commits += 1;
+                    changes += call.changes.len() as u64;
+                    answers.push(Ok(outcomes));
+                }
+                Err(stop) => {
+                    let reason = match stop {
+                        Stop::Refused(reason) => reason,
+                        Stop::Sql(error) => match fault(error) {
+                            Fault::Call if savepoints => "a value that no row can hold".into(),
+                            fault => return Err(fault),
+                        },
+                    };
+                    if !savepoints {
+                        return Err(Fault::Call);
+                    }
+                    run(connection, "ROLLBACK TO call").map_err(fault)?;
+                    applier.memory.forget();
+                    applier.tally = before;
+                    tracing::error!(reason, "a commit was refused");
+                    answers.push(Err(StoreError::Damaged(reason)));
+                }
+            }
+            if savepoints {
+                run(connection, "RELEASE call").map_err(fault)?;
+            }
+        }
+        let mut tally = applier.tally;
+        let mut noted = 0;
+        if owned {
+            noted = upkeep::quarantine(connection, unreadable, now).map_err(fault)?;
+            if self.upkeep.due() {
+                self.upkeep
+                    .step(connection, now, &mut tally)
+                    .map_err(fault)?;
+            }
+        }
+        #[cfg(feature = "planted-early-ack")]
+        {
+            for (call, answer) in calls.iter_mut().zip(&answers) {
+                if let Some(done) = call.done.take() {
+                    done(answer.clone());
+                }
+            }
+            // As on a slow disk, so that a crash can fall in between.
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        run(connection, "COMMIT").map_err(|error| match fault(error) {
+            // Not a single call's fault by now.
+            Fault::Call => Fault::All(StoreError::Damaged(
+                "the transaction could not be committed".into(),
+            )),
+            fault => fault,
+        })?;
+        self.upkeep.committed(&tally);
+        let figures = &self.shared.figures;
+        figures.commits.fetch_add(commits, Relaxed);
+        figures.changes.fetch_add(changes, Relaxed);
+        figures.quarantined.fetch_add(noted, Relaxed);
+        figures.last_commit.store(now.0, Relaxed);
+        figures.count(&tally);
+        Ok(answers)
+    }
+
+    /// A step of upkeep in a transaction of its own.
+    fn tidy(&mut self) {
+        let now = (self.shared.clock)();
+        let mut tally = Tally::default();
+        let mut step = || {
+            let transaction = self.connection.unchecked_transaction()?;
+            if self.shared.epoch == stored_epoch(&transaction)? {
+                self.upkeep.step(&transaction, now, &mut tally)?;
+            }
+            transaction.commit()
+        };
+        match step().map_err(fault) {
+            Ok(()) => self.shared.figures.count(&tally),
+            Err(fault) => {
+                // Tried again after the next restart: it can wait, and must not be tried in a loop.
+                self.upkeep = Upkeep::default();
+                self.memory.forget();
+                if let Fault::All(StoreError::Fatal(reason)) = fault {
+                    self.shared.fail(reason);
+                }
+            }
+        }
+    }
+
+    /// The last pages of a checkpoint, which the checkpointer cannot reach while we write: few by then.
+    fn finish_checkpoint(&mut self) {
+        if let Err(error) = checkpoint::passive(&self.connection)
+            && let Fault::All(StoreError::Fatal(reason)) = fault(error)
+        {
+            self.shared.fail(reason);
+        }
+    }
+
+    /// Lets tests fill the disk, and empty it.
+    fn limit_pages(&mut self) {
+        let limit = self.shared.page_limit.load(Relaxed);
+        if limit != self.page_limit {
+            self.page_limit = limit;
+            let pages = if limit == 0 {
+                i64::from(u32::MAX - 1)
+            } else {
+                limit as i64
+            };
+            if let Err(error) = self.connection.pragma_update(None, "max_page_count", pages) {
+                tracing::warn!(%error, "the limit of pages was not set");
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// The calls of the next transaction.
+    fn take(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        let mut changes = 0;
+        while let Some(call) = self.calls.front() {
+            if !calls.is_empty() && changes + call.changes.len() > BATCH_CHANGES_MAX {
+                break;
+            }
+            changes += call.changes.len();
+            self.bytes -= call.bytes;
+            calls.extend(self.calls.pop_front());
+        }
+        self.changes -= changes;
+        calls
+    }
+}
+
+impl Figures {
+    fn count(&self, tally: &Tally) {
+        self.accounts.fetch_add(tally.accounts, Relaxed);
+        self.records.fetch_add(tally.records, Relaxed);
+    }
+}
+
+/// The epoch in the file: another process that opened it for serving has raised it.
+fn stored_epoch(connection: &Connection) -> rusqlite::Result<u64> {
+    let mut epoch = connection.prepare_cached("SELECT epoch FROM meta")?;
+    let epoch = epoch.query_row([], |row| row.get::<_, i64>(0)).optional()?;
+    Ok(epoch
+        .and_then(|epoch| epoch.try_into().ok())
+        .unwrap_or(u64::MAX))
+}
+
+/// Whom a failure concerns. After a failed write or fsync nobody knows what is on disk: the process must end.
+fn fault(error: rusqlite::Error) -> Fault {
+    let text = error.to_string();
+    Fault::All(
+        match error
+            .sqlite_error()
+            .map(|error| (error.code, error.extended_code))
+        {
+            Some((ErrorCode::DiskFull, _)) => StoreError::Full,
+            // The index of the WAL could not grow: no space either, and nothing was written.
+            Some((ErrorCode::SystemIoFailure, rusqlite::ffi::SQLITE_IOERR_SHMSIZE)) => {
+                StoreError::Full
+            }
+            // Another program holds a lock for longer than we wait.
+            Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => StoreError::Busy,
+            // Without a code it is a value that rusqlite could not convert.
+            None
+            | Some((
+                ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch,
+                _,
+            )) => {
+                tracing::error!(error = text, "a change cannot be written");
+                return Fault::Call;
+            }
+            _ => StoreError::Fatal(text),
+        },
+    )
+}
