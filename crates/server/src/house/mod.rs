@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use store::{Key, Store};
+use stream::Crypto;
 use xmpp::{BareJid, IqType, Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// An account's cell, and its name.
@@ -58,6 +59,11 @@ pub struct House {
     pub counters: DashMap<&'static str, AtomicU64>,
     pub started: Instant,
     pub runtime: tokio::runtime::Handle,
+    /// Who is who: the local policy of the domains.
+    pub authenticator: Box<dyn accounts::Authenticator>,
+    pub crypto: Arc<dyn Crypto>,
+    /// For salts that unknown users are given; kept over restarts.
+    pub secret: Vec<u8>,
     /// No new streams, no new sessions.
     pub draining: AtomicBool,
     clock: Clock,
@@ -70,7 +76,15 @@ struct Clock {
 }
 
 impl House {
-    pub fn new(config: Arc<Config>, store: Arc<dyn Store>, cluster: Box<dyn Cluster>, hosts: HashMap<Box<str>, Arc<HostEntry>>) -> Arc<House> {
+    pub fn new(
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        cluster: Box<dyn Cluster>,
+        hosts: HashMap<Box<str>, Arc<HostEntry>>,
+        authenticator: Box<dyn accounts::Authenticator>,
+        crypto: Arc<dyn Crypto>,
+        secret: Vec<u8>,
+    ) -> Arc<House> {
         Arc::new(House {
             config: RwLock::new(config),
             store,
@@ -84,6 +98,9 @@ impl House {
             counters: DashMap::new(),
             started: Instant::now(),
             runtime: tokio::runtime::Handle::current(),
+            authenticator,
+            crypto,
+            secret,
             draining: AtomicBool::new(false),
             clock: Clock { started: Instant::now(), last_utc: AtomicU64::new(0) },
         })

@@ -1,0 +1,249 @@
+//! What a stream asks before it is bound: who is this, is it the password, which resource. The house answers; each
+//! answer has a deadline in the negotiation's.
+
+use super::{Edge, End};
+use crate::house::AccountCell;
+use im::{Attach, EdgeItem, Item};
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+use stream::event::{BindRequest, Bound, Event, ManageRequest, Managed, ResumeRequest};
+use xmpp::{BareJid, StanzaCondition, StanzaError};
+
+/// An entity answers its edge within this time, or the stream gets an error.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of randomness in a resumption id. LIMITS.md §2 row 9: unguessable.
+const RESUME_ID_BYTES: usize = 18;
+
+impl Edge {
+    /// Lets the stream take what was read; answers what it asks.
+    pub(super) async fn take_input(&mut self) -> Result<(), End> {
+        if self.input.is_empty() && !self.poke {
+            return Ok(());
+        }
+        self.poke = false;
+        let input = std::mem::take(&mut self.input);
+        let mut rest: &[u8] = &input;
+        let mut out = Vec::new();
+        let result = loop {
+            match self.stream.next(&mut rest, &mut out) {
+                Ok(Some(event)) => {
+                    if let Err(end) = self.on_event(event, &mut out).await {
+                        break Err(end);
+                    }
+                    if self.is_blocked() {
+                        self.poke = true;
+                        break Ok(());
+                    }
+                }
+                Ok(None) => break Ok(()),
+                Err(fault) => break Err(End::Fault(fault)),
+            }
+        };
+        if !rest.is_empty() {
+            self.input = rest.to_vec();
+        }
+        if !out.is_empty() && self.wire.write(&out).is_err() {
+            return Err(End::Lost);
+        }
+        result
+    }
+
+    async fn on_event(&mut self, event: Event, out: &mut Vec<u8>) -> Result<(), End> {
+        match event {
+            Event::Stanza(stanza) => self.on_stanza(stanza),
+            Event::BadStanza(fault) => self.on_bad_stanza(*fault),
+            Event::Acked(h) => self.tell_account(|session| Item::Acked { session, h }),
+            Event::AckRequested => self.on_ack_request(),
+            Event::ClientState { active } => self.tell_account(|session| Item::ClientState { session, active }),
+            Event::Manage(request) => {
+                let request = self.management(request);
+                self.tell_account(|session| Item::Manage { session, request });
+            }
+            Event::Closed => return Err(End::Closed),
+            Event::StartTls => {
+                self.flush(out).await?;
+                self.handshake().await?;
+            }
+            Event::Lookup(lookup) => {
+                let found = self.house.look_up(&lookup).await;
+                match found {
+                    Ok(account) => self.stream.looked_up(account, self.house.now().utc, out),
+                    Err(_) => self.stream.auth_unavailable(out),
+                }
+            }
+            Event::CheckPassword(check) => match self.house.check_password(check, &self.config.crypto).await {
+                Some(good) => self.stream.password_checked(good, out),
+                None => self.stream.auth_unavailable(out),
+            },
+            Event::Authenticated(who) => {
+                self.authenticated = true;
+                self.permit.authenticated();
+                self.house.count("logins");
+                tracing::info!(account = %who.account, mechanism = who.mechanism.name(), address = %self.address, "authenticated");
+                if who.mechanism == stream::sasl::Mechanism::Anonymous && !self.house.open_anonymous(&who.account) {
+                    return Err(End::Fault(xmpp::StreamFault::InternalError));
+                }
+            }
+            Event::AuthFailed(failed) => {
+                self.house.count("auth_failures");
+                tracing::info!(account = ?failed.account, mechanism = ?failed.mechanism.map(|m| m.name()), condition = ?failed.condition, address = %self.address, "login failed");
+                let wait = self.permit.failed(self.house.now().mono_ms);
+                if wait > 0 {
+                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                }
+            }
+            Event::PutToken(token) => {
+                let stored = match self.stream.account().cloned() {
+                    Some(account) => self.house.put_token(&account, token).await,
+                    None => false,
+                };
+                self.stream.token_stored(stored, out);
+            }
+            Event::DeleteToken { client, mechanism } => {
+                let stored = match self.stream.account().cloned() {
+                    Some(account) => self.house.delete_token(&account, client, mechanism).await,
+                    None => false,
+                };
+                self.stream.token_stored(stored, out);
+            }
+            Event::Register(registration) => {
+                let outcome = self.house.register(registration, self.permit_to_register()).await;
+                self.stream.registered(outcome, out);
+            }
+            Event::Bind(request) => self.bind(request, out).await?,
+            Event::Resume(request) => self.resume(request, out).await?,
+        }
+        Ok(())
+    }
+
+    fn permit_to_register(&self) -> bool {
+        self.permit.may_register(self.address, self.house.now().mono_ms)
+    }
+
+    fn management(&self, request: ManageRequest) -> im::item::ManagementRequest {
+        use base64::Engine;
+        let mut random = [0; RESUME_ID_BYTES];
+        self.config.crypto.random(&mut random);
+        // CLUSTER rule 10: the epoch is in every resumption id.
+        let id = format!("{:x}-{}", self.house.store.epoch(), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random));
+        im::item::ManagementRequest { resume: request.resume, max: request.max, id: id.into() }
+    }
+
+    /// RFC 6120 §7, XEP-0386: the account gives the session.
+    async fn bind(&mut self, request: BindRequest, out: &mut Vec<u8>) -> Result<(), End> {
+        let Some(account) = self.stream.account().cloned() else { return Err(End::Fault(xmpp::StreamFault::InternalError)) };
+        let mut seed = [0; 8];
+        self.config.crypto.random(&mut seed);
+        let attach = Attach {
+            edge: self.handle.id,
+            resource: request.resource,
+            seed: u64::from_le_bytes(seed),
+            client: request.client,
+            carbons: request.carbons,
+            inactive: request.inactive,
+            management: request.management.map(|m| self.management(m)),
+            stream: self.incarnation,
+            secure: self.stream.is_encrypted(),
+        };
+        let cell = self.ask_account(&account, Item::Attach(attach));
+        match self.reply(out).await? {
+            EdgeItem::Attached { session, jid, management } => {
+                self.cell = Some(cell);
+                self.session = Some(session);
+                tracing::debug!(%jid, "bound");
+                self.stream.bound(Bound { jid, managed: management.map(managed), more: Vec::new() }, out);
+                Ok(())
+            }
+            EdgeItem::AttachRefused(error) => {
+                self.stream.bind_refused(&error, out);
+                Ok(())
+            }
+            EdgeItem::Close(fault) => Err(End::Fault(fault)),
+            _ => {
+                self.stream.bind_refused(&StanzaError::from(StanzaCondition::InternalServerError), out);
+                Ok(())
+            }
+        }
+    }
+
+    /// XEP-0198 §5: the id finds the account; it must be the one that authenticated.
+    async fn resume(&mut self, request: ResumeRequest, out: &mut Vec<u8>) -> Result<(), End> {
+        let owner = self.house.resumable.get(&request.id).map(|o| o.clone());
+        let account = self.stream.account().cloned();
+        let Some(account) = owner.filter(|owner| Some(owner) == account.as_ref()) else {
+            self.stream.resume_refused(StanzaCondition::ItemNotFound, None, out);
+            return Ok(());
+        };
+        let cell = self.ask_account(&account, Item::Resume { edge: self.handle.id, id: request.id, h: request.h });
+        match self.reply(out).await? {
+            EdgeItem::Resumed { session, jid, id, received, stream, .. } => {
+                self.cell = Some(cell);
+                self.session = Some(session);
+                self.incarnation = stream;
+                self.received = received;
+                self.managed_from = 0;
+                self.handle.set_done_prefix(received);
+                self.house.count("resumptions");
+                tracing::debug!(%jid, "resumed");
+                self.stream.resumed(jid, &id, received, out);
+                Ok(())
+            }
+            EdgeItem::ResumeRefused { h } => {
+                self.stream.resume_refused(StanzaCondition::ItemNotFound, h, out);
+                Ok(())
+            }
+            EdgeItem::Close(fault) => Err(End::Fault(fault)),
+            _ => {
+                self.stream.resume_refused(StanzaCondition::InternalServerError, None, out);
+                Ok(())
+            }
+        }
+    }
+
+    /// Posts to the account and gives its cell, which stays in memory while it has a session.
+    fn ask_account(&self, account: &BareJid, item: Item) -> Arc<AccountCell> {
+        self.house.post(account, item);
+        self.house.cell(account)
+    }
+
+    /// The entity's answer: the next item in the queue.
+    async fn reply(&mut self, out: &mut Vec<u8>) -> Result<EdgeItem, End> {
+        self.flush_some(out)?;
+        let handle = self.handle.clone();
+        let queue = &mut self.queue;
+        let next = poll_fn(|cx| {
+            if queue.is_empty() {
+                handle.take(queue, Some(cx.waker()));
+            }
+            match queue.pop_front() {
+                Some(item) => Poll::Ready(item),
+                None => Poll::Pending,
+            }
+        });
+        tokio::time::timeout(ANSWER_TIMEOUT, next).await.map_err(|_| End::Fault(xmpp::StreamFault::InternalError))
+    }
+
+    fn flush_some(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+        if !out.is_empty() {
+            self.wire.write(out).map_err(|_| End::Lost)?;
+            out.clear();
+        }
+        Ok(())
+    }
+
+    /// Writes `out` and waits until the kernel has it all.
+    async fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
+        self.flush_some(out)?;
+        let wire = &mut self.wire;
+        match tokio::time::timeout(self.config.limits.write_timeout, poll_fn(|cx| wire.poll_flush(cx))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(End::Lost),
+        }
+    }
+}
+
+pub(super) fn managed(granted: im::effects::Managed) -> Managed {
+    Managed { max: granted.id.is_some().then_some(granted.max), id: granted.id, location: None }
+}

@@ -1,0 +1,440 @@
+//! ② The edge: one task a connection, a pipe between a socket and a session.
+//!
+//! - [`wire`]: the socket, plain or TLS.
+//! - [`login`]: what the stream asks before it is bound: who is this, is it the password, which resource.
+//! - [`talk`]: a bound stream: stanzas in, deliveries out, acknowledgements.
+//! - [`rates`]: how fast a client may send.
+
+pub mod login;
+pub mod rates;
+pub mod talk;
+pub mod wire;
+
+use crate::certificates::{Certificates, Offer};
+use crate::house::edges::EdgeHandle;
+use crate::house::{AccountCell, House};
+use crate::listen::admission::Permit;
+use im::{EdgeItem, SessionId};
+use rates::Rates;
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::Poll;
+use std::time::Duration;
+use stream::event::{ClientCert, TlsInfo};
+use stream::{ClientStream, Crypto};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
+use wire::Wire;
+use xmpp::StreamFault;
+
+/// Bounds of one stream, from the configuration. LIMITS.md §1.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EdgeLimits {
+    pub first_byte_timeout: Duration,
+    pub tls_handshake_timeout: Duration,
+    /// From the connection to an authenticated stream.
+    pub negotiation_timeout: Duration,
+    /// Nothing heard for so long: ask.
+    pub idle_ping_after: Duration,
+    /// Nothing heard after asking: end.
+    pub idle_close_after: Duration,
+    /// An `<r/>` is answered within this time, or the stream is dead. XEP-0198 §4.
+    pub ack_timeout: Duration,
+    /// The peer takes nothing for so long: end.
+    pub write_timeout: Duration,
+    pub queue_items_max: usize,
+    pub queue_bytes_max: usize,
+    /// Stanzas taken in that are not done yet; then reading waits.
+    pub in_flight_max: u32,
+    /// 0: no rate.
+    pub bytes_per_second: u32,
+    pub bytes_burst: u32,
+    pub stanzas_per_second: u32,
+    pub stanzas_burst: u32,
+}
+
+impl Default for EdgeLimits {
+    fn default() -> Self {
+        EdgeLimits {
+            first_byte_timeout: Duration::from_secs(5),
+            tls_handshake_timeout: Duration::from_secs(10),
+            negotiation_timeout: Duration::from_secs(30),
+            idle_ping_after: Duration::from_secs(300),
+            idle_close_after: Duration::from_secs(60),
+            ack_timeout: Duration::from_secs(60),
+            write_timeout: Duration::from_secs(60),
+            queue_items_max: 1_000,
+            queue_bytes_max: 1 << 20,
+            in_flight_max: 512,
+            bytes_per_second: 64 << 10,
+            bytes_burst: 256 << 10,
+            stanzas_per_second: 100,
+            stanzas_burst: 500,
+        }
+    }
+}
+
+/// What a listener gives each of its streams.
+pub struct EdgeConfig {
+    pub stream: Arc<stream::Config>,
+    pub certificates: Arc<Certificates>,
+    pub direct_tls: bool,
+    pub crypto: Arc<dyn Crypto>,
+    pub limits: EdgeLimits,
+}
+
+/// Why an edge's loop woke.
+enum Woke {
+    Queue,
+    Read(bool),
+    Timer,
+}
+
+/// How an edge ends.
+pub(crate) enum End {
+    /// `</stream:stream>` from the peer.
+    Closed,
+    /// The connection broke or fell silent.
+    Lost,
+    Fault(StreamFault),
+}
+
+pub(crate) struct Edge {
+    pub(crate) house: Arc<House>,
+    pub(crate) config: Arc<EdgeConfig>,
+    pub(crate) wire: Wire,
+    pub(crate) stream: ClientStream,
+    pub(crate) handle: Arc<EdgeHandle>,
+    pub(crate) permit: Permit,
+    pub(crate) address: IpAddr,
+    /// Set once bound or resumed.
+    pub(crate) cell: Option<Arc<AccountCell>>,
+    pub(crate) session: Option<SessionId>,
+    /// Stream identity of ingress ids.
+    pub(crate) incarnation: u64,
+    /// Stanzas taken in: the ordinal of the last.
+    pub(crate) received: u32,
+    /// The ordinal at which stream management began to count.
+    pub(crate) managed_from: u32,
+    /// An `<r/>` waits until so many are done; and since when.
+    pub(crate) ack_wanted: Option<(u32, Instant)>,
+    /// Deliveries written to the wire on this stream.
+    pub(crate) deliveries: u64,
+    /// Of these, how many the account has been told of.
+    pub(crate) deliveries_told: u64,
+    /// A delivery that is in the log was written since.
+    pub(crate) told_due: Option<Instant>,
+    pub(crate) queue: VecDeque<EdgeItem>,
+    /// Bytes read and not yet taken by the stream.
+    pub(crate) input: Vec<u8>,
+    pub(crate) rates: Rates,
+    pub(crate) began: Instant,
+    pub(crate) heard: Instant,
+    pub(crate) pinged: bool,
+    pub(crate) blocked_since: Option<Instant>,
+    pub(crate) timer: Pin<Box<Sleep>>,
+    pub(crate) authenticated: bool,
+    /// The stream has more to say about what it took already.
+    pub(crate) poke: bool,
+}
+
+/// Serves one connection to its end.
+pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: TcpStream, address: IpAddr, permit: Permit) {
+    let _ = socket.set_nodelay(true);
+    let now = Instant::now();
+    let handle = house.edges.open(config.limits.queue_items_max, config.limits.queue_bytes_max);
+    let mut incarnation = [0; 8];
+    config.crypto.random(&mut incarnation);
+    let mut edge = Edge {
+        stream: ClientStream::new(config.stream.clone(), config.crypto.clone()),
+        wire: Wire::new(socket),
+        handle,
+        permit,
+        address,
+        cell: None,
+        session: None,
+        incarnation: u64::from_le_bytes(incarnation),
+        received: 0,
+        managed_from: 0,
+        ack_wanted: None,
+        deliveries: 0,
+        deliveries_told: 0,
+        told_due: None,
+        queue: VecDeque::new(),
+        input: Vec::new(),
+        rates: Rates::new(&config.limits),
+        began: now,
+        heard: now,
+        pinged: false,
+        blocked_since: None,
+        timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
+        authenticated: false,
+        poke: false,
+        house,
+        config,
+    };
+    let end = edge.run().await;
+    edge.finish(end).await;
+}
+
+impl Edge {
+    async fn run(&mut self) -> End {
+        if self.config.direct_tls
+            && let Err(end) = self.handshake().await
+        {
+            return end;
+        }
+        loop {
+            // What was read and not taken (it had to wait) comes before new bytes.
+            if !self.is_blocked()
+                && let Err(end) = self.take_input().await {
+                return end;
+            }
+            if let Err(end) = self.write_queue() {
+                return end;
+            }
+            self.answer_acks();
+            match self.wait().await {
+                Ok(Woke::Queue) => {}
+                Ok(Woke::Read(true)) => {
+                    self.heard = Instant::now();
+                    self.pinged = false;
+                }
+                Ok(Woke::Read(false)) => return End::Lost,
+                Ok(Woke::Timer) => {
+                    if let Err(end) = self.timed_out() {
+                        return end;
+                    }
+                }
+                Err(_) => return End::Lost,
+            }
+        }
+    }
+
+    /// May more be read now? Not while an answer, an earlier stanza or the rate holds it back.
+    fn may_read(&mut self) -> bool {
+        if self.stream.is_waiting() || self.poke || !self.input.is_empty() {
+            return false;
+        }
+        if self.is_blocked() {
+            self.handle.wants_done.store(true, Ordering::Release);
+            // Looked at again, so that a stanza done meanwhile is not slept over.
+            return !self.is_blocked();
+        }
+        true
+    }
+
+    /// Sleeps until the queue has something, bytes came, or a deadline passed. Sends what is unsent meanwhile.
+    async fn wait(&mut self) -> std::io::Result<Woke> {
+        let deadline = self.deadline();
+        if self.timer.deadline() > deadline || self.timer.is_elapsed() {
+            self.timer.as_mut().reset(deadline);
+        }
+        poll_fn(|cx| {
+            match self.wire.poll_flush(cx) {
+                Poll::Ready(Ok(())) => self.blocked_since = None,
+                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                Poll::Pending => {
+                    self.blocked_since.get_or_insert_with(Instant::now);
+                }
+            }
+            // A peer that takes nothing gets nothing more: its queue fills at the house, which has the bound.
+            let taking = self.wire.unsent() < self.config.limits.queue_bytes_max / 4;
+            if self.queue.is_empty() {
+                self.handle.take(&mut self.queue, Some(cx.waker()));
+            }
+            if !self.queue.is_empty() && taking {
+                return Poll::Ready(Ok(Woke::Queue));
+            }
+            self.handle.register(cx.waker());
+            if let Some((ordinal, _)) = self.ack_wanted
+                && self.handle.done_prefix().wrapping_sub(ordinal) < u32::MAX / 2
+            {
+                return Poll::Ready(Ok(Woke::Queue));
+            }
+            if (self.poke || !self.input.is_empty()) && !self.stream.is_waiting() {
+                if !self.is_blocked() {
+                    return Poll::Ready(Ok(Woke::Queue));
+                }
+                self.handle.wants_done.store(true, Ordering::Release);
+                if !self.is_blocked() {
+                    return Poll::Ready(Ok(Woke::Queue));
+                }
+            }
+            if self.may_read() {
+                match self.wire.poll_read(cx, &mut self.input) {
+                    Poll::Ready(Ok(more)) => {
+                        self.rates.read(self.input.len());
+                        return Poll::Ready(Ok(Woke::Read(more)));
+                    }
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => {}
+                }
+            }
+            match self.timer.as_mut().poll(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(Woke::Timer)),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    /// The nearest time at which something must be looked at.
+    fn deadline(&self) -> Instant {
+        let limits = &self.config.limits;
+        let mut at = if self.authenticated {
+            self.heard + if self.pinged { limits.idle_ping_after + limits.idle_close_after } else { limits.idle_ping_after }
+        } else if self.heard == self.began {
+            self.began + limits.first_byte_timeout
+        } else {
+            self.began + limits.negotiation_timeout
+        };
+        let mut sooner = |t: Instant| at = at.min(t);
+        if let Some(since) = self.blocked_since {
+            sooner(since + limits.write_timeout);
+        }
+        if let Some(due) = self.told_due {
+            sooner(due);
+        }
+        if let Some((_, since)) = self.ack_wanted {
+            sooner(since + talk::ACK_PATIENCE);
+        }
+        if let Some(until) = self.rates.paused_until() {
+            sooner(until);
+        }
+        at
+    }
+
+    fn timed_out(&mut self) -> Result<(), End> {
+        let now = Instant::now();
+        let limits = self.config.limits.clone();
+        if self.blocked_since.is_some_and(|since| now >= since + limits.write_timeout) {
+            return Err(End::Lost);
+        }
+        if self.told_due.is_some_and(|due| now >= due) {
+            self.tell_written();
+        }
+        if !self.authenticated {
+            if self.heard == self.began && now >= self.began + limits.first_byte_timeout {
+                self.house.count("timeouts_first_byte");
+                return Err(End::Fault(StreamFault::NegotiationTimeout));
+            }
+            if now >= self.began + limits.negotiation_timeout {
+                self.house.count("timeouts_negotiation");
+                return Err(End::Fault(StreamFault::NegotiationTimeout));
+            }
+            return Ok(());
+        }
+        let silent = now.duration_since(self.heard);
+        if self.pinged && silent >= limits.idle_ping_after + limits.idle_close_after {
+            self.house.count("timeouts_idle");
+            return Err(if self.stream.is_managed() { End::Lost } else { End::Fault(StreamFault::IdleTimeout) });
+        }
+        if !self.pinged && silent >= limits.idle_ping_after {
+            self.pinged = true;
+            self.ping().map_err(|_| End::Lost)?;
+        }
+        Ok(())
+    }
+
+    /// TLS on this socket, with its deadline; tells the stream.
+    pub(crate) async fn handshake(&mut self) -> Result<(), End> {
+        let offer = if self.config.direct_tls { self.config.certificates.direct() } else { self.config.certificates.starttls(self.stream.host()) };
+        self.wire.start_tls(offer.config.clone()).map_err(|_| End::Lost)?;
+        let wire = &mut self.wire;
+        match tokio::time::timeout(self.config.limits.tls_handshake_timeout, poll_fn(|cx| wire.poll_handshake(cx))).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::debug!(address = %self.address, %error, "TLS handshake failed");
+                self.house.count("tls_failures");
+                return Err(End::Lost);
+            }
+            Err(_) => {
+                self.house.count("timeouts_tls");
+                return Err(End::Lost);
+            }
+        }
+        self.heard = Instant::now();
+        let info = self.tls_info(&offer);
+        self.stream.tls_up(info);
+        Ok(())
+    }
+
+    /// What authentication may know of the TLS connection.
+    fn tls_info(&self, offer: &Offer) -> TlsInfo {
+        let Some(tls) = self.wire.tls() else { return TlsInfo::default() };
+        let sni = tls.server_name();
+        let host = self.stream.host().or(sni).or(self.config.stream.default_host.as_deref());
+        let client_certificate = tls.peer_certificates().zip(host).map(|(chain, host)| match offer.client_jids(host, chain) {
+            Some(jids) => ClientCert { xmpp_addresses: jids.iter().map(ToString::to_string).collect(), valid: true },
+            None => ClientCert::default(),
+        });
+        TlsInfo {
+            exporter: tls.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok(),
+            server_end_point: offer.end_point(sni).map(|hash| hash.to_vec()),
+            client_certificate,
+            sni: sni.map(str::to_owned),
+        }
+    }
+
+    /// Last words, the session's end or rest, and the socket's.
+    async fn finish(mut self, end: End) {
+        let mut out = Vec::new();
+        let reason = match &end {
+            End::Closed => {
+                self.stream.close(&mut out);
+                im::DetachReason::Closed
+            }
+            End::Lost => im::DetachReason::Lost,
+            End::Fault(fault) => {
+                if !matches!(fault, StreamFault::SystemShutdown) {
+                    tracing::debug!(address = %self.address, jid = ?self.stream.jid(), ?fault, "stream error");
+                }
+                self.stream.fail(fault, &mut out);
+                // A slow reader's session waits for resumption, if it has management; so does one that is told to
+                // come back.
+                match fault {
+                    StreamFault::SlowReader | StreamFault::SystemShutdown => im::DetachReason::Lost,
+                    _ => im::DetachReason::Fault,
+                }
+            }
+        };
+        self.detach(reason);
+        self.house.edges.close(&self.handle);
+        if !matches!(end, End::Lost) {
+            let _ = self.wire.write(&out);
+            self.wire.say_goodbye();
+            let wire = &mut self.wire;
+            let _ = tokio::time::timeout(Duration::from_secs(2), poll_fn(|cx| wire.poll_flush(cx))).await;
+            self.wire.shutdown();
+            // What the peer still sends is read and dropped for a moment, so that our last words are not lost in a
+            // reset.
+            let mut rest = Vec::new();
+            let wire = &mut self.wire;
+            let drain = async {
+                for _ in 0..64 {
+                    rest.clear();
+                    match poll_fn(|cx| wire.poll_read(cx, &mut rest)).await {
+                        Ok(true) => {}
+                        Ok(false) | Err(_) => break,
+                    }
+                }
+            };
+            let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+        }
+    }
+
+    /// Tells the session that its stream is gone.
+    fn detach(&mut self, reason: im::DetachReason) {
+        if let (Some(cell), Some(session)) = (self.cell.take(), self.session.take()) {
+            // What the kernel did not take was not written.
+            let deliveries = if self.wire.unsent() == 0 { self.deliveries } else { self.deliveries_told };
+            let item = im::Item::Detached { session, edge: self.handle.id, reason, deliveries, received: self.received.wrapping_sub(self.managed_from) };
+            self.house.post_to(&cell, crate::house::entity::CellItem::Im(item));
+        }
+    }
+}

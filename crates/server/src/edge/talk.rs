@@ -1,0 +1,172 @@
+//! A bound stream: stanzas in, deliveries out, acknowledgements.
+
+use super::{Edge, End};
+use crate::house::edges::StanzaTicket;
+use crate::house::entity::CellItem;
+use im::{Delivery, EdgeItem, Ingress, Item, SessionId};
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::time::Instant;
+use xmpp::Stanza;
+use xmpp::stanza::StanzaFault;
+
+/// An `<r/>` waits at most so long for the stanzas before it to be done.
+pub const ACK_PATIENCE: Duration = Duration::from_millis(1_000);
+/// Without stream management: logged messages written to the socket are told to the account after this time.
+const TOLD_AFTER: Duration = Duration::from_millis(300);
+/// … or after so many.
+const TOLD_EVERY: u64 = 64;
+
+thread_local! {
+    /// Where deliveries are serialised; belongs to the thread, not to the stream.
+    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Edge {
+    pub(super) fn tell_account(&self, make: impl FnOnce(SessionId) -> Item) {
+        if let (Some(cell), Some(session)) = (&self.cell, self.session) {
+            self.house.post_to(cell, CellItem::Im(make(session)));
+        }
+    }
+
+    /// ③ A stanza from the client goes to its account.
+    pub(super) fn on_stanza(&mut self, stanza: Stanza) {
+        let (Some(cell), Some(session)) = (&self.cell, self.session) else { return };
+        self.received = self.received.wrapping_add(1);
+        self.rates.stanza();
+        let ticket = StanzaTicket::new(&self.handle, self.received);
+        let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
+        self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza, ingress, ticket }));
+    }
+
+    /// A stanza in form, but wrong: its error comes back through the session's queue, in order.
+    pub(super) fn on_bad_stanza(&mut self, fault: StanzaFault) {
+        let (Some(cell), Some(jid)) = (&self.cell, self.stream.jid()) else { return };
+        self.received = self.received.wrapping_add(1);
+        self.rates.stanza();
+        let ticket = StanzaTicket::new(&self.handle, self.received);
+        let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
+        let to: xmpp::Jid = jid.clone().into();
+        let from = fault.stanza.to.clone().unwrap_or_else(|| jid.to_bare().into());
+        let mut stanza = fault.stanza;
+        stanza.from = Some(to.clone());
+        stanza.to = Some(from);
+        if let Some(answer) = stanza.error(&fault.error) {
+            self.house.post_to(cell, CellItem::Im(Item::Inbound { stanza: Arc::new(answer), to, ingress, ticket }));
+        }
+    }
+
+    /// `<r/>`: answered when all before it is done, so that `<a/>` says what the client wants to hear.
+    pub(super) fn on_ack_request(&mut self) {
+        if self.handle.in_flight.load(Ordering::Acquire) > 0 {
+            self.handle.wants_done.store(true, Ordering::Release);
+        }
+        let since = self.ack_wanted.map_or_else(Instant::now, |(_, since)| since);
+        self.ack_wanted = Some((self.received, since));
+    }
+
+    pub(super) fn answer_acks(&mut self) {
+        let Some((ordinal, since)) = self.ack_wanted else { return };
+        let done = self.handle.done_prefix();
+        let reached = done.wrapping_sub(ordinal) < u32::MAX / 2;
+        if reached || since.elapsed() >= ACK_PATIENCE {
+            self.ack_wanted = None;
+            let mut out = Vec::new();
+            self.stream.write_ack(done.wrapping_sub(self.managed_from), &mut out);
+            // A wire that broke is seen by the next flush.
+            let _ = self.wire.write(&out);
+        } else {
+            self.handle.wants_done.store(true, Ordering::Release);
+        }
+    }
+
+    /// Must the stream wait before it takes its next stanza? DESIGN.md D8, D10.
+    pub(super) fn is_blocked(&mut self) -> bool {
+        self.handle.is_held() || self.handle.in_flight.load(Ordering::Acquire) >= self.config.limits.in_flight_max || !self.rates.may_read()
+    }
+
+    /// Serialises what is queued and hands it to the wire, all in one write.
+    pub(super) fn write_queue(&mut self) -> Result<(), End> {
+        if self.queue.is_empty() {
+            self.handle.take(&mut self.queue, None);
+            if self.queue.is_empty() {
+                return Ok(());
+            }
+        }
+        let mut out = OUT.take();
+        let mut end = None;
+        let mut delivered = false;
+        while let Some(item) = self.queue.pop_front() {
+            match item {
+                EdgeItem::Deliver(delivery) => {
+                    self.write_delivery(&delivery, &mut out);
+                    delivered = true;
+                }
+                EdgeItem::Managed(granted) => {
+                    self.managed_from = self.received;
+                    self.stream.managed(&super::login::managed(granted), &mut out);
+                    self.poke = true;
+                }
+                EdgeItem::Close(fault) => {
+                    end = Some(End::Fault(fault));
+                    break;
+                }
+                EdgeItem::Attached { .. } | EdgeItem::AttachRefused(_) | EdgeItem::Resumed { .. } | EdgeItem::ResumeRefused { .. } => {
+                    tracing::error!("an answer to a question that this stream did not ask");
+                }
+            }
+        }
+        if delivered {
+            self.stream.drained(&mut out);
+        }
+        let written = self.wire.write(&out);
+        out.clear();
+        if out.capacity() <= 256 * 1024 {
+            OUT.set(out);
+        }
+        if self.deliveries - self.deliveries_told >= TOLD_EVERY && self.told_due.is_some() {
+            self.tell_written();
+        }
+        match (end, written) {
+            (Some(end), _) => Err(end),
+            (None, Err(_)) => Err(End::Lost),
+            (None, Ok(())) => Ok(()),
+        }
+    }
+
+    fn write_delivery(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
+        xmpp::write::write_stanza(out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
+        self.stream.sent(out);
+        self.deliveries += 1;
+        if delivery.position.is_some() && !self.stream.is_managed() && self.told_due.is_none() {
+            self.told_due = Some(Instant::now() + TOLD_AFTER);
+        }
+    }
+
+    /// Tells the account which deliveries the kernel has: their pending marks can go.
+    pub(super) fn tell_written(&mut self) {
+        if self.wire.unsent() > 0 {
+            self.told_due = Some(Instant::now() + TOLD_AFTER);
+            return;
+        }
+        self.told_due = None;
+        self.deliveries_told = self.deliveries;
+        let (edge, deliveries) = (self.handle.id, self.deliveries);
+        self.tell_account(|session| Item::Written { session, edge, deliveries });
+    }
+
+    /// Is the client there? Asked when it has been silent for long.
+    pub(super) fn ping(&mut self) -> std::io::Result<()> {
+        let mut out = Vec::new();
+        if self.stream.is_managed() {
+            self.stream.request_ack(&mut out);
+        } else if let (Some(jid), Some(host)) = (self.stream.jid(), self.stream.host().and_then(|h| xmpp::BareJid::of_domain(h).ok())) {
+            let ping = Stanza::iq(xmpp::IqType::Get, "waft-ping").with_from(host).with_to(jid.clone()).with_children([xmpp::Element::new("ping", "urn:xmpp:ping")]);
+            xmpp::write::write_stanza(&mut out, &ping, None, &xmpp::write::Additions::default(), self.stream.wire());
+        }
+        self.wire.write(&out)
+    }
+}
+

@@ -1,0 +1,195 @@
+//! The socket of one stream, plain or TLS: bytes in, bytes out, nothing held while idle.
+
+use rustls::ServerConnection;
+use std::cell::RefCell;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use tokio::net::TcpStream;
+
+/// Bytes read from a socket at once; the buffer belongs to the thread, not to the stream.
+const READ_BYTES: usize = 32 * 1024;
+
+thread_local! {
+    static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+}
+
+pub struct Wire {
+    tcp: TcpStream,
+    tls: Option<Box<ServerConnection>>,
+    /// What the kernel has not taken yet: clear text or TLS records.
+    out: Vec<u8>,
+    out_at: usize,
+    eof: bool,
+    /// Decrypted together with the end of the handshake.
+    early: Vec<u8>,
+}
+
+impl Wire {
+    pub fn new(tcp: TcpStream) -> Wire {
+        Wire { tcp, tls: None, out: Vec::new(), out_at: 0, eof: false, early: Vec::new() }
+    }
+
+    pub fn tls(&self) -> Option<&ServerConnection> {
+        self.tls.as_deref()
+    }
+
+    /// Bytes that the kernel has not taken yet.
+    pub fn unsent(&self) -> usize {
+        self.out.len() - self.out_at
+    }
+
+    /// Becomes TLS; the caller drives [`Wire::poll_handshake`].
+    pub fn start_tls(&mut self, config: Arc<rustls::ServerConfig>) -> Result<(), rustls::Error> {
+        self.tls = Some(Box::new(ServerConnection::new(config)?));
+        Ok(())
+    }
+
+    pub fn poll_handshake(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            self.collect_tls()?;
+            let flushed = self.poll_flush(cx)?;
+            let Some(tls) = self.tls.as_mut() else { return Poll::Ready(Ok(())) };
+            if !tls.is_handshaking() {
+                return flushed.map(Ok);
+            }
+            let early = &mut self.early;
+            let read = poll_read_tcp(&self.tcp, cx, |bytes| feed_tls(tls, bytes, early));
+            if let Poll::Ready(Err(_)) = &read {
+                // The alert says why, if it still can.
+                self.collect_tls()?;
+                let _ = self.poll_flush(cx);
+            }
+            let (n, _) = ready!(read)?;
+            if n == 0 {
+                return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+    }
+
+    /// Reads what is there into `into`. `Ready(Ok(false))`: the peer has closed and nothing more came.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<bool>> {
+        if !self.early.is_empty() {
+            into.append(&mut self.early);
+            self.early = Vec::new();
+            return Poll::Ready(Ok(true));
+        }
+        if self.eof {
+            return Poll::Ready(Ok(false));
+        }
+        loop {
+            let before = into.len();
+            let tls = self.tls.as_mut();
+            let (n, closed) = ready!(poll_read_tcp(&self.tcp, cx, |bytes| match tls {
+                None => {
+                    into.extend_from_slice(bytes);
+                    Ok(false)
+                }
+                Some(tls) => feed_tls(tls, bytes, into),
+            }))?;
+            self.eof = n == 0 || closed == Some(true);
+            // Key updates and alerts want an answer; the caller flushes.
+            self.collect_tls()?;
+            if into.len() > before {
+                return Poll::Ready(Ok(true));
+            }
+            if self.eof {
+                return Poll::Ready(Ok(false));
+            }
+        }
+    }
+
+    /// Queues bytes for the peer; [`Wire::poll_flush`] sends them.
+    pub fn write(&mut self, plain: &[u8]) -> io::Result<()> {
+        match self.tls.as_mut() {
+            None => self.out.extend_from_slice(plain),
+            Some(tls) => {
+                tls.writer().write_all(plain)?;
+                self.collect_tls()?;
+            }
+        }
+        Ok(())
+    }
+
+    fn collect_tls(&mut self) -> io::Result<()> {
+        if let Some(tls) = self.tls.as_mut() {
+            while tls.wants_write() {
+                tls.write_tls(&mut self.out)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is queued. `Pending`: the kernel's buffer is full.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.out_at < self.out.len() {
+            match self.tcp.try_write(&self.out[self.out_at..]) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(n) => self.out_at += n,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.tcp.poll_write_ready(cx))?;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+        self.out_at = 0;
+        self.out.clear();
+        if self.out.capacity() > 0 {
+            // An idle stream holds no buffer.
+            self.out = Vec::new();
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// TLS close_notify, for an orderly end.
+    pub fn say_goodbye(&mut self) {
+        if let Some(tls) = self.tls.as_mut() {
+            tls.send_close_notify();
+        }
+        let _ = self.collect_tls();
+    }
+
+    /// Half-closes the socket, so that what was sent arrives before the reset of an early close.
+    pub fn shutdown(&self) {
+        let _ = socket2::SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write);
+    }
+}
+
+/// Takes TLS bytes in and moves what they decrypt to; `true`: the peer said close_notify.
+fn feed_tls(tls: &mut ServerConnection, mut bytes: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
+    let mut closed = false;
+    while !bytes.is_empty() && !closed {
+        tls.read_tls(&mut bytes)?;
+        tls.process_new_packets().map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))?;
+        closed = drain_plain(tls, into)?;
+    }
+    Ok(closed)
+}
+
+fn drain_plain(tls: &mut ServerConnection, into: &mut Vec<u8>) -> io::Result<bool> {
+    let mut piece = [0; 4096];
+    loop {
+        match tls.reader().read(&mut piece) {
+            Ok(0) => return Ok(true),
+            Ok(n) => into.extend_from_slice(&piece[..n]),
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(e) => return Err(e),
+        }
+    }
+}
+
+/// One read from the socket into the thread's buffer, which is then shown to `take`.
+fn poll_read_tcp<T>(tcp: &TcpStream, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> io::Result<T>) -> Poll<io::Result<(usize, Option<T>)>> {
+    SCRATCH.with_borrow_mut(|buffer| {
+        loop {
+            ready!(tcp.poll_read_ready(cx))?;
+            match tcp.try_read(buffer) {
+                Ok(0) => return Poll::Ready(Ok((0, None))),
+                Ok(n) => return Poll::Ready(take(&buffer[..n]).map(|t| (n, Some(t)))),
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                Err(e) => return Poll::Ready(Err(e)),
+            }
+        }
+    })
+}

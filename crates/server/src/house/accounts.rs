@@ -1,0 +1,231 @@
+//! Accounts as the house sees them: who may log in, made, removed, passwords and tokens.
+
+use super::House;
+use im::{Item, Ticket};
+use std::sync::Arc;
+use std::sync::LazyLock;
+use store::{Change, Credentials, Fence, Key, Outcome, ScramKeys, StoreError};
+use stream::event::{Account, CheckPassword, Lookup, Registration, Secret, Token};
+use stream::sasl::Mechanism;
+use stream::{Crypto, Hash};
+use tokio::sync::{Semaphore, oneshot};
+use xmpp::{BareJid, StanzaCondition, StanzaError};
+
+/// Passwords hashed at once (PLAIN, registration); others wait. Each is some milliseconds of one core.
+const HASHES_AT_ONCE: usize = 4;
+/// … and no more than so many wait.
+const HASHES_WAITING_MAX: usize = 256;
+
+static HASHES: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(HASHES_AT_ONCE));
+static WAITING: LazyLock<Semaphore> = LazyLock::new(|| Semaphore::new(HASHES_WAITING_MAX));
+
+/// Slow work with a password, on a thread where blocking is allowed; `None` when too much of it waits.
+async fn hash<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let _waiting = WAITING.try_acquire().ok()?;
+    let _turn = HASHES.acquire().await.ok()?;
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+/// The local policy of a domain: who is who. The internal store now.
+pub trait Authenticator: Send + Sync {
+    /// What authentication needs of an account; `None` if there is none of that name.
+    fn look_up<'a>(&'a self, lookup: &'a Lookup) -> store::Reply<'a, Option<Account>>;
+}
+
+/// Keys in waft's own store.
+pub struct Internal(pub Arc<dyn store::Store>);
+
+impl Authenticator for Internal {
+    fn look_up<'a>(&'a self, lookup: &'a Lookup) -> store::Reply<'a, Option<Account>> {
+        Box::pin(async move {
+            let Some(credentials) = self.0.credentials(&lookup.account).await? else { return Ok(None) };
+            let tokens = match &lookup.client {
+                Some(client) => self.0.tokens(&lookup.account, client).await?,
+                None => Vec::new(),
+            };
+            Ok(Some(Account {
+                scram_sha1: credentials.scram_sha1.map(keys_of_stream),
+                scram_sha256: credentials.scram_sha256.map(keys_of_stream),
+                tokens: tokens.into_iter().filter_map(token_of_stream).collect(),
+                disabled: false,
+            }))
+        })
+    }
+}
+
+fn keys_of_stream(keys: ScramKeys) -> stream::password::ScramKeys {
+    stream::password::ScramKeys { salt: keys.salt, iterations: keys.iterations, stored_key: keys.stored_key, server_key: keys.server_key }
+}
+
+fn keys_of_store(keys: &stream::password::ScramKeys) -> ScramKeys {
+    ScramKeys { salt: keys.salt.clone(), iterations: keys.iterations, stored_key: keys.stored_key.clone(), server_key: keys.server_key.clone() }
+}
+
+fn token_of_stream(token: store::Token) -> Option<Token> {
+    let mechanism = [Mechanism::HtSha256Endp, Mechanism::HtSha256Expr, Mechanism::HtSha256None].into_iter().find(|m| m.name() == &*token.mechanism)?;
+    Some(Token {
+        client: token.client,
+        mechanism,
+        secret: Secret(token.secret),
+        expires: token.expires,
+        previous: token.previous.map(|(secret, until)| (Secret(secret), until)),
+        count: token.count,
+    })
+}
+
+/// Keys for a new password, both hashes. Slow. `None` if RFC 8265 forbids the password.
+pub fn make_credentials(crypto: &dyn Crypto, password: &str, iterations: u32) -> Option<Credentials> {
+    let make = |hash| {
+        let mut salt = [0; stream::password::SALT_BYTES];
+        crypto.random(&mut salt);
+        stream::password::scram_keys(crypto, hash, password, &salt, iterations)
+    };
+    Some(Credentials { scram_sha1: Some(keys_of_store(&make(Hash::Sha1)?)), scram_sha256: Some(keys_of_store(&make(Hash::Sha256)?)) })
+}
+
+impl House {
+    pub async fn look_up(&self, lookup: &Lookup) -> Result<Option<Account>, StoreError> {
+        self.authenticator.look_up(lookup).await
+    }
+
+    pub async fn check_password(&self, check: CheckPassword, crypto: &Arc<dyn Crypto>) -> Option<bool> {
+        let crypto = crypto.clone();
+        hash(move || check.run(&*crypto)).await
+    }
+
+    fn fence_of(&self, account: &BareJid) -> Fence {
+        let key = Key::Bare(account.clone());
+        self.cluster.fence(&key).unwrap_or(Fence { partition: key.partition(), epoch: 0 })
+    }
+
+    /// Writes outside an entity's steps (accounts, tokens) and waits for the disk.
+    pub async fn commit(&self, account: &BareJid, changes: Vec<Change>) -> Result<Vec<Outcome>, StoreError> {
+        let (tell, told) = oneshot::channel();
+        self.store.commit(
+            self.fence_of(account),
+            changes,
+            Box::new(move |result| {
+                // Nobody waits any more: the write stands all the same.
+                let _ = tell.send(result);
+            }),
+        );
+        told.await.unwrap_or(Err(StoreError::Fatal("the writer is gone".into())))
+    }
+
+    /// # Errors
+    /// `conflict` if there is one, `not-acceptable` for a password that RFC 8265 forbids, `item-not-found` for a
+    /// domain that is not hosted.
+    pub async fn create_account(&self, account: &BareJid, password: &str) -> Result<(), StanzaError> {
+        if self.host(account.domain()).is_none() || account.local().is_none() {
+            return Err(StanzaCondition::ItemNotFound.into());
+        }
+        let credentials = self.credentials_for(account, password).await?;
+        let created = self.now().utc;
+        match self.commit(account, vec![Change::AccountCreate { account: account.clone(), credentials, created }]).await {
+            Ok(outcomes) if outcomes.first() == Some(&Outcome::Exists) => Err(StanzaCondition::Conflict.into()),
+            Ok(_) => {
+                tracing::info!(%account, "account made");
+                Ok(())
+            }
+            Err(error) => Err(of_store(&error)),
+        }
+    }
+
+    async fn credentials_for(&self, account: &BareJid, password: &str) -> Result<Credentials, StanzaError> {
+        let iterations = self.config.read().host(account.domain()).map_or(10_000, |h| h.options.scram_iterations);
+        let (crypto, password) = (self.crypto.clone(), zeroize::Zeroizing::new(password.to_owned()));
+        match hash(move || make_credentials(&*crypto, &password, iterations)).await {
+            Some(Some(credentials)) => Ok(credentials),
+            Some(None) => Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("this cannot be a password: it is empty or has forbidden characters")),
+            None => Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait)),
+        }
+    }
+
+    /// # Errors
+    /// `item-not-found` if there is no such account, `not-acceptable` for a forbidden password.
+    pub async fn set_password(&self, account: &BareJid, password: &str) -> Result<(), StanzaError> {
+        let credentials = self.credentials_for(account, password).await?;
+        match self.commit(account, vec![Change::CredentialsSet { account: account.clone(), credentials }]).await {
+            Ok(outcomes) if outcomes.first() == Some(&Outcome::NoAccount) => Err(StanzaCondition::ItemNotFound.into()),
+            Ok(_) => {
+                tracing::info!(%account, "password changed");
+                Ok(())
+            }
+            Err(error) => Err(of_store(&error)),
+        }
+    }
+
+    /// Removes an account everywhere: contacts are told, sessions end, rows go.
+    ///
+    /// # Errors
+    /// `item-not-found` if there is none.
+    pub async fn remove_account(self: &Arc<House>, account: &BareJid) -> Result<(), StanzaError> {
+        match self.store.credentials(account).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(StanzaCondition::ItemNotFound.into()),
+            Err(error) => return Err(of_store(&error)),
+        }
+        let (tell, told) = oneshot::channel();
+        self.post(account, Item::Remove { ticket: Ticket(Some(Arc::new(Told(Some(tell))))) });
+        // Comes when the last commit of the removal is on disk.
+        let _ = told.await;
+        match self.store.credentials(account).await {
+            Ok(None) => {
+                tracing::info!(%account, "account removed");
+                Ok(())
+            }
+            Ok(Some(_)) => Err(StanzaCondition::InternalServerError.into()),
+            Err(error) => Err(of_store(&error)),
+        }
+    }
+
+    /// XEP-0077 §3.1 from a stranger; `allowed`: the address has not made too many.
+    pub async fn register(&self, registration: Registration, allowed: bool) -> Result<(), StanzaError> {
+        let open = self.policy(registration.account.domain()).is_some_and(|p| p.registration_open);
+        if !open {
+            return Err(StanzaCondition::NotAllowed.into());
+        }
+        if !allowed {
+            self.count("registrations_refused");
+            return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
+                .with_type(xmpp::error::ErrorType::Wait)
+                .with_text("too many accounts were registered from this address; try again later"));
+        }
+        self.create_account(&registration.account, &registration.password).await
+    }
+
+    pub async fn put_token(&self, account: &BareJid, token: Token) -> bool {
+        let token = store::Token {
+            client: token.client,
+            mechanism: token.mechanism.name().into(),
+            secret: token.secret.0.clone(),
+            expires: token.expires,
+            previous: token.previous.map(|(secret, until)| (secret.0.clone(), until)),
+            count: token.count,
+        };
+        self.commit(account, vec![Change::TokenPut { account: account.clone(), token }]).await.is_ok()
+    }
+
+    pub async fn delete_token(&self, account: &BareJid, client: Box<str>, mechanism: Mechanism) -> bool {
+        self.commit(account, vec![Change::TokenDelete { account: account.clone(), client, mechanism: mechanism.name().into() }]).await.is_ok()
+    }
+}
+
+/// Tells when its last clone is dropped.
+struct Told(Option<oneshot::Sender<()>>);
+
+impl Drop for Told {
+    fn drop(&mut self) {
+        if let Some(tell) = self.0.take() {
+            let _ = tell.send(());
+        }
+    }
+}
+
+/// What a peer hears of the store's trouble.
+pub fn of_store(error: &StoreError) -> StanzaError {
+    match error {
+        StoreError::Busy | StoreError::Full => StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait),
+        StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_) => StanzaCondition::InternalServerError.into(),
+    }
+}

@@ -1,0 +1,301 @@
+//! Who may connect, how often, and how many at once: per address, and in all.
+
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+/// Bounds of [`Admission`]; LIMITS: new connections per IPv4 or IPv6 /64, auth failures.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Bounds {
+    /// New connections a second from one address, and the burst. 0: no rate.
+    pub per_second: f64,
+    pub burst: f64,
+    pub unauthenticated_per_address_max: usize,
+    pub per_address_max: usize,
+    pub unauthenticated_max: usize,
+    /// Failures within `failures_window_ms` before each attempt is delayed.
+    pub failures_delay: u32,
+    /// Failures within the window before the address is refused.
+    pub failures_refuse: u32,
+    pub failures_window_ms: u64,
+    pub refuse_ms: u64,
+    /// Accounts that one address may register an hour. 0: no limit.
+    pub registrations_per_hour: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds {
+            per_second: 20.0,
+            burst: 50.0,
+            unauthenticated_per_address_max: 200,
+            per_address_max: 1_000,
+            unauthenticated_max: 100_000,
+            failures_delay: 10,
+            failures_refuse: 20,
+            failures_window_ms: 300_000,
+            refuse_ms: 900_000,
+            registrations_per_hour: 1,
+        }
+    }
+}
+
+/// An IPv4 address, or the /64 of an IPv6 one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Source(u64, bool);
+
+impl Source {
+    pub fn of(address: IpAddr) -> Source {
+        match address.to_canonical() {
+            IpAddr::V4(v4) => Source(u64::from(u32::from(v4)), false),
+            IpAddr::V6(v6) => Source((u128::from(v6) >> 64) as u64, true),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+struct PerSource {
+    connections: usize,
+    unauthenticated: usize,
+    tokens: f64,
+    refilled_ms: u64,
+    failures: u32,
+    failures_since_ms: u64,
+    refused_until_ms: u64,
+    registrations: u32,
+    registrations_since_ms: u64,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    sources: HashMap<Source, PerSource>,
+    unauthenticated: usize,
+    swept_ms: u64,
+}
+
+#[derive(Debug)]
+pub struct Admission {
+    bounds: Mutex<Bounds>,
+    all: Mutex<All>,
+}
+
+/// Why a connection is refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refused {
+    TooFast,
+    TooManyFromAddress,
+    TooManyInAll,
+    /// Too many failed logins from there.
+    Failures,
+}
+
+/// One connection's place; giving it up frees it.
+#[derive(Debug)]
+pub struct Permit {
+    admission: Arc<Admission>,
+    source: Source,
+    authenticated: bool,
+}
+
+impl Admission {
+    pub fn new(bounds: Bounds) -> Arc<Admission> {
+        Arc::new(Admission { bounds: Mutex::new(bounds), all: Mutex::default() })
+    }
+
+    pub fn set_bounds(&self, bounds: Bounds) {
+        *self.bounds.lock() = bounds;
+    }
+
+    /// A connection from `address` at monotonic `now_ms`.
+    pub fn admit(self: &Arc<Admission>, address: IpAddr, now_ms: u64) -> Result<Permit, Refused> {
+        let bounds = self.bounds.lock().clone();
+        let source = Source::of(address);
+        let mut all = self.all.lock();
+        all.sweep(&bounds, now_ms);
+        let in_all = all.unauthenticated;
+        let entry = all.sources.entry(source).or_insert_with(|| PerSource { tokens: bounds.burst, refilled_ms: now_ms, ..PerSource::default() });
+        if now_ms < entry.refused_until_ms {
+            return Err(Refused::Failures);
+        }
+        if bounds.per_second > 0.0 {
+            let passed = now_ms.saturating_sub(entry.refilled_ms) as f64 / 1000.0;
+            entry.tokens = (entry.tokens + passed * bounds.per_second).min(bounds.burst);
+            entry.refilled_ms = now_ms;
+            if entry.tokens < 1.0 {
+                return Err(Refused::TooFast);
+            }
+            entry.tokens -= 1.0;
+        }
+        if entry.connections >= bounds.per_address_max || entry.unauthenticated >= bounds.unauthenticated_per_address_max {
+            return Err(Refused::TooManyFromAddress);
+        }
+        if in_all >= bounds.unauthenticated_max {
+            return Err(Refused::TooManyInAll);
+        }
+        entry.connections += 1;
+        entry.unauthenticated += 1;
+        all.unauthenticated += 1;
+        Ok(Permit { admission: self.clone(), source, authenticated: false })
+    }
+
+    /// May this address register an account now? Counts it if so. LIMITS.md §2 row 43.
+    pub fn may_register(&self, address: IpAddr, now_ms: u64) -> bool {
+        let limit = self.bounds.lock().registrations_per_hour;
+        if limit == 0 {
+            return true;
+        }
+        let mut all = self.all.lock();
+        let entry = all.sources.entry(Source::of(address)).or_default();
+        if now_ms.saturating_sub(entry.registrations_since_ms) >= 3_600_000 {
+            entry.registrations = 0;
+            entry.registrations_since_ms = now_ms;
+        }
+        if entry.registrations >= limit {
+            return false;
+        }
+        entry.registrations += 1;
+        true
+    }
+
+    pub fn unauthenticated(&self) -> usize {
+        self.all.lock().unauthenticated
+    }
+}
+
+impl All {
+    /// Forgets addresses that nothing is known of any more; once a minute.
+    fn sweep(&mut self, bounds: &Bounds, now_ms: u64) {
+        if now_ms.saturating_sub(self.swept_ms) < 60_000 {
+            return;
+        }
+        self.swept_ms = now_ms;
+        self.sources.retain(|_, s| {
+            s.connections > 0
+                || now_ms < s.refused_until_ms
+                || now_ms.saturating_sub(s.failures_since_ms) < bounds.failures_window_ms && s.failures > 0
+                || now_ms.saturating_sub(s.registrations_since_ms) < 3_600_000 && s.registrations > 0
+                || now_ms.saturating_sub(s.refilled_ms) < 60_000
+        });
+    }
+}
+
+impl Permit {
+    /// The stream is authenticated: it no longer counts as a stranger's.
+    pub fn authenticated(&mut self) {
+        if !self.authenticated {
+            self.authenticated = true;
+            let mut all = self.admission.all.lock();
+            all.unauthenticated -= 1;
+            if let Some(entry) = all.sources.get_mut(&self.source) {
+                entry.unauthenticated -= 1;
+                entry.failures = 0;
+            }
+        }
+    }
+
+    /// May the address of this connection register an account now? Counts it if so.
+    pub fn may_register(&self, address: IpAddr, now_ms: u64) -> bool {
+        self.admission.may_register(address, now_ms)
+    }
+
+    /// A login failed. Gives the milliseconds to wait before the answer.
+    pub fn failed(&self, now_ms: u64) -> u64 {
+        let bounds = self.admission.bounds.lock().clone();
+        let mut all = self.admission.all.lock();
+        let Some(entry) = all.sources.get_mut(&self.source) else { return 0 };
+        if now_ms.saturating_sub(entry.failures_since_ms) >= bounds.failures_window_ms {
+            entry.failures = 0;
+            entry.failures_since_ms = now_ms;
+        }
+        entry.failures += 1;
+        if bounds.failures_refuse > 0 && entry.failures >= bounds.failures_refuse {
+            entry.refused_until_ms = now_ms + bounds.refuse_ms;
+            entry.failures = 0;
+        }
+        if bounds.failures_delay > 0 && entry.failures >= bounds.failures_delay { 1_000 } else { 0 }
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut all = self.admission.all.lock();
+        if !self.authenticated {
+            all.unauthenticated -= 1;
+        }
+        if let Some(entry) = all.sources.get_mut(&self.source) {
+            entry.connections -= 1;
+            if !self.authenticated {
+                entry.unauthenticated -= 1;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().expect("a literal address")
+    }
+
+    #[test]
+    fn a_burst_is_admitted_and_then_the_rate() {
+        let admission = Admission::new(Bounds { per_second: 2.0, burst: 3.0, ..Bounds::default() });
+        let a = address("192.0.2.1");
+        let _held: Vec<_> = (0..3).map(|_| admission.admit(a, 1_000).expect("within the burst")).collect();
+        assert_eq!(admission.admit(a, 1_000).err(), Some(Refused::TooFast));
+        assert!(admission.admit(a, 1_500).is_ok());
+        assert!(admission.admit(address("192.0.2.2"), 1_500).is_ok());
+    }
+
+    #[test]
+    fn two_addresses_of_one_ipv6_64_count_as_one() {
+        assert_eq!(Source::of(address("2001:db8::1")), Source::of(address("2001:db8::ffff:2")));
+        assert_ne!(Source::of(address("2001:db8::1")), Source::of(address("2001:db8:0:1::1")));
+        assert_eq!(Source::of(address("::ffff:192.0.2.1")), Source::of(address("192.0.2.1")));
+    }
+
+    #[test]
+    fn a_place_is_free_again_when_its_permit_is_dropped() {
+        let admission = Admission::new(Bounds { per_address_max: 1, per_second: 0.0, ..Bounds::default() });
+        let a = address("192.0.2.1");
+        let permit = admission.admit(a, 0).expect("the first");
+        assert_eq!(admission.admit(a, 0).err(), Some(Refused::TooManyFromAddress));
+        drop(permit);
+        assert!(admission.admit(a, 0).is_ok());
+    }
+
+    #[test]
+    fn unauthenticated_connections_have_their_own_bound() {
+        let admission = Admission::new(Bounds { unauthenticated_per_address_max: 1, per_second: 0.0, ..Bounds::default() });
+        let a = address("192.0.2.1");
+        let mut first = admission.admit(a, 0).expect("the first");
+        assert!(admission.admit(a, 0).is_err());
+        first.authenticated();
+        assert!(admission.admit(a, 0).is_ok());
+        assert_eq!(admission.unauthenticated(), 0);
+    }
+
+    #[test]
+    fn many_failed_logins_delay_and_then_refuse_the_address() {
+        let admission = Admission::new(Bounds { per_second: 0.0, ..Bounds::default() });
+        let a = address("192.0.2.1");
+        let permit = admission.admit(a, 0).expect("the first");
+        let delays: Vec<u64> = (0..20).map(|_| permit.failed(10)).collect();
+        assert_eq!(delays[8], 0);
+        assert_eq!(delays[9], 1_000);
+        assert_eq!(admission.admit(a, 20).err(), Some(Refused::Failures));
+        assert!(admission.admit(a, 10 + 900_000).is_ok());
+    }
+
+    #[test]
+    fn one_address_registers_one_account_an_hour() {
+        let admission = Admission::new(Bounds::default());
+        let a = address("192.0.2.1");
+        assert!(admission.may_register(a, 4_000_000));
+        assert!(!admission.may_register(a, 4_000_001));
+        assert!(admission.may_register(a, 4_000_000 + 3_600_000));
+    }
+}
