@@ -1,1 +1,24 @@
-fn main(){}
+//! waft: the house itself: sockets, tasks, clock, configuration, administration.
+//!
+//! - [`cli`]: the command line; [`commands`]: what each command does, `serve` among them.
+//! - [`config`]: the configuration; [`data`]: the data folder; [`certificates`]: certificates and TLS.
+//! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
+//! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
+
+mod cli;
+mod certificates;
+mod config;
+mod crypto;
+mod data;
+mod edge;
+mod house;
+mod listen;
+mod log;
+mod signals;
+mod systemd;
+
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() {}

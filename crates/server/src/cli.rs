@@ -1,0 +1,296 @@
+//! The command line.
+
+use crate::config::{ListenAddress, Overrides, Sources};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+use xmpp::{BareJid, Jid};
+
+/// An instant messaging and presence server (XMPP).
+///
+/// Without a command, waft serves: it makes its data folder, a self-signed certificate and a store, and listens on
+/// ports 5222 (STARTTLS) and 5223 (direct TLS) for the domain localhost.
+#[derive(Debug, Parser)]
+#[command(name = "waft", version, args_conflicts_with_subcommands = true, max_term_width = 100, after_help = AFTER_HELP)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+const AFTER_HELP: &str = "\
+Start here:
+  waft                               serve localhost with the defaults
+  waft user add alice@localhost      add an account, while the server runs or not
+  waft client --jid alice@localhost send bob@localhost \"Hello\"
+
+Folders and files:
+  data      --data DIR, else $WAFT_DATA, else /var/lib/waft (root) or ~/.local/share/waft
+  config    --config FILE, else $WAFT_CONFIG, else /etc/waft/waft.toml if it is there";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Serve until told to stop (the default)
+    Serve(Serve),
+    /// Add, change, remove and list accounts, in the running server or in the data folder
+    #[command(subcommand)]
+    User(User),
+    /// Check the configuration, or show the one in effect
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at the running server: what it serves, who is connected
+    Status(Status),
+    /// Tell the running server to read its configuration and certificates again
+    Reload(Place),
+    /// Tell the running server to stop: streams are told, what is queued is written
+    Stop(Place),
+    /// A small XMPP client, for scripts and for a first look
+    Client(Client),
+}
+
+#[derive(Debug, Clone, Default, Args)]
+pub struct Serve {
+    #[command(flatten)]
+    pub place: Place,
+    /// Host this domain, and none that is not named so; may be given several times [default: localhost]
+    #[arg(long, value_name = "D")]
+    pub domain: Vec<String>,
+    /// Listen here for clients with STARTTLS; may be given several times [default: *:5222]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub c2s: Vec<OrNone>,
+    /// Listen here for clients with TLS from the first byte; may be given several times [default: *:5223]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub direct_tls: Vec<OrNone>,
+}
+
+/// A listener's address, or none of that kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OrNone(pub Option<ListenAddress>);
+
+fn listen_address(text: &str) -> Result<OrNone, String> {
+    if text == "none" {
+        return Ok(OrNone(None));
+    }
+    text.parse()
+        .map(|address| OrNone(Some(address)))
+        .map_err(|()| "write *:5222, 127.0.0.1:5222, [::1]:5222, or none".to_string())
+}
+
+/// Which server is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Place {
+    /// The data folder
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The configuration
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Place {
+    pub fn sources(&self) -> Sources {
+        Sources {
+            file: self.config.clone(),
+            overrides: Overrides {
+                data: self.data.clone(),
+                ..Overrides::default()
+            },
+        }
+    }
+}
+
+impl Serve {
+    pub fn sources(&self) -> Sources {
+        let mut sources = self.place.sources();
+        sources.overrides.domains.clone_from(&self.domain);
+        sources.overrides.c2s = self.c2s.iter().map(|it| it.0).collect();
+        sources.overrides.direct_tls = self.direct_tls.iter().map(|it| it.0).collect();
+        sources
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub enum User {
+    /// Add an account; asks for its password
+    Add(WithPassword),
+    /// Change the password of an account; asks for the new one
+    Passwd(WithPassword),
+    /// Remove an account and all that is kept of it
+    Del {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List accounts, those of all hosts or of one
+    List {
+        /// The host
+        domain: Option<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct WithPassword {
+    /// The account, such as alice@localhost
+    pub jid: BareJid,
+    /// Read the password from the first line of standard input instead of asking
+    #[arg(long)]
+    pub password_stdin: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Say everything that is wrong, each with file, line and remedy
+    Check(Serve),
+    /// Print the configuration in effect, as a file that would give the same
+    Show {
+        #[command(flatten)]
+        serve: Serve,
+        /// Print every option with its meaning and default instead
+        #[arg(long)]
+        defaults: bool,
+        /// With --defaults: as the reference, in Markdown
+        #[arg(long, requires = "defaults")]
+        markdown: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Status {
+    #[command(flatten)]
+    pub place: Place,
+    /// List the sessions too
+    #[arg(long)]
+    pub sessions: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = CLIENT_HELP)]
+pub struct Client {
+    /// Who logs in, such as alice@localhost
+    #[arg(long, value_name = "JID")]
+    pub jid: Jid,
+    /// Where the server is, when the domain's own address is not it [port: 5222, or 5223 with --direct-tls]
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    pub host: Option<String>,
+    /// TLS from the first byte instead of STARTTLS
+    #[arg(long)]
+    pub direct_tls: bool,
+    /// Trust the certificates (PEM) in this file, and no others
+    #[arg(long, value_name = "FILE", conflicts_with = "insecure")]
+    pub ca: Option<PathBuf>,
+    /// Trust any certificate: whoever is on the way can then read and change everything
+    #[arg(long)]
+    pub insecure: bool,
+    /// Trust the certificates in this data folder besides the system's [default: the local server's folder]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Read the password from the first line of standard input [else $WAFT_PASSWORD, else asks]
+    #[arg(long)]
+    pub password_stdin: bool,
+    /// Authenticate so and no other way
+    #[arg(long, value_enum, ignore_case = true)]
+    pub mechanism: Option<ClientMechanism>,
+    /// Print one JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+const CLIENT_HELP: &str = "\
+Lines that are printed (fields as JSON with --json):
+  message FROM: TEXT
+  presence FROM TYPE [SHOW] [STATUS]
+  sent ID";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ClientMechanism {
+    #[value(name = "SCRAM-SHA-256-PLUS")]
+    ScramSha256Plus,
+    #[value(name = "SCRAM-SHA-1-PLUS")]
+    ScramSha1Plus,
+    #[value(name = "SCRAM-SHA-256")]
+    ScramSha256,
+    #[value(name = "SCRAM-SHA-1")]
+    ScramSha1,
+    #[value(name = "PLAIN")]
+    Plain,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Action {
+    /// Send a message; ends when the server has taken it
+    Send {
+        to: Jid,
+        text: String,
+        /// The message's type
+        #[arg(long = "type", value_enum, default_value = "chat")]
+        kind: SendType,
+    },
+    /// Become available and print messages and presence as they come
+    Watch {
+        /// End after so many lines
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+        /// End after so many seconds
+        #[arg(long, value_name = "S")]
+        seconds: Option<u64>,
+    },
+    /// Ask for a contact's presence and print the answer
+    Probe {
+        contact: BareJid,
+        /// Wait so many seconds for answers
+        #[arg(long, value_name = "S", default_value_t = 3)]
+        seconds: u64,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum SendType {
+    Chat,
+    Normal,
+    Headline,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn without_a_command_the_options_are_those_of_serve() {
+        let cli = Cli::try_parse_from([
+            "waft",
+            "--domain",
+            "a.example",
+            "--domain",
+            "b.example",
+            "--direct-tls",
+            "none",
+            "--c2s",
+            "*:6222",
+        ])
+        .expect("is correct");
+        assert!(cli.command.is_none());
+        let sources = cli.serve.sources();
+        assert_eq!(sources.overrides.domains, ["a.example", "b.example"]);
+        assert_eq!(sources.overrides.direct_tls, [None]);
+        assert_eq!(sources.overrides.c2s, [Some(ListenAddress::Any(6222))]);
+    }
+}

@@ -1,0 +1,341 @@
+//! Every option there is: name, type, default, range, meaning. The reference is printed from these lists.
+
+use super::ListenAddress;
+use super::read::{Documented, section};
+use super::value::choice;
+use std::path::PathBuf;
+
+section! {
+    /// At the top of the file, before the first table.
+    pub struct Top = "" {
+        /// The data folder: store, certificates, admin socket. Made when it is not there, for its owner alone
+        /// (mode 0700). Unset: `$WAFT_DATA`; else systemd's `$STATE_DIRECTORY`; else `/var/lib/waft` for root and
+        /// `~/.local/share/waft` for everybody else.
+        data: Option<PathBuf> = None;
+    }
+}
+
+section! {
+    /// One table for each hosted domain: `[host."example.org"]`. Without any, `localhost` is hosted. The first
+    /// answers clients that name no domain.
+    pub struct HostOptions = "host.\"example.org\"" {
+        /// The certificate chain, PEM, the host's own first. Unset: `certificates/DOMAIN.pem` in the data folder, and
+        /// when that is not there either, a self-signed one is made.
+        certificate: Option<PathBuf> = None;
+        /// The certificate's private key, PEM, readable by its owner alone. Set both or none. Unset:
+        /// `certificates/DOMAIN.key` in the data folder.
+        key: Option<PathBuf> = None;
+        /// Certificates, PEM, of the authorities whose client certificates count for SASL EXTERNAL. Unset: clients
+        /// are not asked for a certificate.
+        client_ca: Option<PathBuf> = None;
+        /// How clients may authenticate with a password, best first. EXTERNAL and ANONYMOUS have their own options.
+        mechanisms: Vec<Mechanism> = Mechanism::ALL.to_vec();
+        /// May anybody log in without an account, as a passing guest (SASL ANONYMOUS)?
+        anonymous: bool = false;
+        /// May strangers make accounts over XMPP (XEP-0077)? Closed: only `waft user add` makes them.
+        registration: Registration = Registration::Closed;
+        /// The presence service. Off: presence and subscriptions are answered with `service-unavailable`.
+        presence: bool = true;
+        /// The instant message service. Off: messages are answered with `service-unavailable`.
+        messages: bool = true;
+        /// Keep messages in the archive after they were delivered? Off: only what waits for delivery is kept.
+        archive: bool = true;
+        /// When a client binds a resource that is connected already: end the old session, give the new one another
+        /// name, or refuse the new one. RFC 6120 §7.7.2.2.
+        resource_conflict: ResourceConflict = ResourceConflict::Replace;
+        /// Addresses for people, by purpose (XEP-0157); see the table below.
+        contact: Contact = Contact::default();
+    }
+}
+
+section! {
+    /// `[host."example.org".contact]`: addresses for people, by purpose, as URIs (XEP-0157); told to everybody who
+    /// asks.
+    pub struct Contact = "host.\"example.org\".contact" {
+        /// For reports of abuse, such as `["mailto:abuse@example.org"]`.
+        abuse: Vec<String> = Vec::new();
+        /// For the administrators.
+        admin: Vec<String> = Vec::new();
+        /// For feedback.
+        feedback: Vec<String> = Vec::new();
+        /// For sales.
+        sales: Vec<String> = Vec::new();
+        /// For security reports.
+        security: Vec<String> = Vec::new();
+        /// Where outages are announced.
+        status: Vec<String> = Vec::new();
+        /// For help.
+        support: Vec<String> = Vec::new();
+    }
+}
+
+section! {
+    /// One table for each listener: `[[listen]]`. Without any, `*:5222` (STARTTLS) and `*:5223` (direct TLS) are
+    /// listened on.
+    pub struct Listener = "listen" {
+        /// Who connects: `c2s` is clients.
+        kind: ListenKind = ListenKind::C2s;
+        /// Address and port: `*:5222` is every address, IPv4 and IPv6; `127.0.0.1:5222`, `[::1]:5222` are one.
+        address: ListenAddress = ListenAddress::Any(5222);
+        /// `required`: STARTTLS before all else. `direct`: TLS from the first byte (XEP-0368). `optional`: also without
+        /// TLS, for proxies that end it; on loopback addresses only, unless `force`.
+        tls: ListenTls = ListenTls::Required;
+        /// Every connection starts with a PROXY protocol header (version 1 or 2), which names the client's address.
+        /// Whoever can connect can then claim any address: let only the proxy connect.
+        proxy_protocol: bool = false;
+        /// Allow `tls = "optional"` on an address that is not loopback: passwords may then cross the network in clear.
+        force: bool = false;
+    }
+}
+
+section! {
+    /// `[accounts]`: how accounts are kept.
+    pub struct Accounts = "accounts" {
+        /// Rounds of PBKDF2 for newly set passwords (SCRAM). More rounds cost more time: a thief of the store for each
+        /// guess, the server for each login with PLAIN.
+        scram_iterations: u32 = 10_000, in 4_096 ..= 1_000_000;
+    }
+}
+
+section! {
+    /// `[store]`: what survives a restart.
+    pub struct StoreOptions = "store" {
+        /// `full`: what was acknowledged survives a power cut. `os`: it survives a crash of the server, not of the
+        /// machine; faster.
+        durability: Durability = Durability::Full;
+    }
+}
+
+section! {
+    /// `[log]`: to standard error; never a message's body, never a password.
+    pub struct Log = "log" {
+        /// `error`, `warn`, `info`, `debug` or `trace`; for a part of the server alone `info,waft::edge=debug`.
+        level: String = "info".to_string();
+        /// `human`: lines to read. `json`: one object a line.
+        format: LogFormat = LogFormat::Human;
+    }
+}
+
+section! {
+    /// `[admin]`: the socket by which `waft user` and the other commands reach the running server.
+    pub struct Admin = "admin" {
+        /// The unix socket. Unset: `waft.sock` in the data folder.
+        socket: Option<PathBuf> = None;
+        /// User ids that may give commands, besides root and the one that runs the server. They need access to the
+        /// socket's folder too.
+        uids: Vec<u32> = Vec::new();
+    }
+}
+
+section! {
+    /// `[limits]`: what one peer may cost. A peer that passes one gets a clear error, nobody else notices.
+    pub struct Limits = "limits" {
+        /// Are the limits *per time* (connections, bytes and stanzas per second, failed logins) in force? Off only for
+        /// benchmarks; all other limits stay.
+        rates: bool = true;
+
+        /// Bytes of one stanza or negotiation element before authentication. RFC 6120 §13.12 wants at least 10,000.
+        before_auth_bytes_max: usize = 10_000, in 10_000 ..= 1_048_576;
+        /// Elements within one top-level element before authentication.
+        before_auth_elements_max: u32 = 32, in 8 ..= 10_000;
+        /// How deep they nest.
+        before_auth_depth_max: u16 = 8, in 4 ..= 64;
+        /// Attributes of one tag before authentication.
+        before_auth_attributes_max: u16 = 32, in 8 ..= 64;
+        /// Namespace declarations of one tag before authentication.
+        before_auth_declarations_max: u16 = 8, in 4 ..= 64;
+
+        /// Bytes of one stanza of an authenticated client; told to clients (XEP-0478).
+        stanza_bytes_max: usize = 262_144, in 10_000 ..= 16_777_216;
+        /// Elements within one stanza.
+        stanza_elements_max: u32 = 10_000, in 100 ..= 1_000_000;
+        /// How deep they nest.
+        stanza_depth_max: u16 = 64, in 16 ..= 256;
+        /// Attributes of one tag.
+        stanza_attributes_max: u16 = 64, in 16 ..= 1_024;
+        /// Namespace declarations of one tag.
+        stanza_declarations_max: u16 = 16, in 4 ..= 256;
+        /// Bytes of one name.
+        name_bytes_max: usize = 1_024, in 64 ..= 65_536;
+        /// Bytes of one attribute's value.
+        attribute_bytes_max: usize = 32_768, in 4_096 ..= 1_048_576;
+
+        /// Seconds until the first byte of a connection.
+        first_byte_seconds: u32 = 5, in 1 ..= 3_600;
+        /// Seconds for the TLS handshake.
+        tls_handshake_seconds: u32 = 10, in 1 ..= 3_600;
+        /// Seconds from connection to authentication, in all.
+        authentication_seconds: u32 = 30, in 1 ..= 3_600;
+        /// Seconds of silence after which a client is pinged; told to clients with the next (XEP-0478).
+        idle_ping_seconds: u32 = 300, in 10 ..= 86_400;
+        /// Seconds after the ping until a silent client's stream is closed.
+        idle_close_seconds: u32 = 60, in 5 ..= 86_400;
+        /// Seconds that a client has to answer a request for acknowledgement (XEP-0198).
+        ack_seconds: u32 = 60, in 5 ..= 3_600;
+        /// Seconds that a stopping server gives streams to end and writes to reach the disk.
+        shutdown_seconds: u32 = 10, in 1 ..= 600;
+
+        /// New connections a second from one address; an address is an IPv4 address or an IPv6 /64.
+        connections_per_second: u32 = 20, in 1 ..= 1_000_000;
+        /// How many of them may come at once.
+        connections_burst: u32 = 50, in 1 ..= 1_000_000;
+        /// Connections of one address that are not authenticated yet.
+        unauthenticated_per_address_max: u32 = 200, in 1 ..= 1_000_000;
+        /// Connections of one address in all.
+        connections_per_address_max: u32 = 1_000, in 1 ..= 10_000_000;
+        /// Connections in all that are not authenticated yet, as a share (percent) of the files that the process may
+        /// open; beyond it the oldest of them is closed.
+        unauthenticated_percent: u32 = 10, in 1 ..= 90;
+
+        /// Failed authentications on one connection; then it is closed.
+        auth_failures_per_connection_max: u32 = 3, in 1 ..= 100;
+        /// Failed authentications from one address within `auth_failures_window_seconds` after which answers are
+        /// delayed.
+        auth_failures_delay_after: u32 = 10, in 1 ..= 1_000_000;
+        /// The same, after which the address is refused for `auth_refused_seconds`.
+        auth_failures_refuse_after: u32 = 20, in 1 ..= 1_000_000;
+        /// Seconds over which failures are counted.
+        auth_failures_window_seconds: u32 = 300, in 1 ..= 86_400;
+        /// Seconds for which an address is refused.
+        auth_refused_seconds: u32 = 900, in 1 ..= 86_400;
+        /// Accounts that one address may register in an hour, where registration is open.
+        registrations_per_hour: u32 = 1, in 1 ..= 1_000_000;
+
+        /// Bytes a second that are read from one client.
+        inbound_bytes_per_second: u64 = 65_536, in 1_024 ..= 10_000_000_000;
+        /// Bytes that may come at once.
+        inbound_bytes_burst: u64 = 262_144, in 10_000 ..= 10_000_000_000;
+        /// Stanzas a second from one session.
+        stanzas_per_second: u32 = 100, in 1 ..= 10_000_000;
+        /// Stanzas that may come at once.
+        stanzas_burst: u32 = 500, in 1 ..= 10_000_000;
+        /// Distinct addresses that are no contacts and that a session may write to for the first time, a minute.
+        strangers_per_minute: u32 = 20, in 1 ..= 1_000_000;
+
+        /// Sessions of one account at once.
+        sessions_per_account_max: usize = 16, in 1 ..= 1_000;
+        /// Bytes that wait to be written to one client; then its session is suspended or closed.
+        send_queue_bytes_max: usize = 1_048_576, in 65_536 ..= 1_073_741_824;
+        /// The same in stanzas.
+        send_queue_stanzas_max: usize = 1_000, in 16 ..= 1_000_000;
+        /// Stanzas written to a client and not acknowledged (XEP-0198).
+        unacked_stanzas_max: usize = 1_000, in 16 ..= 1_000_000;
+        /// The same in bytes.
+        unacked_bytes_max: usize = 4_194_304, in 65_536 ..= 1_073_741_824;
+        /// Seconds for which a broken stream can be resumed, when the client names no time.
+        resume_seconds_default: u32 = 300, in 1 ..= 86_400;
+        /// The longest time a client may name.
+        resume_seconds_max: u32 = 900, in 1 ..= 86_400;
+        /// Seconds for which sessions of before an unplanned restart can be resumed.
+        resume_after_restart_seconds: u32 = 30, in 1 ..= 3_600;
+        /// Sessions of one account that wait to be resumed.
+        hibernated_per_account_max: usize = 8, in 0 ..= 1_000;
+
+        /// Items of one roster.
+        roster_items_max: usize = 2_000, in 1 ..= 1_000_000;
+        /// Groups of one roster item.
+        groups_per_item_max: usize = 32, in 1 ..= 10_000;
+        /// Items of one block list.
+        block_items_max: usize = 2_000, in 1 ..= 1_000_000;
+        /// Addresses that one session's directed presence is remembered for.
+        directed_presence_max: usize = 1_000, in 1 ..= 1_000_000;
+        /// Subscription requests of strangers that wait for one account.
+        requests_max: usize = 1_000, in 1 ..= 1_000_000;
+        /// Bytes of one account's vCard.
+        vcard_bytes_max: usize = 262_144, in 1_024 ..= 16_777_216;
+        /// Bytes of one account's private XML, in all.
+        private_bytes_max: usize = 262_144, in 1_024 ..= 16_777_216;
+
+        /// Messages that wait for an account that is offline; then senders get `service-unavailable`.
+        offline_messages_max: usize = 1_000, in 0 ..= 1_000_000;
+        /// The same in bytes.
+        offline_bytes_max: u64 = 10_485_760, in 0 ..= 1_099_511_627_776;
+        /// Days for which they wait.
+        offline_days_max: u32 = 30, in 1 ..= 36_500;
+        /// Bytes of one account's archive; the oldest go first.
+        archive_bytes_max: u64 = 1_073_741_824, in 65_536 ..= 1_099_511_627_776;
+        /// Days for which messages stay in the archive.
+        archive_days_max: u32 = 365, in 1 ..= 36_500;
+        /// Messages of one page of the archive, when the client names no number.
+        archive_page_default: usize = 50, in 1 ..= 1_000;
+        /// The most that a client may ask for at once.
+        archive_page_max: usize = 100, in 1 ..= 1_000;
+    }
+}
+
+/// A hosted domain and its options.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Host {
+    /// Prepared (RFC 7622 §3.2).
+    pub domain: Box<str>,
+    pub options: HostOptions,
+}
+
+choice! {
+    /// Who connects to a listener.
+    pub enum ListenKind { C2s = "c2s" }
+}
+
+choice! {
+    pub enum ListenTls { Required = "required", Optional = "optional", Direct = "direct" }
+}
+
+choice! {
+    pub enum Durability { Full = "full", Os = "os" }
+}
+
+choice! {
+    pub enum LogFormat { Human = "human", Json = "json" }
+}
+
+choice! {
+    pub enum Registration { Closed = "closed", Open = "open" }
+}
+
+choice! {
+    pub enum ResourceConflict { Replace = "replace", Rename = "rename", Refuse = "refuse" }
+}
+
+choice! {
+    /// SASL mechanisms with a password.
+    pub enum Mechanism {
+        ScramSha256Plus = "SCRAM-SHA-256-PLUS",
+        ScramSha1Plus = "SCRAM-SHA-1-PLUS",
+        ScramSha256 = "SCRAM-SHA-256",
+        ScramSha1 = "SCRAM-SHA-1",
+        Plain = "PLAIN",
+    }
+}
+
+impl Mechanism {
+    pub const ALL: [Mechanism; 5] = [Mechanism::ScramSha256Plus, Mechanism::ScramSha1Plus, Mechanism::ScramSha256, Mechanism::ScramSha1, Mechanism::Plain];
+}
+
+/// A section as the reference shows it: path, how it is headed, meaning, options.
+pub struct Section {
+    pub at: &'static str,
+    pub heading: &'static str,
+    pub about: String,
+    pub options: Vec<Documented>,
+}
+
+/// All sections in the order of the reference.
+pub fn all() -> Vec<Section> {
+    let section = |at, heading, about, options| Section { at, heading, about, options };
+    vec![
+        section(Top::AT, "", Top::about(), Top::options()),
+        section(HostOptions::AT, "[host.\"example.org\"]", HostOptions::about(), HostOptions::options()),
+        section(Contact::AT, "[host.\"example.org\".contact]", Contact::about(), Contact::options()),
+        section(Listener::AT, "[[listen]]", Listener::about(), Listener::options()),
+        section(Accounts::AT, "[accounts]", Accounts::about(), Accounts::options()),
+        section(StoreOptions::AT, "[store]", StoreOptions::about(), StoreOptions::options()),
+        section(Log::AT, "[log]", Log::about(), Log::options()),
+        section(Admin::AT, "[admin]", Admin::about(), Admin::options()),
+        section(Limits::AT, "[limits]", Limits::about(), Limits::options()),
+    ]
+}
+
+/// Every option with its section, for remedies.
+pub fn elsewhere() -> Vec<(String, &'static str)> {
+    all().into_iter().flat_map(|section| section.options.into_iter().map(move |option| (section.at.to_string(), option.key))).collect()
+}

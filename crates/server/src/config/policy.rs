@@ -1,0 +1,80 @@
+//! What the deciding crates are given of the configuration.
+
+use super::check::contact_lists;
+use super::{Config, Host, Limits, Registration, ResourceConflict};
+use xmpp::BareJid;
+
+impl Limits {
+    /// What the scanner counts before authentication.
+    pub fn before_auth(&self) -> xmpp::xml::Limits {
+        xmpp::xml::Limits {
+            element_bytes_max: self.before_auth_bytes_max,
+            elements_max: self.before_auth_elements_max,
+            depth_max: self.before_auth_depth_max,
+            attributes_max: self.before_auth_attributes_max,
+            declarations_max: self.before_auth_declarations_max,
+            name_bytes_max: self.name_bytes_max,
+            attribute_bytes_max: self.attribute_bytes_max,
+        }
+    }
+
+    /// What it counts on an authenticated client's stream.
+    pub fn after_auth(&self) -> xmpp::xml::Limits {
+        xmpp::xml::Limits {
+            element_bytes_max: self.stanza_bytes_max,
+            elements_max: self.stanza_elements_max,
+            depth_max: self.stanza_depth_max,
+            attributes_max: self.stanza_attributes_max,
+            declarations_max: self.stanza_declarations_max,
+            name_bytes_max: self.name_bytes_max,
+            attribute_bytes_max: self.attribute_bytes_max,
+        }
+    }
+
+    /// What an account's entity is bound by.
+    pub fn of_accounts(&self) -> im::Limits {
+        im::Limits {
+            sessions_per_account_max: self.sessions_per_account_max,
+            roster_items_max: self.roster_items_max,
+            groups_per_item_max: self.groups_per_item_max,
+            block_items_max: self.block_items_max,
+            offline_messages_max: self.offline_messages_max,
+            offline_bytes_max: self.offline_bytes_max,
+            offline_days_max: self.offline_days_max,
+            unacked_stanzas_max: self.unacked_stanzas_max,
+            unacked_bytes_max: self.unacked_bytes_max,
+            resume_seconds_default: self.resume_seconds_default,
+            resume_seconds_max: self.resume_seconds_max,
+            hibernated_per_account_max: self.hibernated_per_account_max,
+            directed_max: self.directed_presence_max,
+            private_bytes_max: self.private_bytes_max,
+            vcard_bytes_max: self.vcard_bytes_max,
+            requests_max: self.requests_max,
+            ..im::Limits::default()
+        }
+    }
+}
+
+impl Config {
+    /// What `im` is told of a host. The domain was prepared when the configuration was read.
+    ///
+    /// # Errors
+    /// Only for a [`Host`] that was not made by reading a configuration.
+    pub fn policy(&self, host: &Host) -> Result<im::HostPolicy, xmpp::JidError> {
+        let options = &host.options;
+        Ok(im::HostPolicy {
+            limits: self.limits.of_accounts(),
+            archive: options.archive,
+            presence: options.presence,
+            messages: options.messages,
+            resource_conflict: match options.resource_conflict {
+                ResourceConflict::Replace => im::policy::ResourceConflict::ReplaceOld,
+                ResourceConflict::Rename => im::policy::ResourceConflict::Rename,
+                ResourceConflict::Refuse => im::policy::ResourceConflict::RefuseNew,
+            },
+            contact_addresses: contact_lists(options).into_iter().filter(|(_, list)| !list.is_empty()).map(|(purpose, list)| (format!("{purpose}-addresses"), list.clone())).collect(),
+            registration_open: options.registration == Registration::Open,
+            ..im::HostPolicy::of(BareJid::of_domain(&host.domain)?)
+        })
+    }
+}
