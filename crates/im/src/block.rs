@@ -3,18 +3,194 @@
 use crate::account::Account;
 use crate::effects::Effects;
 use crate::ways::{Flow, Passage};
-use xmpp::{Jid, StanzaError};
+use xmpp::error::ErrorType;
+use xmpp::{IqType, Jid, MessageType, StanzaCondition, StanzaError, StanzaType};
+
+pub const ERRORS_NS: &str = "urn:xmpp:blocking:errors";
 
 #[derive(Debug, Default)]
-pub struct Blocks {}
+pub struct Blocks {
+    /// In order, each once.
+    jids: Vec<Jid>,
+    /// How many pushes were sent; makes their ids.
+    pub pushes: u64,
+}
 
 impl Blocks {
-    pub fn from_stored(jids: Vec<Jid>) -> Blocks { let _ = jids; todo!() }
-    /// Full JID, bare JID, domain/resource and domain match. XEP-0191 §3 (as XEP-0016 §2.1 matches JIDs).
-    pub fn blocks(&self, jid: &Jid) -> bool { let _ = jid; todo!() }
+    pub fn from_stored(mut jids: Vec<Jid>) -> Blocks {
+        jids.sort();
+        jids.dedup();
+        Blocks { jids, pushes: 0 }
+    }
+
+    /// Full JID, bare JID, domain/resource and domain match. XEP-0191 §6.
+    pub fn blocks(&self, jid: &Jid) -> bool {
+        !self.jids.is_empty() && (self.has(jid.as_str()) || self.has(jid.bare_str()) || self.has(jid.domain()))
+    }
+
+    /// Is exactly this address on the list?
+    pub fn contains(&self, jid: &Jid) -> bool {
+        self.has(jid.as_str())
+    }
+
+    /// In order.
+    pub fn iter(&self) -> impl Iterator<Item = &Jid> {
+        self.jids.iter()
+    }
+
+    pub fn len(&self) -> usize {
+        self.jids.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.jids.is_empty()
+    }
+
+    /// Says whether it is new.
+    pub fn insert(&mut self, jid: Jid) -> bool {
+        match self.jids.binary_search(&jid) {
+            Ok(_) => false,
+            Err(at) => {
+                self.jids.insert(at, jid);
+                true
+            }
+        }
+    }
+
+    /// Says whether it was there.
+    pub fn remove(&mut self, jid: &Jid) -> bool {
+        match self.jids.binary_search(jid) {
+            Ok(at) => {
+                self.jids.remove(at);
+                true
+            }
+            Err(_) => false,
+        }
+    }
+
+    fn has(&self, text: &str) -> bool {
+        self.jids.binary_search_by(|jid| jid.as_str().cmp(text)).is_ok()
+    }
+}
+
+/// Does the list entry `item` stand for `jid`? XEP-0191 §6.
+pub fn matches(item: &Jid, jid: &Jid) -> bool {
+    let item = item.as_str();
+    item == jid.as_str() || item == jid.bare_str() || item == jid.domain()
 }
 
 /// Nothing goes to a blocked contact. XEP-0191 §3.3: `not-acceptable` with `<blocked/>`.
-pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> { let _ = (account, passage, fx); todo!() }
-/// Nothing comes from one: message and iq → `service-unavailable`, presence ignored.
-pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> { let _ = (account, passage, fx); todo!() }
+///
+/// # Errors
+/// That one. An iq result or error ends here in silence, as nothing may answer it.
+pub fn outbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+    if !is_blocked(account, &passage.to) {
+        return Ok(Flow::Next);
+    }
+    if !passage.stanza.may_be_answered_with_error() {
+        return Ok(Flow::Done);
+    }
+    Err(StanzaError::from(StanzaCondition::NotAcceptable).with_type(ErrorType::Cancel).with_application("blocked", ERRORS_NS))
+}
+
+/// Nothing comes from one: message and iq → `service-unavailable`, presence ignored. XEP-0191 §3.3.
+///
+/// # Errors
+/// `service-unavailable`, the same as from an account that does not exist.
+pub fn inbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+    let Some(from) = &passage.stanza.from else { return Ok(Flow::Next) };
+    if !is_blocked(account, from) {
+        return Ok(Flow::Next);
+    }
+    match passage.stanza.kind {
+        StanzaType::Message(MessageType::Error) => Ok(Flow::Done),
+        StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => Err(StanzaCondition::ServiceUnavailable.into()),
+        StanzaType::Presence(_) | StanzaType::Iq(IqType::Result | IqType::Error) => Ok(Flow::Done),
+    }
+}
+
+/// The own resources are never blocked from each other, whatever the list says. XEP-0191 §5.
+fn is_blocked(account: &Account, other: &Jid) -> bool {
+    !other.same_bare(&account.jid) && account.blocks.blocks(other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{account_with, jid};
+    use store::AccountRecord;
+
+    #[test]
+    fn an_entry_stands_for_what_xep_0191_section_6_says() {
+        for (entry, matched, not) in [
+            ("a@b/c", &["a@b/c"][..], &["a@b", "a@b/d", "b", "b/c"][..]),
+            ("a@b", &["a@b", "a@b/c"], &["x@b", "b"]),
+            ("b/c", &["b/c"], &["b", "a@b/c", "b/d"]),
+            ("b", &["b", "b/c", "a@b", "a@b/c"], &["c", "a@c", "sub.b"]),
+        ] {
+            let blocks = Blocks::from_stored(vec![jid(entry)]);
+            for other in matched {
+                assert!(blocks.blocks(&jid(other)) && matches(&jid(entry), &jid(other)), "{entry} stands for {other}");
+            }
+            for other in not {
+                assert!(!blocks.blocks(&jid(other)) && !matches(&jid(entry), &jid(other)), "{entry} does not stand for {other}");
+            }
+        }
+    }
+
+    fn juliet() -> crate::testing::Scene {
+        let record = AccountRecord { blocks: vec![jid("romeo@example.net"), jid("example.com")], ..AccountRecord::default() };
+        account_with("juliet@example.com", record).with("balcony", 0).with("chamber", 0)
+    }
+
+    #[test]
+    fn a_stanza_to_a_blocked_contact_is_not_acceptable() {
+        for stanza in [
+            "<message to='romeo@example.net/x'><body>hi</body></message>",
+            "<presence to='romeo@example.net'/>",
+            "<presence to='romeo@example.net' type='subscribe'/>",
+            "<iq to='romeo@example.net/x' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+        ] {
+            let fx = juliet().sends("balcony", stanza);
+            assert!(fx.told().is_empty() && fx.commits().is_empty(), "{stanza}");
+            let error = &fx.delivered("balcony")[0];
+            assert!(error.contains("<not-acceptable") && error.contains("<blocked xmlns='urn:xmpp:blocking:errors'/>"), "{error}");
+        }
+    }
+
+    #[test]
+    fn messages_and_requests_of_a_blocked_contact_are_answered_service_unavailable() {
+        for stanza in [
+            "<message from='romeo@example.net/x' type='chat'><body>hi</body></message>",
+            "<iq from='romeo@example.net/x' to='juliet@example.com/balcony' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+            "<iq from='romeo@example.net/x' type='set' id='1'><query xmlns='jabber:iq:roster'/></iq>",
+        ] {
+            let fx = juliet().receive(stanza);
+            assert!(fx.written_to().is_empty() && fx.commits().is_empty(), "{stanza}");
+            assert!(fx.told()[0].1.contains("<service-unavailable"), "{stanza}");
+        }
+    }
+
+    #[test]
+    fn presence_and_answers_of_a_blocked_contact_are_dropped_in_silence() {
+        for stanza in [
+            "<presence from='romeo@example.net/x'/>",
+            "<presence from='romeo@example.net' type='subscribe'/>",
+            "<presence from='romeo@example.net' type='probe'/>",
+            "<presence from='romeo@example.net' type='unsubscribed'/>",
+            "<iq from='romeo@example.net/x' to='juliet@example.com/balcony' type='result' id='1'/>",
+            "<message from='romeo@example.net/x' to='juliet@example.com/balcony' type='error'/>",
+        ] {
+            assert!(juliet().receive(stanza).is_empty(), "{stanza}");
+        }
+    }
+
+    #[test]
+    fn the_own_resources_reach_each_other_though_their_domain_is_blocked() {
+        let mut juliet = juliet();
+        let fx = juliet.sends("balcony", "<presence to='juliet@example.com/chamber'/>");
+        assert_eq!(fx.told_to(), ["juliet@example.com/chamber"]);
+        let fx = juliet.receive("<presence from='juliet@example.com/balcony' to='juliet@example.com/chamber'/>");
+        assert_eq!(fx.written_to(), ["chamber"]);
+    }
+}

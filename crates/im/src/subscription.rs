@@ -1,11 +1,707 @@
 //! Subscriptions, RFC 6121 §3 and Appendix A: pure transitions, then what they make of an account.
 
 use crate::account::Account;
-use crate::effects::Effects;
+use crate::effects::{Delivery, Effect, Effects};
+use crate::item::SessionId;
+use crate::roster::{self, Request};
 use crate::ways::{Flow, Passage};
-use xmpp::StanzaError;
+use crate::{presence, session};
+use std::sync::Arc;
+use store::Subscription;
+use xmpp::write::{Additions, to_stored};
+use xmpp::{BareJid, Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
+
+/// The four stanzas that manage a subscription.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Act {
+    /// "May I?"
+    Subscribe,
+    /// "You may."
+    Subscribed,
+    /// "I no longer want to."
+    Unsubscribe,
+    /// "You may not", or no longer.
+    Unsubscribed,
+}
+
+impl Act {
+    pub fn of(kind: StanzaType) -> Option<Act> {
+        match kind {
+            StanzaType::Presence(PresenceType::Subscribe) => Some(Act::Subscribe),
+            StanzaType::Presence(PresenceType::Subscribed) => Some(Act::Subscribed),
+            StanzaType::Presence(PresenceType::Unsubscribe) => Some(Act::Unsubscribe),
+            StanzaType::Presence(PresenceType::Unsubscribed) => Some(Act::Unsubscribed),
+            _ => None,
+        }
+    }
+
+    pub fn presence_type(self) -> PresenceType {
+        match self {
+            Act::Subscribe => PresenceType::Subscribe,
+            Act::Subscribed => PresenceType::Subscribed,
+            Act::Unsubscribe => PresenceType::Unsubscribe,
+            Act::Unsubscribed => PresenceType::Unsubscribed,
+        }
+    }
+}
+
+/// What a subscription stanza does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Transition {
+    pub state: Subscription,
+    /// From the user: is it routed to the contact? From the contact: is it delivered to the user?
+    pub passes: bool,
+    /// What the server answers the contact on the user's behalf.
+    pub reply: Option<Act>,
+}
+
+/// A stanza of the user. RFC 6121 Appendix A.2, §3.4.2.
+pub fn of_user(before: Subscription, act: Act) -> Transition {
+    let mut state = before;
+    let passes = match act {
+        Act::Subscribe => {
+            state.pending_out = !before.to;
+            true
+        }
+        Act::Unsubscribe => {
+            state.to = false;
+            state.pending_out = false;
+            true
+        }
+        Act::Subscribed if before.from => false,
+        Act::Subscribed if before.pending_in => {
+            state.pending_in = false;
+            state.from = true;
+            true
+        }
+        Act::Subscribed => {
+            state.approved = true;
+            false
+        }
+        Act::Unsubscribed => {
+            state.from = false;
+            state.pending_in = false;
+            state.approved = false;
+            before.from || before.pending_in
+        }
+    };
+    Transition { state, passes, reply: None }
+}
+
+/// A stanza of the contact. RFC 6121 Appendix A.3, §3.4.2. A pre-approval stays until the user takes it back.
+pub fn of_contact(before: Subscription, act: Act) -> Transition {
+    let mut state = before;
+    let (passes, reply) = match act {
+        Act::Subscribe if before.from => (false, Some(Act::Subscribed)),
+        Act::Subscribe if before.pending_in => (false, None),
+        Act::Subscribe if before.approved => {
+            state.from = true;
+            (false, Some(Act::Subscribed))
+        }
+        Act::Subscribe => {
+            state.pending_in = true;
+            (true, None)
+        }
+        Act::Unsubscribe if before.from || before.pending_in => {
+            state.from = false;
+            state.pending_in = false;
+            (true, Some(Act::Unsubscribed))
+        }
+        Act::Subscribed if before.pending_out => {
+            state.pending_out = false;
+            state.to = true;
+            (true, None)
+        }
+        Act::Unsubscribed if before.to || before.pending_out => {
+            state.to = false;
+            state.pending_out = false;
+            (true, None)
+        }
+        Act::Unsubscribe | Act::Subscribed | Act::Unsubscribed => (false, None),
+    };
+    Transition { state, passes, reply }
+}
+
+/// A request that weighs more is kept without its content. RFC 6121 §3.1.3, security warning.
+const REQUEST_BYTES_MAX: usize = 8 * 1024;
 
 /// subscribe, subscribed, unsubscribe, unsubscribed from the own client. RFC 6121 §3.
-pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> { let _ = (account, passage, fx); todo!() }
+///
+/// # Errors
+/// `service-unavailable` if the host has no presence service; `not-allowed` for a request to oneself;
+/// `resource-constraint` if the roster cannot take one more item.
+pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
+    let Some(act) = Act::of(passage.stanza.kind) else { return Ok(Flow::Next) };
+    if !account.policy.presence {
+        return Err(StanzaCondition::ServiceUnavailable.into());
+    }
+    let contact = passage.to.to_bare();
+    if contact == account.jid {
+        // Everybody sees his own presence already (RFC 6121 §4.2.2); there is nothing to take back.
+        return match act {
+            Act::Subscribe | Act::Subscribed => Err(StanzaCondition::NotAllowed.into()),
+            Act::Unsubscribe | Act::Unsubscribed => Ok(Flow::Done),
+        };
+    }
+    let before = account.roster.subscription(&contact);
+    let Transition { state, passes, .. } = of_user(before, act);
+    let is_new = account.roster.get(&contact).is_none_or(|item| !item.listed);
+    if is_new && (state.pending_out || state.from || state.approved) && account.roster.len() >= account.policy.limits.roster_items_max {
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The roster is full."));
+    }
+    let (changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
+    if !changes.is_empty() {
+        fx.commit(changes, Some(&passage.stanza), &passage.ticket);
+    }
+    if before.from && !state.from {
+        presence::hide_from(account, &contact, passage.ingress, &passage.ticket, fx);
+    }
+    if passes {
+        // Subscriptions are of bare JIDs, on both sides. RFC 6121 §3, §3.1.2.
+        let stanza = passage.stanza.as_ref().clone().with_from(account.jid.clone()).with_to(contact.clone());
+        fx.push(Effect::Tell {
+            to: contact.clone().into(),
+            stanza: Arc::new(stanza),
+            ingress: passage.ingress,
+            ticket: passage.ticket.clone(),
+        });
+    }
+    if visible {
+        roster::push(account, &contact, fx);
+    }
+    if !before.from && state.from {
+        presence::show_to(account, &contact, passage.ingress, &passage.ticket, fx);
+    }
+    Ok(Flow::Done)
+}
+
 /// The same from a contact.
-pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> { let _ = (account, passage, fx); todo!() }
+///
+/// # Errors
+/// `service-unavailable` for a request if the host has no presence service.
+pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
+    let Some(act) = Act::of(passage.stanza.kind) else { return Ok(Flow::Next) };
+    let Some(contact) = passage.stanza.from.as_ref().map(|from| from.to_bare()) else { return Ok(Flow::Done) };
+    if contact == account.jid {
+        return Ok(Flow::Done);
+    }
+    if !account.policy.presence {
+        return if act == Act::Subscribe { Err(StanzaCondition::ServiceUnavailable.into()) } else { Ok(Flow::Done) };
+    }
+    // RFC 6121 §8.5.3.2.2; a request is taken as one to the bare JID all the same (§3.1.3).
+    let is_to_nobody = !passage.to.is_bare() && account.sessions.iter().all(|session| *session.jid != passage.to);
+    if is_to_nobody && act != Act::Subscribe {
+        return Ok(Flow::Done);
+    }
+    let before = account.roster.subscription(&contact);
+    let Transition { state, passes, reply } = of_contact(before, act);
+    let is_request = state.pending_in && !before.pending_in;
+    if is_request && account.roster.requests().len() >= account.policy.limits.requests_max {
+        // Denied as by an account that does not exist, so that the asker does not wait for ever.
+        answer(account, passage, &contact, Act::Unsubscribed, fx);
+        return Ok(Flow::Done);
+    }
+    let stanza = Arc::new(passage.stanza.as_ref().clone().with_from(contact.clone()).with_to(account.jid.clone()));
+    let (mut changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
+    if is_request {
+        let request = Request { contact: contact.clone(), stanza: kept(&stanza), received: account.now.utc };
+        changes.push(account.roster.keep_request(&account.jid, request));
+    }
+    if !changes.is_empty() {
+        fx.commit(changes, Some(&passage.stanza), &passage.ticket);
+    }
+    if before.from && !state.from {
+        presence::hide_from(account, &contact, passage.ingress, &passage.ticket, fx);
+    }
+    if let Some(reply) = reply {
+        answer(account, passage, &contact, reply, fx);
+    }
+    if passes {
+        match act {
+            Act::Subscribe => session::deliver_where(account, |session| session.is_available(), &stanza, None, fx),
+            // The client that shows a roster learns why it changes, before it does. RFC 6121 §3.1.6, §3.2.3, §3.3.3.
+            _ => session::deliver_where(account, |session| session.interested, &stanza, None, fx),
+        };
+    }
+    if visible {
+        roster::push(account, &contact, fx);
+    }
+    if reply == Some(Act::Subscribed) {
+        // Also to one who had the subscription already: that he asks again says that he lost what he knew.
+        presence::show_to(account, &contact, passage.ingress, &passage.ticket, fx);
+    }
+    Ok(Flow::Done)
+}
+
+/// The server's answer on the user's behalf, with the id of what it answers. RFC 6121 §3.1.3, Appendix A.3.2.
+fn answer(account: &Account, passage: &Passage, contact: &BareJid, act: Act, fx: &mut Effects) {
+    fx.push(Effect::Tell {
+        to: contact.clone().into(),
+        stanza: Arc::new(managing(&account.jid, contact, act, passage.stanza.id.as_deref())),
+        ingress: passage.ingress,
+        ticket: passage.ticket.clone(),
+    });
+}
+
+/// A subscription stanza of the account itself.
+pub fn managing(from: &BareJid, to: &BareJid, act: Act, id: Option<&str>) -> Stanza {
+    let stanza = Stanza::presence(act.presence_type()).with_from(from.clone()).with_to(to.clone());
+    match id {
+        Some(id) => stanza.with_id(id),
+        None => stanza,
+    }
+}
+
+/// What must be said to part from a contact, both ways. RFC 6121 §2.5.2; a request that waits, on either side, ends too.
+pub fn to_part(state: Subscription) -> impl Iterator<Item = Act> {
+    let unsubscribe = (state.to || state.pending_out).then_some(Act::Unsubscribe);
+    let unsubscribed = (state.from || state.pending_in).then_some(Act::Unsubscribed);
+    unsubscribe.into_iter().chain(unsubscribed)
+}
+
+/// The request as it is stored.
+fn kept(stanza: &Stanza) -> Box<[u8]> {
+    let bytes = to_stored(stanza);
+    if bytes.len() <= REQUEST_BYTES_MAX {
+        return bytes.into();
+    }
+    to_stored(&stanza.clone().with_children([])).into()
+}
+
+/// Gives a resource that became available all requests that still wait. RFC 6121 §3.1.3, rule 4.
+pub fn deliver_requests(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    let waiting: Vec<_> = account
+        .roster
+        .requests()
+        .iter()
+        .filter(|request| !account.blocks.blocks(&request.contact))
+        .map(|request| (request.contact.clone(), request.stanza.clone(), request.received))
+        .collect();
+    for (contact, bytes, received) in waiting {
+        // What cannot be read again is still a request.
+        let stanza = Stanza::parse(&bytes).unwrap_or_else(|_| managing(&contact, &account.jid, Act::Subscribe, None));
+        let more = Additions { delay: Some((Jid::from(account.jid.domain_jid()), received)), ..Additions::default() };
+        session::deliver(account, id, Delivery { stanza: Arc::new(stanza), to: None, more, position: None }, fx);
+    }
+}
+
+/// Asks again on other domains, where a request can have been lost on the way. RFC 6121 §3.1.2.
+pub fn repeat_requests(account: &Account, fx: &mut Effects) {
+    let unanswered = account
+        .roster
+        .all()
+        .filter(|item| item.subscription.pending_out && item.jid.domain() != account.jid.domain())
+        .filter(|item| !account.blocks.blocks(&item.jid));
+    for item in unanswered {
+        fx.push(Effect::Tell {
+            to: item.jid.clone().into(),
+            stanza: Arc::new(managing(&account.jid, &item.jid, Act::Subscribe, Some("again"))),
+            ingress: presence::OWN,
+            ticket: Default::default(),
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{account, account_with, bare, contact};
+    use store::{AccountRecord, Change, RosterItem};
+
+    /// The nine states of Appendix A.1, as the RFC names them.
+    fn state(name: &str) -> Subscription {
+        let (base, pending) = name.split_once('+').unwrap_or((name, ""));
+        Subscription {
+            to: matches!(base, "To" | "Both"),
+            from: matches!(base, "From" | "Both"),
+            pending_out: pending.contains("Out"),
+            pending_in: pending.contains("In"),
+            approved: false,
+        }
+    }
+
+    fn approved(name: &str) -> Subscription {
+        Subscription { approved: true, ..state(name) }
+    }
+
+    const STATES: [&str; 9] = ["None", "None+Out", "None+In", "None+OutIn", "To", "To+In", "From", "From+Out", "Both"];
+
+    /// (does it pass?, the new state), in the order of [`STATES`].
+    type Table = [(bool, &'static str); 9];
+
+    fn check(table: Table, transition: fn(Subscription, Act) -> Transition, act: Act) {
+        for (before, (passes, after)) in STATES.into_iter().zip(table) {
+            let found = transition(state(before), act);
+            assert_eq!((found.passes, found.state), (passes, state(after)), "{act:?} in {before}");
+        }
+    }
+
+    #[test]
+    fn outbound_subscribe_follows_table_2() {
+        check(
+            [
+                (true, "None+Out"),
+                (true, "None+Out"),
+                (true, "None+OutIn"),
+                (true, "None+OutIn"),
+                (true, "To"),
+                (true, "To+In"),
+                (true, "From+Out"),
+                (true, "From+Out"),
+                (true, "Both"),
+            ],
+            of_user,
+            Act::Subscribe,
+        );
+    }
+
+    #[test]
+    fn outbound_unsubscribe_follows_table_3() {
+        check(
+            [
+                (true, "None"),
+                (true, "None"),
+                (true, "None+In"),
+                (true, "None+In"),
+                (true, "None"),
+                (true, "None+In"),
+                (true, "From"),
+                (true, "From"),
+                (true, "From"),
+            ],
+            of_user,
+            Act::Unsubscribe,
+        );
+    }
+
+    #[test]
+    fn outbound_subscribed_follows_table_4() {
+        for (before, passes, after) in [
+            ("None", false, approved("None")),
+            ("None+Out", false, approved("None+Out")),
+            ("None+In", true, state("From")),
+            ("None+OutIn", true, state("From+Out")),
+            ("To", false, approved("To")),
+            ("To+In", true, state("Both")),
+            ("From", false, state("From")),
+            ("From+Out", false, state("From+Out")),
+            ("Both", false, state("Both")),
+        ] {
+            assert_eq!(of_user(state(before), Act::Subscribed), Transition { state: after, passes, reply: None }, "{before}");
+        }
+    }
+
+    #[test]
+    fn outbound_unsubscribed_follows_table_5_and_takes_a_pre_approval_back() {
+        let table: Table = [
+            (false, "None"),
+            (false, "None+Out"),
+            (true, "None"),
+            (true, "None+Out"),
+            (false, "To"),
+            (true, "To"),
+            (true, "None"),
+            (true, "None+Out"),
+            (true, "To"),
+        ];
+        check(table, of_user, Act::Unsubscribed);
+        for (before, (passes, after)) in STATES.into_iter().zip(table) {
+            let found = of_user(approved(before), Act::Unsubscribed);
+            assert_eq!((found.passes, found.state), (passes, state(after)), "{before}, approved");
+        }
+    }
+
+    #[test]
+    fn inbound_subscribe_follows_table_6() {
+        check(
+            [
+                (true, "None+In"),
+                (true, "None+OutIn"),
+                (false, "None+In"),
+                (false, "None+OutIn"),
+                (true, "To+In"),
+                (false, "To+In"),
+                (false, "From"),
+                (false, "From+Out"),
+                (false, "Both"),
+            ],
+            of_contact,
+            Act::Subscribe,
+        );
+        for before in STATES {
+            let reply = state(before).from.then_some(Act::Subscribed);
+            assert_eq!(of_contact(state(before), Act::Subscribe).reply, reply, "{before}");
+        }
+    }
+
+    #[test]
+    fn a_pre_approved_request_is_answered_by_the_server_and_not_delivered() {
+        for (before, after) in [("None", "From"), ("None+Out", "From+Out"), ("To", "Both")] {
+            let found = of_contact(approved(before), Act::Subscribe);
+            assert_eq!(found, Transition { state: approved(after), passes: false, reply: Some(Act::Subscribed) }, "{before}");
+        }
+    }
+
+    #[test]
+    fn inbound_unsubscribe_follows_table_7() {
+        let table: Table = [
+            (false, "None"),
+            (false, "None+Out"),
+            (true, "None"),
+            (true, "None+Out"),
+            (false, "To"),
+            (true, "To"),
+            (true, "None"),
+            (true, "None+Out"),
+            (true, "To"),
+        ];
+        check(table, of_contact, Act::Unsubscribe);
+        for (before, (passes, _)) in STATES.into_iter().zip(table) {
+            let reply = passes.then_some(Act::Unsubscribed);
+            assert_eq!(of_contact(state(before), Act::Unsubscribe).reply, reply, "{before}");
+        }
+    }
+
+    #[test]
+    fn inbound_subscribed_follows_table_8() {
+        check(
+            [
+                (false, "None"),
+                (true, "To"),
+                (false, "None+In"),
+                (true, "To+In"),
+                (false, "To"),
+                (false, "To+In"),
+                (false, "From"),
+                (true, "Both"),
+                (false, "Both"),
+            ],
+            of_contact,
+            Act::Subscribed,
+        );
+    }
+
+    #[test]
+    fn inbound_unsubscribed_follows_table_9() {
+        check(
+            [
+                (false, "None"),
+                (true, "None"),
+                (false, "None+In"),
+                (true, "None+In"),
+                (true, "None"),
+                (true, "None+In"),
+                (false, "From"),
+                (true, "From"),
+                (true, "From"),
+            ],
+            of_contact,
+            Act::Unsubscribed,
+        );
+    }
+
+    #[test]
+    fn every_transition_is_idempotent() {
+        for act in [Act::Subscribe, Act::Subscribed, Act::Unsubscribe, Act::Unsubscribed] {
+            for before in STATES.into_iter().flat_map(|name| [state(name), approved(name)]) {
+                for transition in [of_user, of_contact] {
+                    let once = transition(before, act).state;
+                    assert_eq!(transition(once, act).state, once, "{act:?} in {before:?}");
+                    assert!(!(once.to && once.pending_out) && !(once.from && once.pending_in), "{act:?} in {before:?}");
+                }
+            }
+        }
+    }
+
+    fn stored(roster: Vec<RosterItem>) -> AccountRecord {
+        AccountRecord { roster_version: roster.len() as u64, roster, ..AccountRecord::default() }
+    }
+
+    #[test]
+    fn a_request_is_told_from_bare_jid_to_bare_jid_after_the_commit_and_pushed() {
+        let mut romeo = account("romeo@example.net").with("orchard", 0).having("orchard", |s| s.interested = true);
+        let fx = romeo.sends("orchard", "<presence to='juliet@example.com/balcony' type='subscribe' id='xk3h1v69'/>");
+        let (to, told) = fx.told().remove(0);
+        assert_eq!(to, "juliet@example.com");
+        assert!(told.contains("from='romeo@example.net'") && told.contains("to='juliet@example.com'") && told.contains("id='xk3h1v69'"));
+        let push = fx.delivered("orchard").remove(0);
+        assert!(push.contains("ask='subscribe'") && push.contains("subscription='none'"), "{push}");
+        assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), |e| matches!(e, Effect::Tell { .. })));
+        assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), |e| matches!(e, Effect::Edge { .. })));
+    }
+
+    #[test]
+    fn a_request_to_oneself_is_not_allowed() {
+        let mut romeo = account("romeo@example.net").with("orchard", 0);
+        let fx = romeo.sends("orchard", "<presence to='romeo@example.net' type='subscribe'/>");
+        assert!(fx.told().is_empty() && fx.commits().is_empty());
+        assert!(fx.delivered("orchard")[0].contains("<not-allowed"));
+    }
+
+    #[test]
+    fn a_request_is_delivered_to_available_resources_and_kept_without_an_item_in_the_roster() {
+        let mut juliet = account("juliet@example.com").with("balcony", 0).connected("chamber");
+        let fx = juliet.receive("<presence from='romeo@example.net/orchard' type='subscribe'><status>it is I</status></presence>");
+        assert_eq!(fx.written_to(), ["balcony"]);
+        assert!(fx.delivered("balcony")[0].contains("from='romeo@example.net'"));
+        assert!(juliet.roster.is_empty() && juliet.roster.requests().len() == 1);
+        assert!(fx.commits().iter().any(|c| matches!(c, Change::RequestPut { contact, .. } if *contact == bare("romeo@example.net"))));
+        // The same again is neither delivered nor kept twice.
+        let fx = juliet.receive("<presence from='romeo@example.net' type='subscribe'/>");
+        assert!(fx.is_empty());
+    }
+
+    #[test]
+    fn a_request_is_delivered_at_each_initial_presence_until_it_is_answered() {
+        let mut juliet = account("juliet@example.com").connected("balcony").connected("chamber");
+        juliet.receive("<presence from='romeo@example.net' type='subscribe' id='once'><status>it is I</status></presence>");
+        let fx = juliet.sends("balcony", "<presence/>");
+        let request = fx.delivered("balcony").into_iter().find(|s| s.contains("type='subscribe'")).expect("the request");
+        assert!(request.contains("it is I") && request.contains("urn:xmpp:delay"), "{request}");
+        let fx = juliet.sends("chamber", "<presence/>");
+        assert!(fx.delivered("chamber").iter().any(|s| s.contains("type='subscribe'")));
+        assert!(!fx.delivered("balcony").iter().any(|s| s.contains("type='subscribe'")));
+        let fx = juliet.sends("balcony", "<presence type='unsubscribed' to='romeo@example.net'/>");
+        assert!(fx.told()[0].1.contains("type='unsubscribed'"));
+        assert!(fx.commits().iter().any(|c| matches!(c, Change::RequestDelete { .. })));
+        juliet.sends("balcony", "<presence type='unavailable'/>");
+        let fx = juliet.sends("balcony", "<presence/>");
+        assert!(!fx.delivered("balcony").iter().any(|s| s.contains("type='subscribe'")));
+    }
+
+    #[test]
+    fn an_approval_is_followed_by_a_push_and_the_presence_of_all_available_resources() {
+        let mut juliet = account("juliet@example.com").with("balcony", 0).with("chamber", 1).connected("garden");
+        juliet.account.sessions.iter_mut().for_each(|s| s.interested = true);
+        juliet.receive("<presence from='romeo@example.net' type='subscribe'/>");
+        let fx = juliet.sends("balcony", "<presence to='romeo@example.net' type='subscribed'/>");
+        let told = fx.told();
+        assert_eq!(told.len(), 3);
+        assert!(told[0].1.contains("type='subscribed'") && told[0].1.contains("from='juliet@example.com'"));
+        assert!(told[1].1.contains("from='juliet@example.com/balcony'") && told[2].1.contains("from='juliet@example.com/chamber'"));
+        assert_eq!(fx.written_to(), ["balcony", "chamber", "garden"]);
+        assert!(fx.delivered("garden")[0].contains("subscription='from'"));
+        assert!(juliet.roster.requests().is_empty());
+    }
+
+    #[test]
+    fn a_cancellation_sends_unavailable_before_unsubscribed_and_forgets_directed_presence() {
+        let record = stored(vec![contact("romeo@example.net", "both")]);
+        let mut juliet = account_with("juliet@example.com", record).with("balcony", 0).having("balcony", |s| {
+            s.interested = true;
+            s.directed.push(crate::testing::jid("romeo@example.net/orchard"));
+        });
+        let fx = juliet.sends("balcony", "<presence to='romeo@example.net' type='unsubscribed'/>");
+        let told: Vec<String> = fx.told().into_iter().map(|(_, xml)| xml).collect();
+        assert!(told[0].contains("type='unavailable'") && told[0].contains("/balcony'"), "{told:?}");
+        assert!(told[1].contains("type='unsubscribed'") && told.len() == 2);
+        assert!(fx.delivered("balcony")[0].contains("subscription='to'"));
+        assert!(juliet.sessions[0].directed.is_empty());
+    }
+
+    #[test]
+    fn an_approval_from_the_contact_reaches_interested_resources_before_the_push() {
+        let mut romeo = account("romeo@example.net").with("orchard", 0).having("orchard", |s| s.interested = true).with("street", 0);
+        romeo.sends("orchard", "<presence to='juliet@example.com' type='subscribe'/>");
+        let fx = romeo.receive("<presence from='juliet@example.com' type='subscribed'/>");
+        assert_eq!(fx.written_to(), ["orchard", "orchard"]);
+        let delivered = fx.delivered("orchard");
+        assert!(delivered[0].contains("type='subscribed'"));
+        assert!(delivered[1].contains("subscription='to'") && !delivered[1].contains("ask="));
+        // One that was not asked for is ignored.
+        assert!(romeo.receive("<presence from='paris@example.com' type='subscribed'/>").is_empty());
+    }
+
+    #[test]
+    fn an_unsubscribe_from_a_watcher_is_answered_with_unavailable_of_each_resource() {
+        let record = stored(vec![contact("romeo@example.net", "from")]);
+        let mut juliet = account_with("juliet@example.com", record).with("balcony", 0).with("chamber", 0);
+        let fx = juliet.receive("<presence from='romeo@example.net' type='unsubscribe' id='bye'/>");
+        let told: Vec<String> = fx.told().into_iter().map(|(_, xml)| xml).collect();
+        assert_eq!(told.iter().filter(|xml| xml.contains("type='unavailable'")).count(), 2);
+        assert!(told[2].contains("type='unsubscribed'") && told[2].contains("id='bye'"));
+        assert_eq!(juliet.roster.subscription(&bare("romeo@example.net")), Subscription::default());
+        assert_eq!(juliet.roster.len(), 1, "the item stays");
+    }
+
+    #[test]
+    fn a_pre_approval_is_pushed_and_not_routed_and_answers_a_later_request() {
+        let mut juliet = account("juliet@example.com").with("balcony", 0).having("balcony", |s| s.interested = true);
+        let fx = juliet.sends("balcony", "<presence to='romeo@example.net' type='subscribed'/>");
+        assert!(fx.told().is_empty());
+        assert!(fx.delivered("balcony")[0].contains("approved='true'"));
+        let fx = juliet.receive("<presence from='romeo@example.net' type='subscribe' id='pre'/>");
+        let told: Vec<String> = fx.told().into_iter().map(|(_, xml)| xml).collect();
+        assert!(told[0].contains("type='subscribed'") && told[0].contains("id='pre'"));
+        assert!(told[1].contains("/balcony'"));
+        assert_eq!(fx.delivered("balcony").len(), 1, "the push alone");
+        assert!(fx.delivered("balcony")[0].contains("subscription='from'"));
+    }
+
+    #[test]
+    fn a_request_of_one_who_is_subscribed_is_answered_at_once() {
+        let record = stored(vec![contact("romeo@example.net", "from")]);
+        let mut juliet = account_with("juliet@example.com", record).with("balcony", 0);
+        let fx = juliet.receive("<presence from='romeo@example.net' type='subscribe'/>");
+        assert!(fx.commits().is_empty() && fx.written_to().is_empty());
+        assert!(fx.told()[0].1.contains("type='subscribed'"));
+    }
+
+    #[test]
+    fn more_requests_than_the_limit_are_denied() {
+        let mut juliet = account("juliet@example.com").policy(|p| p.limits.requests_max = 2).with("balcony", 0);
+        for n in 0..2 {
+            juliet.receive(&format!("<presence from='fan{n}@example.net' type='subscribe'/>"));
+        }
+        let fx = juliet.receive("<presence from='fan2@example.net' type='subscribe'/>");
+        assert!(fx.commits().is_empty() && fx.written_to().is_empty());
+        assert!(fx.told()[0].1.contains("type='unsubscribed'"));
+        assert_eq!(juliet.roster.requests().len(), 2);
+    }
+
+    #[test]
+    fn a_request_for_one_item_more_than_the_roster_takes_is_refused() {
+        let mut romeo = account("romeo@example.net").policy(|p| p.limits.roster_items_max = 1).with("orchard", 0);
+        romeo.sends("orchard", "<presence to='rosaline@example.com' type='subscribe'/>");
+        let fx = romeo.sends("orchard", "<presence to='juliet@example.com' type='subscribe'/>");
+        assert!(fx.told().is_empty() && fx.commits().is_empty());
+        assert!(fx.delivered("orchard")[0].contains("<resource-constraint"));
+    }
+
+    #[test]
+    fn a_request_that_weighs_too_much_is_kept_without_its_content() {
+        let mut juliet = account("juliet@example.com");
+        let status = "x".repeat(REQUEST_BYTES_MAX);
+        juliet.receive(&format!("<presence from='romeo@example.net' type='subscribe'><status>{status}</status></presence>"));
+        assert!(juliet.roster.requests()[0].stanza.len() < 200);
+    }
+
+    #[test]
+    fn an_answer_to_a_resource_that_is_not_there_is_ignored_but_not_a_request() {
+        let mut romeo = account("romeo@example.net").with("orchard", 0);
+        romeo.sends("orchard", "<presence to='juliet@example.com' type='subscribe'/>");
+        let fx = romeo.receive("<presence from='juliet@example.com' to='romeo@example.net/gone' type='subscribed'/>");
+        assert!(fx.is_empty());
+        let fx = romeo.receive("<presence from='juliet@example.com' to='romeo@example.net/gone' type='subscribe'/>");
+        assert_eq!(fx.written_to(), ["orchard"]);
+        assert!(fx.delivered("orchard")[0].contains("to='romeo@example.net'"));
+    }
+
+    #[test]
+    fn an_unanswered_request_to_another_domain_is_repeated_when_the_user_comes_back() {
+        let mut romeo = account("romeo@example.net").connected("orchard");
+        romeo.sends("orchard", "<presence to='juliet@example.com' type='subscribe'/>");
+        romeo.sends("orchard", "<presence to='rosaline@example.net' type='subscribe'/>");
+        let fx = romeo.sends("orchard", "<presence/>");
+        assert_eq!(fx.told_to(), ["juliet@example.com"]);
+        assert!(fx.told()[0].1.contains("type='subscribe'"));
+    }
+
+    #[test]
+    fn a_host_without_presence_service_refuses_requests() {
+        let mut romeo = account("romeo@example.net").policy(|p| p.presence = false).connected("orchard");
+        let fx = romeo.sends("orchard", "<presence to='juliet@example.com' type='subscribe'/>");
+        assert!(fx.delivered("orchard")[0].contains("<service-unavailable"));
+        assert!(fx.commits().is_empty());
+    }
+}
