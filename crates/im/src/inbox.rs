@@ -8,7 +8,7 @@ use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
 use crate::messages::{self, Keeping};
 use crate::session::{self, Session};
-use crate::ways::Passage;
+use crate::ways::{Flow, Passage};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -153,6 +153,10 @@ impl Inbox {
         self.batch_at.is_some_and(|at| at <= mono_ms)
     }
 
+    pub(crate) fn batch_at(&self) -> Option<u64> {
+        self.batch_at
+    }
+
     /// The position of the next record: microseconds since 1970, or one more than the last.
     fn next_position(&mut self, now: Stamp) -> i64 {
         self.last_position = now.0.max(self.last_position + 1);
@@ -226,12 +230,6 @@ impl Inbox {
             .find(|(_, entry)| entry.holders.is_empty() && !entry.had.contains(&id))
             .map(|(position, _)| *position)
     }
-
-    /// Is the backlog on its way to one of these? Then a new message queues up behind it.
-    fn is_reading_for(&self, ids: &[SessionId]) -> bool {
-        self.reading
-            .is_some_and(|reading| ids.contains(&reading.session))
-    }
 }
 
 // ---- into the log ----
@@ -239,7 +237,10 @@ impl Inbox {
 /// What becomes of a message for sessions that would take it; `ids` may be empty.
 ///
 /// A message to keep is appended as pending and delivered behind the commit; one that need not be kept is delivered at
-/// once. Without an archive a message that a connected stream takes is not logged.
+/// once. Without an archive a message that a connected stream takes is not logged. A session that is being given the
+/// backlog, or whose queue is full, gets the message from the log in its turn.
+///
+/// Done means that it is in the log already.
 ///
 /// # Errors
 /// `service-unavailable`: nobody takes it and the offline limit is reached (XEP-0160 §2), or it must not be stored.
@@ -250,45 +251,32 @@ pub(crate) fn accept(
     keeping: Keeping,
     ingress: Option<Ingress>,
     fx: &mut Effects,
-) -> Result<(), StanzaError> {
-    let connected = |s: &Session| ids.contains(&s.id) && s.edge.is_some();
+) -> Result<Flow, StanzaError> {
     let archived = keeping == Keeping::Archive && account.policy.archive;
-    let queues = account.inbox.is_reading_for(ids);
-    let live =
-        keeping == Keeping::No || (!archived && !queues && account.sessions.iter().any(connected));
-    if live {
+    if keeping == Keeping::No || (!archived && is_taken_live(account, ids, &passage.stanza)) {
         if ids.is_empty() {
             return Err(StanzaCondition::ServiceUnavailable.into());
         }
-        for id in ids {
-            let delivery = Delivery {
-                stanza: passage.stanza.clone(),
-                to: None,
-                more: Additions::default(),
-                position: None,
-            };
-            session::deliver(account, *id, delivery, fx);
-            passage.taken_by.push(*id);
-        }
-        return Ok(());
+        give_to(account, passage, ids, Additions::default(), fx);
+        return Ok(Flow::Next);
     }
 
     let key = ingress.map(|ingress| dedupe_key(&passage.stanza, Direction::Incoming, ingress));
     if key.is_some_and(|key| account.inbox.recent.has(&key, account.now.utc)) {
         fx.push(Effect::Count("messages_duplicate"));
-        return Ok(());
+        return Ok(Flow::Done);
     }
     let stored = to_stored(&passage.stanza);
     if ids.is_empty() {
         let limits = &account.policy.limits;
         let bytes = account.inbox.waiting_bytes + stored.len() as u64;
-        if account.inbox.waiting >= limits.offline_messages_max || bytes > limits.offline_bytes_max
-        {
+        let full = account.inbox.waiting >= limits.offline_messages_max;
+        if full || bytes > limits.offline_bytes_max {
             fx.push(Effect::Count("offline_limit_reached"));
             return Err(StanzaCondition::ServiceUnavailable.into());
         }
     }
-    let position = append(
+    append(
         account,
         passage,
         Direction::Incoming,
@@ -297,31 +285,94 @@ pub(crate) fn accept(
         key,
         fx,
     );
-    passage.position = Some(position);
-    if queues {
-        return Ok(());
+    match account.inbox.reading {
+        // The backlog comes first.
+        Some(reading) if !reading.paused && ids.contains(&reading.session) => {
+            passage.taken_by.extend_from_slice(ids);
+        }
+        _ => {
+            let more = additions(account, passage, false);
+            give_to(account, passage, ids, more, fx);
+        }
     }
+    Ok(Flow::Next)
+}
+
+/// Is there a stream that takes the message now, so that it need not be logged?
+fn is_taken_live(account: &Account, ids: &[SessionId], stanza: &Stanza) -> bool {
+    let reads = |id| {
+        account
+            .inbox
+            .reading
+            .is_some_and(|reading| reading.session == id)
+    };
+    let takes =
+        |s: &Session| s.edge.is_some() && !reads(s.id) && s.fits(stanza, &account.policy.limits);
+    ids.iter().filter_map(|id| account.session(*id)).any(takes)
+}
+
+/// Delivers; a session that cannot take more now is given the message from the log when it can.
+fn give_to(
+    account: &mut Account,
+    passage: &mut Passage,
+    ids: &[SessionId],
+    more: Additions,
+    fx: &mut Effects,
+) {
     for id in ids {
+        passage.taken_by.push(*id);
+        if let Some(position) = passage.position {
+            let is_reading = account
+                .inbox
+                .reading
+                .is_some_and(|reading| reading.session == *id);
+            let fits = account
+                .session(*id)
+                .is_some_and(|s| s.fits(&passage.stanza, &account.policy.limits));
+            if is_reading || !fits {
+                continue_later(account, *id, position);
+                continue;
+            }
+        }
         let delivery = Delivery {
             stanza: passage.stanza.clone(),
             to: None,
-            more: additions(account, position, archived, false),
-            position: Some(position),
+            more: more.clone(),
+            position: passage.position,
         };
         session::deliver(account, *id, delivery, fx);
-        passage.taken_by.push(*id);
     }
-    Ok(())
 }
 
-/// A message that the account sent becomes part of its archive. XEP-0313 §6.1.1.
-pub(crate) fn log_outgoing(account: &mut Account, passage: &mut Passage, fx: &mut Effects) {
+/// The session's queue is full: from this position on it is given what is in the log, when it has taken some.
+fn continue_later(account: &mut Account, id: SessionId, position: i64) {
+    let backlog_to = account.inbox.last_position;
+    match account.inbox.reading {
+        None => {
+            let after = position - 1;
+            account.inbox.reading = Some(Reading {
+                session: id,
+                after,
+                asked_at: 0,
+                backlog_to,
+                paused: true,
+            });
+        }
+        Some(reading) if reading.session != id && !account.inbox.queue.contains(&id) => {
+            account.inbox.queue.push_back(id);
+        }
+        Some(_) => {}
+    }
+}
+
+/// A message that the account sent becomes part of its archive. XEP-0313 §6.1.1. Done means that it is there already.
+pub(crate) fn log_outgoing(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Flow {
     let key = dedupe_key(&passage.stanza, Direction::Outgoing, passage.ingress);
     if account.inbox.recent.has(&key, account.now.utc) {
-        return;
+        return Flow::Done;
     }
     let stored = to_stored(&passage.stanza);
-    passage.position = Some(append(
+    append(
         account,
         passage,
         Direction::Outgoing,
@@ -329,18 +380,19 @@ pub(crate) fn log_outgoing(account: &mut Account, passage: &mut Passage, fx: &mu
         true,
         Some(key),
         fx,
-    ));
+    );
+    Flow::Next
 }
 
 fn append(
     account: &mut Account,
-    passage: &Passage,
+    passage: &mut Passage,
     direction: Direction,
     stanza: Vec<u8>,
     archived: bool,
     dedupe: Option<[u8; 16]>,
     fx: &mut Effects,
-) -> i64 {
+) {
     let now = account.now.utc;
     let position = account.inbox.next_position(now);
     if let Some(key) = dedupe {
@@ -375,11 +427,19 @@ fn append(
         bounce,
         &passage.ticket,
     );
-    position
+    passage.position = Some(position);
+    passage.archived = archived;
 }
 
 /// What the server adds to a logged message: the stanza-id of what is archived, the delay of what waited.
-fn additions(account: &Account, position: i64, archived: bool, delayed: bool) -> Additions {
+pub(crate) fn additions(account: &Account, passage: &Passage, delayed: bool) -> Additions {
+    let Some(position) = passage.position else {
+        return Additions::default();
+    };
+    additions_of(account, position, passage.archived, delayed)
+}
+
+fn additions_of(account: &Account, position: i64, archived: bool, delayed: bool) -> Additions {
     Additions {
         stanza_id: archived.then(|| (position, account.jid.clone().into())),
         delay: delayed.then(|| (account.policy.domain.clone().into(), Stamp(position))),
@@ -422,9 +482,12 @@ fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Ingress) -> [u8; 1
     key
 }
 
-/// Must a session take this message for it to be delivered? (Else nobody minds if it is lost with its stream.)
-pub(crate) fn is_kept(stanza: &Stanza) -> bool {
-    messages::keeping(stanza) != Keeping::No
+/// Must a session take this message for it to be delivered? (Else nobody minds if it is lost with its stream: what
+/// the account itself says, too, such as carbons.)
+pub(crate) fn is_kept(own: &Jid, stanza: &Stanza) -> bool {
+    stanza.is_message()
+        && stanza.from.as_ref().is_some_and(|from| from != own)
+        && messages::keeping(stanza) != Keeping::No
 }
 
 // ---- taken ----
@@ -538,7 +601,9 @@ pub(crate) fn return_untaken(
 
 fn return_unlogged(account: &mut Account, stanza: &Arc<Stanza>, fx: &mut Effects) {
     match stanza.kind {
-        StanzaType::Message(_) if is_kept(stanza) => messages::again(account, stanza, fx),
+        StanzaType::Message(_) if is_kept(&account.jid, stanza) => {
+            messages::again(account, stanza, fx)
+        }
         StanzaType::Iq(IqType::Get | IqType::Set) => {
             let Some(from) = stanza
                 .from
@@ -571,16 +636,16 @@ pub(crate) fn keep_unlogged(account: &mut Account, fx: &mut Effects) {
         let known = unlogged
             .iter()
             .any(|stanza| Arc::ptr_eq(stanza, &delivery.stanza));
-        if delivery.position.is_none() && !known && is_kept(&delivery.stanza) {
+        if delivery.position.is_none() && !known && is_kept(&account.jid, &delivery.stanza) {
             unlogged.push(delivery.stanza.clone());
         }
     }
     for stanza in unlogged {
-        let passage = Passage::of(account, stanza);
+        let mut passage = Passage::of(account, stanza);
         let stored = to_stored(&passage.stanza);
         append(
             account,
-            &passage,
+            &mut passage,
             Direction::Incoming,
             stored,
             false,
@@ -594,25 +659,18 @@ pub(crate) fn keep_unlogged(account: &mut Account, fx: &mut Effects) {
 
 /// The session became able to take messages: give it what is pending. XEP-0160.
 pub fn flush(account: &mut Account, id: SessionId, fx: &mut Effects) {
-    let stuck = account
-        .inbox
-        .reading
-        .filter(|r| r.paused)
-        .is_some_and(|r| !takes_messages(account, r.session));
-    if stuck {
-        account.inbox.reading = None;
-    }
-    if account
-        .inbox
-        .reading
-        .is_some_and(|reading| reading.session != id)
-    {
-        if !account.inbox.queue.contains(&id) {
-            account.inbox.queue.push_back(id);
+    match account.inbox.reading {
+        Some(reading) if reading.session == id => return go_on(account, id, fx),
+        Some(reading) if reading.paused => {
+            // Whoever has a full queue waits for its turn.
+            account.inbox.reading = None;
+            account.inbox.queue.push_back(reading.session);
         }
-        return;
+        Some(_) if account.inbox.queue.contains(&id) => return,
+        Some(_) => return account.inbox.queue.push_back(id),
+        None => {}
     }
-    if account.inbox.reading.is_some() || !takes_messages(account, id) {
+    if !takes_messages(account, id) {
         return;
     }
     let Some(first) = account.inbox.next_waiting(i64::MIN, id) else {
@@ -648,17 +706,9 @@ fn ask(account: &mut Account, mut reading: Reading, fx: &mut Effects) {
 
 /// Is the session's queue below (`quarters`/4) of its bounds?
 fn has_room(account: &Account, id: SessionId, quarters: usize) -> bool {
-    let limits = &account.policy.limits;
-    let Some(session) = account.session(id).filter(|s| !s.overrun) else {
-        return true;
-    };
-    let (stanzas, bytes) = match &session.management {
-        Some(management) => (management.unacked.len(), management.unacked_bytes),
-        None => (session.unwritten.len(), 0),
-    };
-    stanzas == 0
-        || (stanzas < limits.unacked_stanzas_max * quarters / 4
-            && bytes < limits.unacked_bytes_max * quarters / 4)
+    account
+        .session(id)
+        .is_none_or(|session| session.has_room(&account.policy.limits, quarters))
 }
 
 /// The session has taken some: the backlog goes on if it waited for that.
@@ -702,7 +752,13 @@ pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx:
         reading.after = record.position;
         give(account, &reading, record, fx);
     }
-    let more = account.inbox.next_waiting(reading.after, reading.session);
+    // A page that is not full showed all that was there when it was asked for.
+    let seen = if full_page {
+        reading.after
+    } else {
+        reading.after.max(reading.asked_at)
+    };
+    let more = account.inbox.next_waiting(seen, reading.session);
     if !has_all || full_page || more.is_some() {
         ask(account, reading, fx);
     } else {
@@ -722,7 +778,8 @@ fn forget_unwritten(
         Some(last) if full_page => last.position,
         _ => reading.asked_at,
     };
-    if to <= after {
+    if records.is_empty() || to <= after {
+        // (A read that failed gives nothing, too.)
         return;
     }
     let waiting = account
@@ -773,7 +830,7 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
         let delivery = Delivery {
             stanza: stanza.clone(),
             to: None,
-            more: additions(account, position, record.archived, true),
+            more: additions_of(account, position, record.archived, true),
             position: Some(position),
         };
         session::deliver(account, id, delivery, fx);

@@ -4,13 +4,14 @@ use crate::account::Account;
 use crate::effects::{Effect, Effects};
 use crate::inbox;
 use crate::item::SessionId;
+use crate::modules::carbons::{self, Side};
 use crate::view::{Exit, Seen, view};
 use crate::ways::{Flow, Passage};
 use std::sync::Arc;
 use xmpp::stanza::Child;
 use xmpp::{Jid, MessageType, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
 
-const CARBONS: &str = "urn:xmpp:carbons:2";
+const CARBONS: &str = carbons::NS;
 const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 const MAM: &str = "urn:xmpp:mam:";
 
@@ -125,7 +126,8 @@ pub fn keeping(stanza: &Stanza) -> Keeping {
             (ns::HINTS, "no-store") => return Keeping::No,
             (ns::HINTS, "no-permanent-store") => permanent = false,
             (ns::HINTS, "store") => content = true,
-            (ns::HINTS | CHAT_STATES | ns::DELAY | ns::SID, _) | (ns::CLIENT, "thread") => {}
+            (ns::HINTS | CHAT_STATES | CARBONS | ns::DELAY | ns::SID, _)
+            | (ns::CLIENT, "thread") => {}
             _ => content = true,
         }
     }
@@ -152,7 +154,7 @@ pub fn outbound(
     // A message to oneself is in the archive once: as it comes in. XEP-0313 §6.1.1.
     let to_self = passage.to.same_bare(&account.jid);
     if account.policy.archive && !to_self && keeping(&passage.stanza) == Keeping::Archive {
-        inbox::log_outgoing(account, passage, fx);
+        return Ok(inbox::log_outgoing(account, passage, fx));
     }
     Ok(Flow::Next)
 }
@@ -196,7 +198,42 @@ pub fn inbound(
         Fate::Ignore => return Ok(Flow::Done),
     };
     let ingress = Some(passage.ingress);
-    inbox::accept(account, passage, &ids, keeping, ingress, fx)?;
+    inbox::accept(account, passage, &ids, keeping, ingress, fx)
+}
+
+/// Carbons of what the own client sent, for the other clients. XEP-0280 §8.
+pub fn copy_sent(
+    account: &mut Account,
+    passage: &mut Passage,
+    fx: &mut Effects,
+) -> Result<Flow, StanzaError> {
+    // A message to oneself comes in as such.
+    if !passage.to.same_bare(&account.jid) {
+        let more = inbox::additions(account, passage, false);
+        let had: Vec<SessionId> = passage.session.into_iter().collect();
+        carbons::copies(account, &passage.stanza, Side::Sent, &had, &more, fx);
+    }
+    Ok(Flow::Next)
+}
+
+/// Carbons of what came in, for those who have not been given it. XEP-0280 §7.
+pub fn copy_received(
+    account: &mut Account,
+    passage: &mut Passage,
+    fx: &mut Effects,
+) -> Result<Flow, StanzaError> {
+    let more = inbox::additions(account, passage, false);
+    let mut had = passage.taken_by.clone();
+    // The own client that sent a message to its own account knows it.
+    let sender = passage.stanza.from.as_ref();
+    had.extend(
+        account
+            .sessions
+            .iter()
+            .filter(|s| sender == Some(&*s.jid))
+            .map(|s| s.id),
+    );
+    carbons::copies(account, &passage.stanza, Side::Received, &had, &more, fx);
     Ok(Flow::Next)
 }
 

@@ -34,8 +34,8 @@ pub struct Management {
 /// What a queued stanza costs besides its own bytes.
 const OVERHEAD_BYTES: usize = 128;
 
-fn weight(delivery: &Delivery) -> usize {
-    delivery.stanza.weight() + OVERHEAD_BYTES
+pub(crate) fn weight(stanza: &Stanza) -> usize {
+    stanza.weight() + OVERHEAD_BYTES
 }
 
 impl Management {
@@ -44,17 +44,22 @@ impl Management {
         self.acked.wrapping_add(self.unacked.len() as u32)
     }
 
+    /// May so many bytes be queued? One stanza always may.
+    pub(crate) fn fits(&self, weight: usize, limits: &Limits) -> bool {
+        self.unacked.is_empty()
+            || (self.unacked.len() < limits.unacked_stanzas_max
+                && self.unacked_bytes + weight <= limits.unacked_bytes_max)
+    }
+
     /// Queues what must be acknowledged; false if that would pass a bound (then it is not queued).
     pub fn push(&mut self, delivery: Delivery, limits: &Limits) -> bool {
-        let weight = weight(&delivery);
-        if self.unacked.len() >= limits.unacked_stanzas_max
-            || self.unacked_bytes + weight > limits.unacked_bytes_max
-        {
-            return false;
+        let weight = weight(&delivery.stanza);
+        let fits = self.fits(weight, limits);
+        if fits {
+            self.unacked_bytes += weight;
+            self.unacked.push_back(delivery);
         }
-        self.unacked_bytes += weight;
-        self.unacked.push_back(delivery);
-        true
+        fits
     }
 
     /// The client has handled `h` stanzas: those that this acknowledges now, oldest first.
@@ -73,20 +78,16 @@ impl Management {
         let acked: Vec<Delivery> = self.unacked.drain(..newly).collect();
         self.unacked_bytes = self
             .unacked_bytes
-            .saturating_sub(acked.iter().map(weight).sum());
+            .saturating_sub(acked.iter().map(|d| weight(&d.stanza)).sum());
         Ok(acked)
     }
 
     /// Forgets a stanza that was queued while no stream was there.
     pub fn forget_stanza(&mut self, stanza: &Arc<Stanza>) {
-        let gone = self
-            .unacked
-            .iter()
-            .filter(|d| Arc::ptr_eq(&d.stanza, stanza))
-            .map(weight)
-            .sum();
-        self.unacked_bytes = self.unacked_bytes.saturating_sub(gone);
+        let before = self.unacked.len();
         self.unacked.retain(|d| !Arc::ptr_eq(&d.stanza, stanza));
+        let gone = (before - self.unacked.len()) * weight(stanza);
+        self.unacked_bytes = self.unacked_bytes.saturating_sub(gone);
     }
 
     /// A delivery that did not reach the stream, and never will. If an `h` covered it, one more is acknowledged.
@@ -96,7 +97,7 @@ impl Management {
         };
         let at = self.unacked.iter().position(same).unwrap_or(0);
         if let Some(gone) = self.unacked.remove(at) {
-            self.unacked_bytes = self.unacked_bytes.saturating_sub(weight(&gone));
+            self.unacked_bytes = self.unacked_bytes.saturating_sub(weight(&gone.stanza));
         }
     }
 }
@@ -236,6 +237,12 @@ pub(crate) fn end_overdue(account: &mut Account, fx: &mut Effects) {
     for id in ids {
         session::end(account, id, fx);
     }
+}
+
+/// When the next hibernated session ends, monotonic milliseconds.
+pub(crate) fn next_end(account: &Account) -> Option<u64> {
+    let waiting = account.sessions.iter().filter(|s| is_hibernated(s));
+    waiting.filter_map(|s| s.management.as_ref()?.ends_at).min()
 }
 
 /// `<resume/>`: a new stream takes a session over. XEP-0198 §5.

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
-use crate::policy::ResourceConflict;
+use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
 use crate::resume::{self, Management};
 use std::collections::VecDeque;
@@ -89,6 +89,25 @@ impl Session {
     /// May be given messages for the bare JID. RFC 6121 §8.5.2.1.
     pub fn takes_messages(&self) -> bool {
         self.presence.is_some() && self.priority >= 0 && !self.overrun
+    }
+
+    /// Is its queue of what is not yet taken below (`quarters`/4) of its bounds?
+    pub(crate) fn has_room(&self, limits: &Limits, quarters: usize) -> bool {
+        let (stanzas, bytes) = match &self.management {
+            Some(management) => (management.unacked.len(), management.unacked_bytes),
+            None => (self.unwritten.len(), 0),
+        };
+        let stanzas_max = limits.unacked_stanzas_max * quarters / 4;
+        let bytes_max = limits.unacked_bytes_max * quarters / 4;
+        stanzas == 0 || (stanzas < stanzas_max && bytes < bytes_max)
+    }
+
+    /// May it be given this message to keep, and stay within its bounds?
+    pub(crate) fn fits(&self, stanza: &Stanza, limits: &Limits) -> bool {
+        match &self.management {
+            Some(management) => management.fits(resume::weight(stanza), limits),
+            None => self.has_room(limits, 4),
+        }
     }
 
     /// Its row of the ledger, as it should be now. DESIGN.md D11.
@@ -320,11 +339,18 @@ pub fn client_state(account: &mut Account, id: SessionId, active: bool, _: &mut 
     }
 }
 
-/// Timeouts: sessions that nobody resumed, marks and ledger rows that are due.
+/// Timeouts: sessions that nobody resumed, marks and ledger rows that are due. Asks to be woken for the next.
 pub fn tick(account: &mut Account, fx: &mut Effects) {
     resume::end_overdue(account, fx);
     if account.inbox.batch_is_due(account.now.mono_ms) {
         commit_batch(account, fx);
+    }
+    let next = resume::next_end(account)
+        .into_iter()
+        .chain(account.inbox.batch_at())
+        .min();
+    if let Some(mono_ms) = next {
+        fx.push(Effect::WakeAt { mono_ms });
     }
 }
 
@@ -392,7 +418,7 @@ pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mu
     if session.overrun {
         return;
     }
-    let keep = delivery.position.is_some() || inbox::is_kept(&delivery.stanza);
+    let keep = delivery.position.is_some() || inbox::is_kept(&account.jid, &delivery.stanza);
     let fits = match &mut session.management {
         Some(management) => management.push(delivery.clone(), limits),
         None => !keep || session.unwritten.len() < limits.unacked_stanzas_max,

@@ -14,6 +14,7 @@ static MESSAGE_OUTBOUND: &[Step] = &[
     block::outbound,
     messages::strip_outbound,
     messages::outbound,
+    messages::copy_sent,
 ];
 static SUBSCRIPTION_OUTBOUND: &[Step] = &[block::outbound, subscription::outbound];
 static PRESENCE_OUTBOUND: &[Step] = &[block::outbound, presence::outbound];
@@ -25,6 +26,7 @@ static MESSAGE_INBOUND: &[Step] = &[
     block::inbound,
     messages::strip_inbound,
     messages::inbound,
+    messages::copy_received,
 ];
 static SUBSCRIPTION_INBOUND: &[Step] = &[block::inbound, subscription::inbound];
 static PRESENCE_INBOUND: &[Step] = &[block::inbound, presence::inbound];
@@ -44,6 +46,8 @@ pub struct Passage {
     pub ticket: Ticket,
     /// Position in this account's log, once it has one.
     pub position: Option<i64>,
+    /// The record is part of the archive: the message has a stanza-id.
+    pub archived: bool,
     /// Sessions that took it.
     pub taken_by: Vec<SessionId>,
 }
@@ -66,6 +70,7 @@ impl Passage {
             ingress,
             ticket: Ticket::default(),
             position: None,
+            archived: false,
             taken_by: Vec::new(),
         }
     }
@@ -174,6 +179,7 @@ fn outbound(
             ingress,
             ticket,
             position: None,
+            archived: false,
             taken_by: Vec::new(),
         },
         steps,
@@ -206,6 +212,7 @@ fn inbound(
             ingress,
             ticket,
             position: None,
+            archived: false,
             taken_by: Vec::new(),
         },
         steps,
