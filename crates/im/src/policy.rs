@@ -60,6 +60,8 @@ pub struct HostPolicy {
     pub messages: bool,
     /// What to do when a resource is asked for that is bound already.
     pub resource_conflict: ResourceConflict,
+    /// May strangers read vCards (XEP-0054 §5), or only who sees presence?
+    pub vcards_public: bool,
     /// XEP-0157: (`abuse-addresses`, [`mailto:…`]) …
     pub contact_addresses: Vec<(String, Vec<String>)>,
     /// XEP-0077: may strangers register (the form is shown)?
@@ -82,6 +84,7 @@ impl HostPolicy {
             presence: true,
             messages: true,
             resource_conflict: ResourceConflict::ReplaceOld,
+            vcards_public: false,
             contact_addresses: Vec::new(),
             registration_open: false,
             password_change: true,

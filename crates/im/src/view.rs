@@ -18,7 +18,7 @@ pub enum Exit {
     AccountInfo,
     /// Which resources there are: disco#items. XEP-0030 §8.
     Resources,
-    /// The vCard, which its owner published for everybody. XEP-0054 §3.3.
+    /// The vCard; everybody sees it only where the host's policy says so. XEP-0054 §3.3, LIMITS.md §2 row 17.
     VCard,
     /// An iq to a resource: its answer would tell that the resource is there. RFC 6121 §8.5.3.1.
     IqToResource,
@@ -55,7 +55,8 @@ pub fn view(account: &Account, watcher: &Jid, exit: Exit) -> Seen {
         (Actor::Blocked, Exit::MessageError) => true,
         (Actor::Blocked, _) => false,
         (Actor::Owner | Actor::Subscriber, _) => true,
-        (_, Exit::VCard | Exit::MessageError) => true,
+        (_, Exit::VCard) => account.policy.vcards_public,
+        (_, Exit::MessageError) => true,
         (Actor::Addressee, Exit::IqToResource) => true,
         (Actor::Addressee | Actor::Stranger, _) => false,
     };
@@ -110,12 +111,12 @@ mod tests {
             ("romeo@example.net", "AAAAAAAA"),
             ("romeo@example.net/orchard", "AAAAAAAA"),
             // Whom the account watches, who asked, whom nobody knows: all strangers.
-            ("nurse@example.com/x", "-----A-A"),
-            ("paris@example.com/x", "-----A-A"),
-            ("stranger@example.org", "-----A-A"),
-            ("example.com", "-----A-A"),
+            ("nurse@example.com/x", "-------A"),
+            ("paris@example.com/x", "-------A"),
+            ("stranger@example.org", "-------A"),
+            ("example.com", "-------A"),
             // Directed presence.
-            ("room@chat.example.com/juliet", "-----AAA"),
+            ("room@chat.example.com/juliet", "------AA"),
             // A blocked one sees nothing, subscription or not.
             ("tybalt@example.com/street", "-------A"),
         ] {

@@ -123,3 +123,82 @@ fn base64(bytes: &[u8]) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::bare;
+
+    // XEP-0115 §5.2.
+    #[test]
+    fn the_simple_example_gives_its_string() {
+        let info = Element::parse(
+            b"<query xmlns='http://jabber.org/protocol/disco#info'>\
+              <identity category='client' type='pc' name='Exodus 0.9.1'/>\
+              <feature var='http://jabber.org/protocol/caps'/>\
+              <feature var='http://jabber.org/protocol/muc'/>\
+              <feature var='http://jabber.org/protocol/disco#items'/>\
+              <feature var='http://jabber.org/protocol/disco#info'/></query>",
+            DISCO_INFO,
+        )
+        .expect("well-formed");
+        assert_eq!(
+            verification_input(&info),
+            "client/pc//Exodus 0.9.1<http://jabber.org/protocol/caps<http://jabber.org/protocol/disco#info<\
+             http://jabber.org/protocol/disco#items<http://jabber.org/protocol/muc<"
+        );
+    }
+
+    // XEP-0115 §5.3.
+    #[test]
+    fn the_complex_example_gives_its_string() {
+        let info = Element::parse(
+            "<query xmlns='http://jabber.org/protocol/disco#info'>\
+             <identity xml:lang='en' category='client' name='Psi 0.11' type='pc'/>\
+             <identity xml:lang='el' category='client' name='Ψ 0.11' type='pc'/>\
+             <feature var='http://jabber.org/protocol/caps'/>\
+             <x xmlns='jabber:x:data' type='result'>\
+             <field var='os'><value>Mac</value></field>\
+             <field var='FORM_TYPE' type='hidden'><value>urn:xmpp:dataforms:softwareinfo</value></field>\
+             <field var='ip_version' type='text-multi'><value>ipv6</value><value>ipv4</value></field>\
+             </x></query>"
+                .as_bytes(),
+            DISCO_INFO,
+        )
+        .expect("well-formed");
+        assert_eq!(
+            verification_input(&info),
+            "client/pc/el/Ψ 0.11<client/pc/en/Psi 0.11<http://jabber.org/protocol/caps<\
+             urn:xmpp:dataforms:softwareinfo<ip_version<ipv4<ipv6<os<Mac<"
+        );
+    }
+
+    // RFC 4648 §10.
+    #[test]
+    fn base64_gives_the_vectors_of_its_specification() {
+        let vectors = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ];
+        for (plain, encoded) in vectors {
+            assert_eq!(base64(plain.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn the_stream_feature_carries_the_hash_of_the_hosts_info() {
+        let policy = HostPolicy::of(bare("capulet.example"));
+        let feature = stream_feature(&policy, |input| {
+            assert!(input.starts_with(b"server/im//waft<"));
+            [0; 20]
+        });
+        assert_eq!(
+            feature.attribute("ver"),
+            Some("AAAAAAAAAAAAAAAAAAAAAAAAAAA=")
+        );
+    }
+}

@@ -163,3 +163,182 @@ fn wrap(account: &Account, message: &Stanza, side: Side, more: &Additions) -> Op
     copy.kind = message.kind;
     Some(copy.with_from(account.jid.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Scene, account, jid, stanza};
+
+    fn romeo() -> Scene {
+        account("romeo@montague.example")
+            .with("garden", 1)
+            .with("home", 0)
+            .having("home", |session| session.carbons = true)
+    }
+
+    fn copied(
+        scene: &mut Scene,
+        xml: &str,
+        side: Side,
+        had: &[&str],
+        more: &Additions,
+    ) -> Vec<String> {
+        let had: Vec<SessionId> = had.iter().map(|resource| scene.id(resource)).collect();
+        let mut fx = Effects::default();
+        copies(&mut scene.account, &stanza(xml), side, &had, more, &mut fx);
+        fx.list
+            .iter()
+            .filter_map(|effect| match effect {
+                crate::Effect::Edge {
+                    item: crate::EdgeItem::Deliver(delivery),
+                    ..
+                } => {
+                    let mut out = Vec::new();
+                    write_stanza(
+                        &mut out,
+                        &delivery.stanza,
+                        delivery.to.as_ref(),
+                        &delivery.more,
+                        Wire::Client,
+                    );
+                    Some(String::from_utf8(out).expect("stanzas are UTF-8"))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    // XEP-0280 §7, examples 9 and 10.
+    #[test]
+    fn a_received_message_is_copied_to_the_resource_that_asked_and_did_not_have_it() {
+        let xml = "<message from='juliet@capulet.example/balcony' to='romeo@montague.example/garden' type='chat'><body>hi</body></message>";
+        let copies = copied(
+            &mut romeo(),
+            xml,
+            Side::Received,
+            &["garden"],
+            &Additions::default(),
+        );
+        assert_eq!(
+            copies,
+            [
+                "<message from='romeo@montague.example' to='romeo@montague.example/home' type='chat'>\
+              <received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
+              <message xmlns='jabber:client' from='juliet@capulet.example/balcony' to='romeo@montague.example/garden' type='chat'>\
+              <body>hi</body></message></forwarded></received></message>"
+            ]
+        );
+    }
+
+    #[test]
+    fn the_sender_gets_no_copy_of_what_it_sent() {
+        let xml = "<message from='romeo@montague.example/home' to='juliet@capulet.example' type='chat'><body>hi</body></message>";
+        let mut romeo = romeo().having("garden", |session| session.carbons = true);
+        let copies = copied(
+            &mut romeo,
+            xml,
+            Side::Sent,
+            &["home"],
+            &Additions::default(),
+        );
+        assert_eq!(copies.len(), 1);
+        assert!(
+            copies[0].contains("to='romeo@montague.example/garden'")
+                && copies[0].contains("<sent xmlns='urn:xmpp:carbons:2'>")
+        );
+    }
+
+    #[test]
+    fn a_copy_carries_the_stanza_id_of_the_message() {
+        let xml = "<message from='juliet@capulet.example/balcony' to='romeo@montague.example' type='chat'><body>hi</body></message>";
+        let more = Additions {
+            stanza_id: Some((17, jid("romeo@montague.example"))),
+            delay: None,
+        };
+        let copies = copied(&mut romeo(), xml, Side::Received, &["garden"], &more);
+        assert!(copies[0].contains("<stanza-id xmlns='urn:xmpp:sid:0' id='17' by='romeo@montague.example'/></message></forwarded>"), "{copies:?}");
+    }
+
+    // XEP-0280 §6.1, §9.
+    #[test]
+    fn what_is_no_conversation_is_not_copied() {
+        let cases = [
+            (
+                "<message type='chat'><private xmlns='urn:xmpp:carbons:2'/></message>",
+                false,
+            ),
+            (
+                "<message type='chat'><no-copy xmlns='urn:xmpp:hints'/></message>",
+                false,
+            ),
+            ("<message type='groupchat'><body>hi</body></message>", false),
+            ("<message type='headline'><body>hi</body></message>", false),
+            (
+                "<message><event xmlns='http://jabber.org/protocol/pubsub#event'/></message>",
+                false,
+            ),
+            (
+                "<message type='chat'><x xmlns='http://jabber.org/protocol/muc#user'/><body>hi</body></message>",
+                false,
+            ),
+            (
+                "<message><x xmlns='http://jabber.org/protocol/muc#user'><invite/></x></message>",
+                true,
+            ),
+            (
+                "<message><x xmlns='jabber:x:conference' jid='room@muc.example'/></message>",
+                true,
+            ),
+            (
+                "<message><received xmlns='urn:xmpp:receipts' id='1'/></message>",
+                true,
+            ),
+            ("<message><body>hi</body></message>", true),
+            (
+                "<message type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
+                true,
+            ),
+        ];
+        for (xml, eligible) in cases {
+            assert_eq!(is_eligible(&stanza(xml), Side::Received), eligible, "{xml}");
+        }
+    }
+
+    // XEP-0280 §6.1: the sender's other clients do not hear it from the room.
+    #[test]
+    fn a_private_message_to_an_occupant_is_copied_to_the_senders_clients() {
+        let xml = "<message type='chat'><x xmlns='http://jabber.org/protocol/muc#user'/><body>hi</body></message>";
+        assert!(is_eligible(&stanza(xml), Side::Sent));
+    }
+
+    // XEP-0280 §10.1.
+    #[test]
+    fn enabling_twice_and_disabling_is_no_error() {
+        let mut romeo = romeo();
+        for (element, on) in [
+            ("enable", true),
+            ("enable", true),
+            ("disable", false),
+            ("disable", false),
+        ] {
+            let fx = romeo.sends(
+                "garden",
+                &format!("<iq type='set' id='c1'><{element} xmlns='urn:xmpp:carbons:2'/></iq>"),
+            );
+            assert!(fx.delivered("garden")[0].contains("type='result'"));
+            let id = romeo.id("garden");
+            assert_eq!(romeo.session(id).map(|session| session.carbons), Some(on));
+        }
+    }
+
+    // LIMITS.md §2 row 16.
+    #[test]
+    fn a_copy_that_a_client_made_is_told_from_a_message() {
+        assert!(is_forged(&stanza(
+            "<message><sent xmlns='urn:xmpp:carbons:2'/></message>"
+        )));
+        assert!(!is_forged(&stanza(
+            "<message><private xmlns='urn:xmpp:carbons:2'/></message>"
+        )));
+    }
+}

@@ -123,3 +123,59 @@ fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled
             .children_from(items),
     )))
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{account, account_with, contact};
+    use store::AccountRecord;
+
+    const INFO: &str = "<query xmlns='http://jabber.org/protocol/disco#info'/>";
+    const ITEMS: &str = "<query xmlns='http://jabber.org/protocol/disco#items'/>";
+
+    // XEP-0030 §3.1.
+    #[test]
+    fn the_owner_hears_that_the_bare_jid_is_a_registered_account() {
+        let mut juliet = account("juliet@capulet.example").with("home", 0);
+        let fx = juliet.sends(
+            "home",
+            &format!("<iq type='get' id='d1' to='juliet@capulet.example'>{INFO}</iq>"),
+        );
+        let answer = &fx.delivered("home")[0];
+        assert!(
+            answer.contains("<identity category='account' type='registered'/>"),
+            "{answer}"
+        );
+        assert!(
+            answer.contains("<feature var='urn:xmpp:carbons:2'/>"),
+            "{answer}"
+        );
+    }
+
+    // XEP-0030 §4.1, example 15.
+    #[test]
+    fn a_contact_hears_of_available_resources_only() {
+        let stored = AccountRecord {
+            roster: vec![contact("romeo@montague.example", "from")],
+            ..AccountRecord::default()
+        };
+        let mut juliet = account_with("juliet@capulet.example", stored)
+            .with("home", 0)
+            .connected("attic");
+        let fx = juliet.receive(&format!(
+            "<iq type='get' id='d1' from='romeo@montague.example/x'>{ITEMS}</iq>"
+        ));
+        let told = &fx.told()[0].1;
+        assert!(
+            told.contains("juliet@capulet.example/home") && !told.contains("attic"),
+            "{told}"
+        );
+    }
+
+    #[test]
+    fn a_node_that_is_none_is_not_found() {
+        let mut juliet = account("juliet@capulet.example").with("home", 0);
+        let info = "<query xmlns='http://jabber.org/protocol/disco#info' node='http://jabber.org/protocol/tune'/>";
+        let fx = juliet.sends("home", &format!("<iq type='get' id='d1'>{info}</iq>"));
+        assert!(fx.delivered("home")[0].contains("item-not-found"));
+    }
+}

@@ -41,3 +41,35 @@ pub fn of(message: &Stanza) -> Hints {
     }
     hints
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::stanza;
+
+    #[test]
+    fn hints_are_read_from_the_message() {
+        let hints = of(&stanza(
+            "<message><body>hi</body><no-copy xmlns='urn:xmpp:hints'/><no-store xmlns='urn:xmpp:hints'/></message>",
+        ));
+        assert_eq!(
+            hints,
+            Hints {
+                no_copy: true,
+                no_store: true,
+                ..Hints::default()
+            }
+        );
+    }
+
+    // XEP-0334 §5.
+    #[test]
+    fn an_error_has_no_hints() {
+        assert_eq!(
+            of(&stanza(
+                "<message type='error'><store xmlns='urn:xmpp:hints'/></message>"
+            )),
+            Hints::default()
+        );
+    }
+}

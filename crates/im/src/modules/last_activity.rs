@@ -56,3 +56,57 @@ fn uptime(host: &mut Host, _: &Iq<'_>, _: &mut Effects) -> Result<Option<Element
 fn seconds(seconds: i64) -> Element {
     Element::new("query", NS).attr("seconds", seconds.to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{START, Scene, account_with, contact};
+    use store::AccountRecord;
+
+    const ASKED: &str = "<iq type='get' id='l1' from='romeo@montague.example/x'><query xmlns='jabber:iq:last'/></iq>";
+
+    fn juliet() -> Scene {
+        account_with(
+            "juliet@capulet.example",
+            AccountRecord {
+                roster: vec![contact("romeo@montague.example", "from")],
+                last_activity: Some((START.plus_seconds(-903), "Heading Home".into())),
+                ..AccountRecord::default()
+            },
+        )
+    }
+
+    #[test]
+    fn a_contact_hears_how_long_ago_the_last_resource_left_and_with_what_status() {
+        let told = juliet().receive(ASKED).told();
+        assert!(
+            told[0]
+                .1
+                .contains("<query xmlns='jabber:iq:last' seconds='903'>Heading Home</query>"),
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn while_a_resource_is_connected_it_is_zero_seconds() {
+        let told = juliet().connected("home").receive(ASKED).told();
+        assert!(
+            told[0]
+                .1
+                .contains("<query xmlns='jabber:iq:last' seconds='0'/>"),
+            "{told:?}"
+        );
+    }
+
+    // LIMITS.md §2 row 41.
+    #[test]
+    fn an_account_that_was_never_used_answers_like_none() {
+        let stored = AccountRecord {
+            roster: vec![contact("romeo@montague.example", "from")],
+            ..AccountRecord::default()
+        };
+        let told = account_with("juliet@capulet.example", stored)
+            .receive(ASKED)
+            .told();
+        assert!(told[0].1.contains("service-unavailable"));
+    }
+}

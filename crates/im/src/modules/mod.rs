@@ -4,6 +4,7 @@
 //! account's behalf, a full JID by its resource. There is one permission function, [`may_ask`], and one refusal,
 //! [`unknown`]: an asker who may not know something hears what an account that does not exist would say.
 
+pub mod blocking;
 pub mod caps;
 pub mod carbons;
 pub mod contact_addresses;
@@ -16,6 +17,7 @@ pub mod legacy_session;
 pub mod ping;
 pub mod private;
 pub mod register;
+pub mod roster;
 pub mod time;
 pub mod vcard;
 pub mod version;
@@ -33,6 +35,7 @@ use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError, StanzaTyp
 
 /// All cards, in the order of `docs/xeps.md`.
 pub static MODULES: &[&Module] = &[
+    &roster::MODULE,
     &data_form::MODULE,
     &last_activity::MODULE,
     &disco::MODULE,
@@ -43,6 +46,7 @@ pub static MODULES: &[&Module] = &[
     &caps::MODULE,
     &contact_addresses::MODULE,
     &delivery::OFFLINE,
+    &blocking::MODULE,
     &delivery::STREAM_MANAGEMENT,
     &ping::MODULE,
     &time::MODULE,
@@ -132,12 +136,14 @@ pub fn inbound_iq(
 /// else the answer would tell that it is there. RFC 6121 §8.5.3.1.
 fn may_reach(account: &Account, resource: &session::Session, from: Option<&Jid>) -> bool {
     let Some(from) = from else { return false };
-    from.same_bare(&account.jid)
-        || view(account, from, Exit::IqToResource) == Seen::All
-        || resource
-            .directed
-            .iter()
-            .any(|directed| directed.same_bare(from))
+    let shares = |exit| view(account, from, exit) == Seen::All;
+    // A subscriber sees all resources; directed presence shows the one that sent it.
+    shares(Exit::IqToResource)
+        && (shares(Exit::Resources)
+            || resource
+                .directed
+                .iter()
+                .any(|directed| directed.same_bare(from)))
 }
 
 /// Is it an iq that clients send to their own domain though it is about their account?
@@ -294,5 +300,288 @@ fn unexpected(answer: QueryAnswer) -> StanzaError {
         QueryAnswer::Refused(error) => error,
         QueryAnswer::Failed(error) => refusal(&error),
         _ => StanzaCondition::InternalServerError.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Fx, Scene, account_with, contact, jid, stanza};
+    use store::AccountRecord;
+    use xmpp::write::{Wire, write_stanza};
+
+    /// Juliet at home and on the phone; romeo has a subscription to her presence.
+    fn juliet() -> Scene {
+        let stored = AccountRecord {
+            roster: vec![contact("romeo@montague.example", "both")],
+            ..AccountRecord::default()
+        };
+        account_with("juliet@capulet.example", stored)
+            .with("home", 5)
+            .with("phone", 0)
+    }
+
+    fn wire(stanza: &Stanza) -> String {
+        let mut out = Vec::new();
+        write_stanza(&mut out, stanza, None, &Default::default(), Wire::Client);
+        String::from_utf8(out).expect("stanzas are UTF-8")
+    }
+
+    /// What the house answers for an account that does not exist, and every account to whoever may not know.
+    fn as_if_missing(xml: &str) -> String {
+        wire(
+            &stanza(xml)
+                .error(&unknown())
+                .expect("an iq get or set may be answered"),
+        )
+    }
+
+    fn name_of(kind: IqType) -> &'static str {
+        if kind == IqType::Get { "get" } else { "set" }
+    }
+
+    fn asks(from: &str, to: &str, kind: IqType, child: &str) -> String {
+        format!(
+            "<iq type='{}' id='q1' from='{from}' to='{to}'>{child}</iq>",
+            name_of(kind)
+        )
+    }
+
+    fn only_told(fx: &Fx) -> String {
+        assert_eq!(fx.list.len(), 1, "{:?}", fx.list);
+        fx.told().remove(0).1
+    }
+
+    // LIMITS.md §2 rows 4, 17, 41.
+    #[test]
+    fn a_stranger_hears_of_every_handler_what_an_account_that_does_not_exist_would_say() {
+        let mut tried = 0;
+        for module in MODULES {
+            for &(kind, ns, name, who, _) in module.account_iq {
+                if who == Who::Anyone {
+                    continue;
+                }
+                let xml = asks(
+                    "tybalt@elsewhere.example/x",
+                    "juliet@capulet.example",
+                    kind,
+                    &format!("<{name} xmlns='{ns}'/>"),
+                );
+                let fx = juliet().receive(&xml);
+                assert_eq!(
+                    only_told(&fx),
+                    as_if_missing(&xml),
+                    "{} {name} {ns}",
+                    module.name
+                );
+                tried += 1;
+            }
+        }
+        assert!(tried > 10);
+    }
+
+    // LIMITS.md §2 rows 4, 17.
+    #[test]
+    fn what_is_the_owners_is_refused_to_a_contact_with_a_full_subscription_too() {
+        for module in MODULES {
+            for &(kind, ns, name, who, _) in module
+                .account_iq
+                .iter()
+                .filter(|(.., who, _)| *who == Who::Owner)
+            {
+                let xml = asks(
+                    "romeo@montague.example/x",
+                    "juliet@capulet.example",
+                    kind,
+                    &format!("<{name} xmlns='{ns}'/>"),
+                );
+                let fx = juliet().receive(&xml);
+                assert_eq!(
+                    only_told(&fx),
+                    as_if_missing(&xml),
+                    "{} {name} {ns} {who:?}",
+                    module.name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_two_handlers_claim_the_same_iq() {
+        let mut account: Vec<_> = MODULES
+            .iter()
+            .flat_map(|m| m.account_iq)
+            .map(|(kind, ns, name, ..)| (name_of(*kind), *ns, *name))
+            .collect();
+        let mut host: Vec<_> = MODULES
+            .iter()
+            .flat_map(|m| m.host_iq)
+            .map(|(kind, ns, name, _)| (name_of(*kind), *ns, *name))
+            .collect();
+        for claimed in [&mut account, &mut host] {
+            let before = claimed.len();
+            claimed.sort_unstable();
+            claimed.dedup();
+            assert_eq!(claimed.len(), before);
+        }
+    }
+
+    // RFC 6121 §8.5.2.1.3.
+    #[test]
+    fn an_iq_that_nothing_handles_is_answered_with_service_unavailable() {
+        let xml = asks(
+            "romeo@montague.example/x",
+            "juliet@capulet.example",
+            IqType::Get,
+            "<query xmlns='jabber:iq:privacy'/>",
+        );
+        assert_eq!(only_told(&juliet().receive(&xml)), as_if_missing(&xml));
+        let fx = juliet().sends(
+            "home",
+            "<iq type='get' id='q1'><query xmlns='jabber:iq:privacy'/></iq>",
+        );
+        assert_eq!(fx.written_to(), ["home"]);
+        assert!(fx.delivered("home")[0].contains("service-unavailable"));
+    }
+
+    // RFC 6120 §8.2.3.
+    #[test]
+    fn a_result_or_error_to_the_bare_jid_is_dropped() {
+        assert!(
+            juliet()
+                .receive("<iq type='result' id='q1' from='romeo@montague.example/x'/>")
+                .is_empty()
+        );
+        assert!(
+            juliet()
+                .receive("<iq type='error' id='q1' from='romeo@montague.example/x'/>")
+                .is_empty()
+        );
+        assert!(
+            juliet()
+                .sends("home", "<iq type='result' id='q1'/>")
+                .is_empty()
+        );
+        assert!(
+            juliet()
+                .sends(
+                    "home",
+                    "<iq type='result' id='q1' to='juliet@capulet.example'/>"
+                )
+                .is_empty()
+        );
+    }
+
+    // RFC 6121 §8.5.3.1.
+    #[test]
+    fn an_iq_to_a_full_jid_is_delivered_if_its_sender_sees_presence() {
+        let xml = asks(
+            "romeo@montague.example/x",
+            "juliet@capulet.example/phone",
+            IqType::Get,
+            "<ping xmlns='urn:xmpp:ping'/>",
+        );
+        assert_eq!(juliet().receive(&xml).written_to(), ["phone"]);
+    }
+
+    #[test]
+    fn an_iq_to_a_full_jid_is_delivered_if_directed_presence_went_to_its_sender() {
+        let mut juliet = juliet().having("phone", |session| {
+            session.directed.push(jid("room@muc.example/juliet"))
+        });
+        let from_room = |resource: &str| {
+            let to = format!("juliet@capulet.example/{resource}");
+            asks(
+                "room@muc.example/nurse",
+                &to,
+                IqType::Get,
+                "<ping xmlns='urn:xmpp:ping'/>",
+            )
+        };
+        assert_eq!(juliet.receive(&from_room("phone")).written_to(), ["phone"]);
+        let refused = only_told(&juliet.receive(&from_room("home")));
+        assert_eq!(refused, as_if_missing(&from_room("home")));
+    }
+
+    // LIMITS.md §2 row 41.
+    #[test]
+    fn to_a_stranger_a_resource_that_is_there_answers_like_one_that_is_not() {
+        for resource in ["home", "attic"] {
+            let to = format!("juliet@capulet.example/{resource}");
+            let xml = asks(
+                "tybalt@elsewhere.example/x",
+                &to,
+                IqType::Get,
+                "<ping xmlns='urn:xmpp:ping'/>",
+            );
+            let fx = juliet().receive(&xml);
+            assert!(fx.written_to().is_empty());
+            assert_eq!(only_told(&fx), as_if_missing(&xml));
+        }
+    }
+
+    // RFC 6121 §8.5.3.1.
+    #[test]
+    fn a_result_to_a_full_jid_is_delivered_from_anybody_and_lost_without_the_resource() {
+        let fx = juliet().receive("<iq type='result' id='q1' from='tybalt@elsewhere.example/x' to='juliet@capulet.example/home'/>");
+        assert_eq!(fx.written_to(), ["home"]);
+        let fx = juliet().receive("<iq type='error' id='q1' from='tybalt@elsewhere.example/x' to='juliet@capulet.example/attic'/>");
+        assert!(fx.is_empty());
+    }
+
+    #[test]
+    fn an_iq_for_somebody_else_is_told_with_the_full_jid_as_from() {
+        let fx = juliet().sends(
+            "home",
+            "<iq type='get' id='q1' to='romeo@montague.example'><vCard xmlns='vcard-temp'/></iq>",
+        );
+        assert_eq!(fx.told_to(), ["romeo@montague.example"]);
+        assert!(
+            fx.told()[0]
+                .1
+                .contains("from='juliet@capulet.example/home'")
+        );
+    }
+
+    #[test]
+    fn an_iq_for_the_own_domain_is_told_unless_it_is_about_the_own_account() {
+        let ping = "<iq type='get' id='q1' to='capulet.example'><ping xmlns='urn:xmpp:ping'/></iq>";
+        assert_eq!(juliet().sends("home", ping).told_to(), ["capulet.example"]);
+        let on_file =
+            "<iq type='get' id='q1' to='capulet.example'><query xmlns='jabber:iq:register'/></iq>";
+        assert_eq!(juliet().sends("home", on_file).written_to(), ["home"]);
+    }
+
+    #[test]
+    fn the_answer_to_a_session_that_has_ended_goes_nowhere() {
+        let mut juliet = juliet();
+        let iq = Arc::new(stanza(
+            "<iq type='get' id='q1' from='juliet@capulet.example/home'><ping xmlns='urn:xmpp:ping'/></iq>",
+        ));
+        let mut fx = Effects::default();
+        answer(
+            &mut juliet.account,
+            &iq,
+            Some(SessionId(99)),
+            Ok(None),
+            &mut fx,
+        );
+        assert!(fx.list.is_empty());
+    }
+
+    // LIMITS.md §2 row 44.
+    #[test]
+    fn a_refusal_is_not_longer_than_the_stanza_it_refuses_by_much() {
+        let card = format!(
+            "<vCard xmlns='vcard-temp'><DESC>{}</DESC></vCard>",
+            "x".repeat(10_000)
+        );
+        let xml = asks(
+            "tybalt@elsewhere.example/x",
+            "juliet@capulet.example",
+            IqType::Set,
+            &card,
+        );
+        assert!(only_told(&juliet().receive(&xml)).len() < 400);
     }
 }

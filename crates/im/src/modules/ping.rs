@@ -33,3 +33,21 @@ fn pong(_: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
 fn pong_of_host(_: &mut Host, _: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
     Ok(None)
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::account;
+
+    #[test]
+    fn the_own_server_answers_a_ping_without_to() {
+        let mut juliet = account("juliet@capulet.example").with("home", 0);
+        let fx = juliet.sends(
+            "home",
+            "<iq type='get' id='p1'><ping xmlns='urn:xmpp:ping'/></iq>",
+        );
+        assert_eq!(
+            fx.delivered("home"),
+            ["<iq to='juliet@capulet.example/home' id='p1' type='result'/>"]
+        );
+    }
+}

@@ -130,3 +130,132 @@ fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     fx.commit(changes, Some(iq.stanza), iq.ticket);
     Ok(Answer::Result(None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::Effect;
+    use crate::item::Item;
+    use crate::testing::{Scene, account};
+
+    fn hamlet() -> Scene {
+        account("hamlet@shakespeare.example").with("denmark", 0)
+    }
+
+    fn set(content: &str) -> String {
+        format!("<iq type='set' id='s1'><query xmlns='jabber:iq:private'>{content}</query></iq>")
+    }
+
+    fn get(content: &str) -> String {
+        format!("<iq type='get' id='g1'><query xmlns='jabber:iq:private'>{content}</query></iq>")
+    }
+
+    /// Reads with what was written; `None` when nothing was.
+    fn reads(scene: &mut Scene, xml: &str, written: &[Change]) -> String {
+        let fx = scene.sends("denmark", xml);
+        let asked = fx.list.into_iter().find_map(|effect| match effect {
+            Effect::Query {
+                query: Query::Blob { key, .. },
+                iq,
+                session,
+                then,
+            } => Some((key, iq, session, then)),
+            _ => None,
+        });
+        let (wanted, iq, session, then) = asked.expect("a query");
+        let blob = written.iter().find_map(|change| match change {
+            Change::BlobPut { key, value, .. } if *key == wanted => Some(value.clone()),
+            _ => None,
+        });
+        scene
+            .item(Item::Answered {
+                iq,
+                session,
+                answer: QueryAnswer::Blob(blob),
+                then,
+            })
+            .delivered("denmark")
+            .remove(0)
+    }
+
+    #[test]
+    fn what_was_stored_under_a_name_is_read_back() {
+        let mut hamlet = hamlet();
+        let prefs = "<exodus xmlns='exodus:prefs'><defaultnick>Hamlet</defaultnick></exodus>";
+        let written = hamlet.sends("denmark", &set(prefs)).commits();
+        let read = reads(
+            &mut hamlet,
+            &get("<exodus xmlns='exodus:prefs'/>"),
+            &written,
+        );
+        assert!(
+            read.contains(&format!("<query xmlns='jabber:iq:private'>{prefs}</query>")),
+            "{read}"
+        );
+    }
+
+    #[test]
+    fn what_was_never_stored_is_read_as_the_empty_element() {
+        let read = reads(
+            &mut hamlet(),
+            &get("<storage xmlns='storage:bookmarks'/>"),
+            &[],
+        );
+        assert!(
+            read.contains(
+                "<query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query>"
+            ),
+            "{read}"
+        );
+    }
+
+    #[test]
+    fn several_elements_of_one_name_are_kept_together() {
+        let mut hamlet = hamlet();
+        let notes = "<note xmlns='n:o'>one</note><note xmlns='n:o'>two</note>";
+        let written = hamlet.sends("denmark", &set(notes)).commits();
+        assert_eq!(written.len(), 1);
+        assert!(reads(&mut hamlet, &get("<note xmlns='n:o'/>"), &written).contains(notes));
+    }
+
+    // XEP-0049 §2.3.
+    #[test]
+    fn a_set_without_content_or_in_a_reserved_namespace_is_not_acceptable() {
+        for content in [
+            "",
+            "<query xmlns='jabber:iq:roster'/>",
+            "<vCard xmlns='vcard-temp'/>",
+        ] {
+            let fx = hamlet().sends("denmark", &set(content));
+            assert!(fx.commits().is_empty());
+            assert!(
+                fx.delivered("denmark")[0].contains("not-acceptable"),
+                "{content}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_get_of_nothing_or_of_two_things_is_a_bad_request() {
+        for content in ["", "<a xmlns='n:o'/><b xmlns='n:o'/>"] {
+            assert!(
+                hamlet()
+                    .sends("denmark", &get(content))
+                    .delivered("denmark")[0]
+                    .contains("bad-request")
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_beyond_the_limit_is_refused_and_nothing_of_the_set_is_kept() {
+        let mut hamlet = hamlet().policy(|policy| policy.limits.private_bytes_max = 200);
+        let big = format!(
+            "<small xmlns='n:o'/><big xmlns='n:o'>{}</big>",
+            "x".repeat(200)
+        );
+        let fx = hamlet.sends("denmark", &set(&big));
+        assert!(fx.commits().is_empty());
+        assert!(fx.delivered("denmark")[0].contains("not-acceptable"));
+    }
+}

@@ -134,3 +134,192 @@ fn done(
     };
     answer(account, iq, session, content, fx);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::Effect;
+    use crate::item::Item;
+    use crate::testing::{Fx, Scene, account};
+
+    fn bill() -> Scene {
+        account("bill@shakespeare.example").with("globe", 0)
+    }
+
+    fn sets(scene: &mut Scene, content: &str) -> Fx {
+        let xml = format!(
+            "<iq type='set' id='r1' to='shakespeare.example'><query xmlns='jabber:iq:register'>{content}</query></iq>"
+        );
+        scene.sends("globe", &xml)
+    }
+
+    fn query(fx: &Fx) -> Option<&Query> {
+        fx.list.iter().find_map(|effect| match effect {
+            Effect::Query { query, .. } => Some(query),
+            _ => None,
+        })
+    }
+
+    #[test]
+    fn who_is_registered_hears_so_without_the_password() {
+        let fx = bill().sends(
+            "globe",
+            "<iq type='get' id='r1'><query xmlns='jabber:iq:register'/></iq>",
+        );
+        let answer = &fx.delivered("globe")[0];
+        assert!(
+            answer.contains("<registered/><username>bill</username><password/>"),
+            "{answer}"
+        );
+    }
+
+    #[test]
+    fn a_new_password_is_for_the_account_of_the_session() {
+        let fx = sets(
+            &mut bill(),
+            "<username>Bill</username><password>newpass</password>",
+        );
+        let Some(Query::ChangePassword { account, password }) = query(&fx) else {
+            panic!("{:?}", fx.list)
+        };
+        assert_eq!(
+            (account.as_str(), password.0.as_str()),
+            ("bill@shakespeare.example", "newpass")
+        );
+    }
+
+    #[test]
+    fn a_new_password_comes_by_form_too() {
+        let form = "<x xmlns='jabber:x:data' type='submit'>\
+            <field var='FORM_TYPE'><value>jabber:iq:register:changepassword</value></field>\
+            <field var='username'><value>bill@shakespeare.example</value></field>\
+            <field var='password'><value>groundlings</value></field></x>";
+        let fx = sets(&mut bill(), form);
+        assert!(
+            matches!(query(&fx), Some(Query::ChangePassword { password, .. }) if password.0 == "groundlings")
+        );
+    }
+
+    // LIMITS.md §2 row 24.
+    #[test]
+    fn a_foreign_username_is_refused() {
+        for username in [
+            "juliet",
+            "juliet@shakespeare.example",
+            "bill@elsewhere.example",
+            "bill@",
+            "@",
+        ] {
+            let fx = sets(
+                &mut bill(),
+                &format!("<username>{username}</username><password>newpass</password>"),
+            );
+            assert!(query(&fx).is_none());
+            assert!(
+                fx.delivered("globe")[0].contains("not-allowed"),
+                "{username}"
+            );
+        }
+    }
+
+    // XEP-0077 §3.3: the password that is stays.
+    #[test]
+    fn a_missing_or_empty_password_or_username_is_a_bad_request() {
+        let contents = [
+            "",
+            "<username>bill</username>",
+            "<username>bill</username><password/>",
+            "<password>newpass</password>",
+        ];
+        for content in contents {
+            let fx = sets(&mut bill(), content);
+            assert!(query(&fx).is_none());
+            assert!(
+                fx.delivered("globe")[0].contains("bad-request"),
+                "{content}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_a_password_change_does_not_repeat_the_password() {
+        let fx = sets(
+            &mut bill(),
+            "<username>juliet</username><password>m1cro$oft</password>",
+        );
+        assert!(!fx.delivered("globe")[0].contains("m1cro$oft"));
+    }
+
+    #[test]
+    fn removal_is_of_the_account_of_the_session_and_answered_when_it_is_done() {
+        let mut bill = bill();
+        let fx = sets(&mut bill, "<remove/>");
+        let asked = fx.list.into_iter().find_map(|effect| match effect {
+            Effect::Query {
+                query: Query::RemoveAccount { account },
+                iq,
+                session,
+                then,
+            } => Some((account, iq, session, then)),
+            _ => None,
+        });
+        let (account, iq, session, then) = asked.expect("a removal");
+        assert_eq!(account.as_str(), "bill@shakespeare.example");
+        let fx = bill.item(Item::Answered {
+            iq,
+            session,
+            answer: QueryAnswer::Done,
+            then,
+        });
+        assert!(fx.delivered("globe")[0].contains("type='result'"));
+    }
+
+    // XEP-0077 §3.2, table 1.
+    #[test]
+    fn removal_with_anything_beside_it_is_a_bad_request() {
+        let fx = sets(&mut bill(), "<remove/><username>bill</username>");
+        assert!(query(&fx).is_none());
+        assert!(fx.delivered("globe")[0].contains("bad-request"));
+    }
+
+    #[test]
+    fn what_the_operator_does_not_allow_is_not_allowed() {
+        let mut bill = bill()
+            .policy(|policy| (policy.password_change, policy.account_removal) = (false, false));
+        for content in [
+            "<remove/>",
+            "<username>bill</username><password>newpass</password>",
+        ] {
+            let fx = sets(&mut bill, content);
+            assert!(query(&fx).is_none());
+            assert!(fx.delivered("globe")[0].contains("not-allowed"));
+        }
+    }
+
+    #[test]
+    fn the_refusal_of_the_house_goes_to_the_client() {
+        let mut bill = bill();
+        let fx = sets(
+            &mut bill,
+            "<username>bill</username><password>newpass</password>",
+        );
+        let asked = fx.list.into_iter().find_map(|effect| match effect {
+            Effect::Query {
+                iq, session, then, ..
+            } => Some((iq, session, then)),
+            _ => None,
+        });
+        let (iq, session, then) = asked.expect("a query");
+        let answer = QueryAnswer::Refused(StanzaCondition::NotAcceptable.into());
+        assert!(
+            bill.item(Item::Answered {
+                iq,
+                session,
+                answer,
+                then
+            })
+            .delivered("globe")[0]
+                .contains("not-acceptable")
+        );
+    }
+}

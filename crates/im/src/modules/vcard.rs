@@ -77,3 +77,108 @@ fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     fx.commit(vec![change], Some(iq.stanza), iq.ticket);
     Ok(Answer::Result(None))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::effects::Effect;
+    use crate::item::Item;
+    use crate::testing::{Fx, Scene, account, account_with, contact};
+    use store::AccountRecord;
+
+    const CARD: &str = "<vCard xmlns='vcard-temp'><FN>Juliet</FN></vCard>";
+
+    fn juliet() -> Scene {
+        account("juliet@capulet.example").with("home", 0)
+    }
+
+    /// Lets the store answer the query of a step.
+    fn stored(scene: &mut Scene, fx: Fx, blob: Option<&str>) -> Fx {
+        let query = fx.list.into_iter().find_map(|effect| match effect {
+            Effect::Query {
+                iq,
+                session,
+                then,
+                query: Query::Blob { .. },
+            } => Some((iq, session, then)),
+            _ => None,
+        });
+        let (iq, session, then) = query.expect("a query");
+        scene.item(Item::Answered {
+            iq,
+            session,
+            answer: QueryAnswer::Blob(blob.map(|b| b.as_bytes().to_vec())),
+            then,
+        })
+    }
+
+    #[test]
+    fn a_card_that_was_written_is_answered_for_after_its_commit() {
+        let fx = juliet().sends("home", &format!("<iq type='set' id='v2'>{CARD}</iq>"));
+        assert!(
+            matches!(&fx.commits()[0], Change::BlobPut { value, .. } if value == CARD.as_bytes())
+        );
+        let result = |effect: &Effect| matches!(effect, Effect::Edge { .. });
+        assert!(fx.in_order(|effect| matches!(effect, Effect::Commit { .. }), result));
+    }
+
+    #[test]
+    fn the_owner_reads_the_card() {
+        let mut juliet = juliet();
+        let fx = juliet.sends(
+            "home",
+            "<iq type='get' id='v1'><vCard xmlns='vcard-temp'/></iq>",
+        );
+        let fx = stored(&mut juliet, fx, Some(CARD));
+        let expected =
+            format!("<iq to='juliet@capulet.example/home' id='v1' type='result'>{CARD}</iq>");
+        assert_eq!(fx.delivered("home"), [expected]);
+    }
+
+    // XEP-0054 §3.1.
+    #[test]
+    fn the_owner_without_a_card_hears_item_not_found() {
+        let mut juliet = juliet();
+        let fx = juliet.sends(
+            "home",
+            "<iq type='get' id='v1'><vCard xmlns='vcard-temp'/></iq>",
+        );
+        assert!(stored(&mut juliet, fx, None).delivered("home")[0].contains("item-not-found"));
+    }
+
+    // XEP-0054 §3.3.
+    #[test]
+    fn somebody_else_hears_of_no_card_what_a_missing_account_would_say() {
+        let record = AccountRecord {
+            roster: vec![contact("romeo@montague.example", "both")],
+            ..AccountRecord::default()
+        };
+        let mut juliet = account_with("juliet@capulet.example", record);
+        let fx = juliet.receive("<iq type='get' id='v1' from='romeo@montague.example/x'><vCard xmlns='vcard-temp'/></iq>");
+        assert!(
+            stored(&mut juliet, fx, None).told()[0]
+                .1
+                .contains("service-unavailable")
+        );
+    }
+
+    #[test]
+    fn a_card_beyond_the_limit_is_refused_and_not_kept() {
+        let mut juliet = juliet().policy(|policy| policy.limits.vcard_bytes_max = CARD.len() - 1);
+        let fx = juliet.sends("home", &format!("<iq type='set' id='v2'>{CARD}</iq>"));
+        assert!(fx.commits().is_empty());
+        assert!(fx.delivered("home")[0].contains("not-acceptable"));
+    }
+
+    #[test]
+    fn a_card_of_exactly_the_limit_is_kept() {
+        let mut juliet = juliet().policy(|policy| policy.limits.vcard_bytes_max = CARD.len());
+        assert_eq!(
+            juliet
+                .sends("home", &format!("<iq type='set' id='v2'>{CARD}</iq>"))
+                .commits()
+                .len(),
+            1
+        );
+    }
+}
