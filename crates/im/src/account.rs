@@ -43,20 +43,12 @@ pub struct Account {
 }
 
 impl Account {
-    pub fn new(
-        jid: BareJid,
-        policy: Arc<HostPolicy>,
-        epoch: u64,
-        stored: AccountRecord,
-    ) -> Account {
+    pub fn new(jid: BareJid, policy: Arc<HostPolicy>, epoch: u64, stored: AccountRecord) -> Account {
         let mut account = Account {
             jid,
             policy,
             epoch,
-            now: Now {
-                utc: Stamp(0),
-                mono_ms: 0,
-            },
+            now: Now { utc: Stamp(0), mono_ms: 0 },
             created: stored.created,
             disabled: stored.disabled,
             roster: Roster::default(),
@@ -82,15 +74,10 @@ impl Account {
         self.disabled = stored.disabled;
         self.roster = Roster::from_stored(stored.roster_version, stored.roster, stored.requests);
         self.blocks = Blocks::from_stored(stored.blocks);
-        self.inbox
-            .restore(stored.last_position, stored.pending, stored.pending_bytes);
+        self.inbox.restore(stored.last_position, stored.pending, stored.pending_bytes);
         self.last_activity = stored.last_activity;
         self.photo_hash = stored.photo_hash;
-        self.ledger = stored
-            .sessions
-            .into_iter()
-            .filter(|row| row.epoch != self.epoch)
-            .collect();
+        self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
     }
 
     /// One item, one step: changes the account and pushes effects. Never waits, sends or saves itself.

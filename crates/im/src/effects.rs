@@ -111,33 +111,16 @@ pub enum Effect {
     /// and others that stand *before* it in the same step and are not themselves behind an earlier one.
     /// If it fails, the effects behind it of the same step do not happen ([`crate::Item::Dropped`] gives them back), and
     /// `bounce` is answered with an error.
-    Commit {
-        changes: Vec<Change>,
-        bounce: Option<Arc<Stanza>>,
-        ticket: Ticket,
-    },
+    Commit { changes: Vec<Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket },
     /// To the entity that owns `to`: an account here, the host itself, another domain. Never a loop of these for a
     /// broadcast (CLUSTER rule 8): see `Fan`.
-    Tell {
-        to: Jid,
-        stanza: Arc<Stanza>,
-        ingress: Ingress,
-        ticket: Ticket,
-    },
+    Tell { to: Jid, stanza: Arc<Stanza>, ingress: Ingress, ticket: Ticket },
     /// One stanza to many entities.
-    Fan {
-        stanza: Arc<Stanza>,
-        targets: Vec<Jid>,
-    },
+    Fan { stanza: Arc<Stanza>, targets: Vec<Jid> },
     /// To a session's stream.
     Edge { edge: EdgeRef, item: EdgeItem },
     /// Ask the store; answered by [`crate::Item::Answered`].
-    Query {
-        query: Query,
-        iq: Arc<Stanza>,
-        session: Option<SessionId>,
-        then: Then,
-    },
+    Query { query: Query, iq: Arc<Stanza>, session: Option<SessionId>, then: Then },
     /// Read pending records after a position; answered by [`crate::Item::Pending`].
     ReadPending { after: i64, limit: usize },
     /// A [`crate::Item::Tick`] at this monotonic millisecond (an earlier wish stands beside a later one).
@@ -167,10 +150,6 @@ impl Effects {
 
     /// Writes with an error answer for `bounce` on failure.
     pub fn commit(&mut self, changes: Vec<Change>, bounce: Option<&Arc<Stanza>>, ticket: &Ticket) {
-        self.push(Effect::Commit {
-            changes,
-            bounce: bounce.cloned(),
-            ticket: ticket.clone(),
-        });
+        self.push(Effect::Commit { changes, bounce: bounce.cloned(), ticket: ticket.clone() });
     }
 }

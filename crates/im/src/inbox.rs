@@ -80,11 +80,7 @@ struct Recent {
 
 impl Recent {
     fn has(&mut self, key: &[u8; 16], now: Stamp) -> bool {
-        while self
-            .order
-            .front()
-            .is_some_and(|(at, _)| now.seconds_since(*at) > RECENT_SECONDS)
-        {
+        while self.order.front().is_some_and(|(at, _)| now.seconds_since(*at) > RECENT_SECONDS) {
             self.pop();
         }
         self.keys.contains(key)
@@ -122,10 +118,7 @@ impl Inbox {
                 self.taken.push(position);
                 continue;
             }
-            let entry = before.remove(&position).unwrap_or(Pending {
-                bytes: mean,
-                ..Pending::default()
-            });
+            let entry = before.remove(&position).unwrap_or(Pending { bytes: mean, ..Pending::default() });
             if entry.holders.is_empty() {
                 self.waiting += 1;
                 self.waiting_bytes += entry.bytes;
@@ -164,13 +157,7 @@ impl Inbox {
     }
 
     fn add(&mut self, position: i64, bytes: u64) {
-        self.pending.insert(
-            position,
-            Pending {
-                bytes,
-                ..Pending::default()
-            },
-        );
+        self.pending.insert(position, Pending { bytes, ..Pending::default() });
         self.waiting += 1;
         self.waiting_bytes += bytes;
     }
@@ -226,9 +213,7 @@ impl Inbox {
     /// The first record after `after` that waits and that the session has not had.
     fn next_waiting(&self, after: i64, id: SessionId) -> Option<i64> {
         let mut newer = self.pending.range(after.saturating_add(1)..);
-        newer
-            .find(|(_, entry)| entry.holders.is_empty() && !entry.had.contains(&id))
-            .map(|(position, _)| *position)
+        newer.find(|(_, entry)| entry.holders.is_empty() && !entry.had.contains(&id)).map(|(position, _)| *position)
     }
 }
 
@@ -276,15 +261,7 @@ pub(crate) fn accept(
             return Err(StanzaCondition::ServiceUnavailable.into());
         }
     }
-    append(
-        account,
-        passage,
-        Direction::Incoming,
-        stored,
-        archived,
-        key,
-        fx,
-    );
+    append(account, passage, Direction::Incoming, stored, archived, key, fx);
     match account.inbox.reading {
         // The backlog comes first.
         Some(reading) if !reading.paused && ids.contains(&reading.session) => {
@@ -300,46 +277,25 @@ pub(crate) fn accept(
 
 /// Is there a stream that takes the message now, so that it need not be logged?
 fn is_taken_live(account: &Account, ids: &[SessionId], stanza: &Stanza) -> bool {
-    let reads = |id| {
-        account
-            .inbox
-            .reading
-            .is_some_and(|reading| reading.session == id)
-    };
-    let takes =
-        |s: &Session| s.edge.is_some() && !reads(s.id) && s.fits(stanza, &account.policy.limits);
+    let reads = |id| account.inbox.reading.is_some_and(|reading| reading.session == id);
+    let takes = |s: &Session| s.edge.is_some() && !reads(s.id) && s.fits(stanza, &account.policy.limits);
     ids.iter().filter_map(|id| account.session(*id)).any(takes)
 }
 
 /// Delivers; a session that cannot take more now is given the message from the log when it can.
-fn give_to(
-    account: &mut Account,
-    passage: &mut Passage,
-    ids: &[SessionId],
-    more: Additions,
-    fx: &mut Effects,
-) {
+fn give_to(account: &mut Account, passage: &mut Passage, ids: &[SessionId], more: Additions, fx: &mut Effects) {
     for id in ids {
         passage.taken_by.push(*id);
         if let Some(position) = passage.position {
-            let is_reading = account
-                .inbox
-                .reading
-                .is_some_and(|reading| reading.session == *id);
-            let fits = account
-                .session(*id)
-                .is_some_and(|s| s.fits(&passage.stanza, &account.policy.limits));
+            let is_reading = account.inbox.reading.is_some_and(|reading| reading.session == *id);
+            let fits = account.session(*id).is_some_and(|s| s.fits(&passage.stanza, &account.policy.limits));
             if is_reading || !fits {
                 continue_later(account, *id, position);
                 continue;
             }
         }
-        let delivery = Delivery {
-            stanza: passage.stanza.clone(),
-            to: None,
-            more: more.clone(),
-            position: passage.position,
-        };
+        let delivery =
+            Delivery { stanza: passage.stanza.clone(), to: None, more: more.clone(), position: passage.position };
         session::deliver(account, *id, delivery, fx);
     }
 }
@@ -350,13 +306,7 @@ fn continue_later(account: &mut Account, id: SessionId, position: i64) {
     match account.inbox.reading {
         None => {
             let after = position - 1;
-            account.inbox.reading = Some(Reading {
-                session: id,
-                after,
-                asked_at: 0,
-                backlog_to,
-                paused: true,
-            });
+            account.inbox.reading = Some(Reading { session: id, after, asked_at: 0, backlog_to, paused: true });
         }
         Some(reading) if reading.session != id && !account.inbox.queue.contains(&id) => {
             account.inbox.queue.push_back(id);
@@ -372,15 +322,7 @@ pub(crate) fn log_outgoing(account: &mut Account, passage: &mut Passage, fx: &mu
         return Flow::Done;
     }
     let stored = to_stored(&passage.stanza);
-    append(
-        account,
-        passage,
-        Direction::Outgoing,
-        stored,
-        true,
-        Some(key),
-        fx,
-    );
+    append(account, passage, Direction::Outgoing, stored, true, Some(key), fx);
     Flow::Next
 }
 
@@ -407,26 +349,10 @@ fn append(
         Direction::Incoming => passage.stanza.from.clone().unwrap_or_else(own),
         Direction::Outgoing => passage.to.clone(),
     };
-    let record = Record {
-        position,
-        direction,
-        peer,
-        stanza,
-        pending: incoming,
-        archived,
-        dedupe,
-        expires: None,
-    };
+    let record = Record { position, direction, peer, stanza, pending: incoming, archived, dedupe, expires: None };
     // An outgoing message was told to its recipient already, whose own log answers for it.
     let bounce = incoming.then_some(&passage.stanza);
-    fx.commit(
-        vec![Change::Append {
-            account: account.jid.clone(),
-            record,
-        }],
-        bounce,
-        &passage.ticket,
-    );
+    fx.commit(vec![Change::Append { account: account.jid.clone(), record }], bounce, &passage.ticket);
     passage.position = Some(position);
     passage.archived = archived;
 }
@@ -449,10 +375,7 @@ fn additions_of(account: &Account, position: i64, archived: bool, delayed: bool)
 /// Recognises a message that was sent twice: by its origin-id (XEP-0359 §3.2) with peer and content, else by where it
 /// entered the house.
 fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Ingress) -> [u8; 16] {
-    let origin = stanza
-        .payload
-        .child("origin-id", ns::SID)
-        .and_then(|child| child.attribute("id").map(String::from));
+    let origin = stanza.payload.child("origin-id", ns::SID).and_then(|child| child.attribute("id").map(String::from));
     let peer = match direction {
         Direction::Incoming => &stanza.from,
         Direction::Outgoing => &stanza.to,
@@ -493,42 +416,21 @@ pub(crate) fn is_kept(own: &Jid, stanza: &Stanza) -> bool {
 // ---- taken ----
 
 /// The session's stream has written so many of its deliveries: enough where nothing is acknowledged.
-pub fn written(
-    account: &mut Account,
-    id: SessionId,
-    edge: EdgeRef,
-    deliveries: u64,
-    fx: &mut Effects,
-) {
+pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: u64, fx: &mut Effects) {
     let Some(session) = account.session_mut(id).filter(|s| s.edge == Some(edge)) else {
         return;
     };
     let mut positions: SmallVec<[i64; 8]> = SmallVec::new();
-    while session
-        .unwritten
-        .front()
-        .is_some_and(|(number, _)| *number <= deliveries)
-    {
-        positions.extend(
-            session
-                .unwritten
-                .pop_front()
-                .and_then(|(_, delivery)| delivery.position),
-        );
+    while session.unwritten.front().is_some_and(|(number, _)| *number <= deliveries) {
+        positions.extend(session.unwritten.pop_front().and_then(|(_, delivery)| delivery.position));
     }
     taken(account, positions, fx);
     go_on(account, id, fx);
 }
 
 /// A resource took these: their marks go with the next batch.
-pub(crate) fn taken(
-    account: &mut Account,
-    positions: impl IntoIterator<Item = i64>,
-    fx: &mut Effects,
-) {
-    positions
-        .into_iter()
-        .for_each(|position| account.inbox.take(position));
+pub(crate) fn taken(account: &mut Account, positions: impl IntoIterator<Item = i64>, fx: &mut Effects) {
+    positions.into_iter().for_each(|position| account.inbox.take(position));
     if account.inbox.taken.len() >= BATCH_MAX {
         let changes = marks(account);
         fx.commit(changes, None, &Ticket::default());
@@ -562,28 +464,16 @@ pub(crate) fn marks(account: &mut Account) -> Vec<Change> {
     lately.extend(&positions);
     let surplus = lately.len().saturating_sub(LATELY_MAX);
     lately.drain(..surplus);
-    vec![Change::Taken {
-        account: account.jid.clone(),
-        positions,
-    }]
+    vec![Change::Taken { account: account.jid.clone(), positions }]
 }
 
 // ---- untaken ----
 
 /// What an ended session had not taken: messages in the log wait again, and go to another resource if there is one
 /// that has not had them; other stanzas are treated as for an unavailable resource. XEP-0198 §4.
-pub(crate) fn return_untaken(
-    account: &mut Account,
-    id: SessionId,
-    untaken: Vec<Delivery>,
-    fx: &mut Effects,
-) {
+pub(crate) fn return_untaken(account: &mut Account, id: SessionId, untaken: Vec<Delivery>, fx: &mut Effects) {
     account.inbox.queue.retain(|queued| *queued != id);
-    if account
-        .inbox
-        .reading
-        .is_some_and(|reading| reading.session == id)
-    {
+    if account.inbox.reading.is_some_and(|reading| reading.session == id) {
         account.inbox.reading = None;
     }
     for delivery in untaken {
@@ -601,15 +491,9 @@ pub(crate) fn return_untaken(
 
 fn return_unlogged(account: &mut Account, stanza: &Arc<Stanza>, fx: &mut Effects) {
     match stanza.kind {
-        StanzaType::Message(_) if is_kept(&account.jid, stanza) => {
-            messages::again(account, stanza, fx)
-        }
+        StanzaType::Message(_) if is_kept(&account.jid, stanza) => messages::again(account, stanza, fx),
         StanzaType::Iq(IqType::Get | IqType::Set) => {
-            let Some(from) = stanza
-                .from
-                .clone()
-                .filter(|from| !from.same_bare(&account.jid) || !from.is_bare())
-            else {
+            let Some(from) = stanza.from.clone().filter(|from| !from.same_bare(&account.jid) || !from.is_bare()) else {
                 return;
             };
             let error = StanzaError::from(StanzaCondition::ServiceUnavailable);
@@ -621,21 +505,11 @@ fn return_unlogged(account: &mut Account, stanza: &Arc<Stanza>, fx: &mut Effects
 
 /// Messages that live in a session's queue alone become pending: the process ends.
 pub(crate) fn keep_unlogged(account: &mut Account, fx: &mut Effects) {
-    let managed = account
-        .sessions
-        .iter()
-        .filter_map(|s| s.management.as_ref())
-        .flat_map(|m| &m.unacked);
-    let plain = account
-        .sessions
-        .iter()
-        .flat_map(|s| &s.unwritten)
-        .map(|(_, delivery)| delivery);
+    let managed = account.sessions.iter().filter_map(|s| s.management.as_ref()).flat_map(|m| &m.unacked);
+    let plain = account.sessions.iter().flat_map(|s| &s.unwritten).map(|(_, delivery)| delivery);
     let mut unlogged: Vec<Arc<Stanza>> = Vec::new();
     for delivery in managed.chain(plain) {
-        let known = unlogged
-            .iter()
-            .any(|stanza| Arc::ptr_eq(stanza, &delivery.stanza));
+        let known = unlogged.iter().any(|stanza| Arc::ptr_eq(stanza, &delivery.stanza));
         if delivery.position.is_none() && !known && is_kept(&account.jid, &delivery.stanza) {
             unlogged.push(delivery.stanza.clone());
         }
@@ -643,15 +517,7 @@ pub(crate) fn keep_unlogged(account: &mut Account, fx: &mut Effects) {
     for stanza in unlogged {
         let mut passage = Passage::of(account, stanza);
         let stored = to_stored(&passage.stanza);
-        append(
-            account,
-            &mut passage,
-            Direction::Incoming,
-            stored,
-            false,
-            None,
-            fx,
-        );
+        append(account, &mut passage, Direction::Incoming, stored, false, None, fx);
     }
 }
 
@@ -677,13 +543,7 @@ pub fn flush(account: &mut Account, id: SessionId, fx: &mut Effects) {
         return;
     };
     let last = account.inbox.last_position;
-    let reading = Reading {
-        session: id,
-        after: first - 1,
-        asked_at: last,
-        backlog_to: last,
-        paused: false,
-    };
+    let reading = Reading { session: id, after: first - 1, asked_at: last, backlog_to: last, paused: false };
     ask(account, reading, fx);
 }
 
@@ -696,27 +556,19 @@ fn ask(account: &mut Account, mut reading: Reading, fx: &mut Effects) {
     reading.asked_at = account.inbox.last_position;
     reading.paused = !has_room(account, reading.session, 2);
     if !reading.paused {
-        fx.push(Effect::ReadPending {
-            after: reading.after,
-            limit: PAGE,
-        });
+        fx.push(Effect::ReadPending { after: reading.after, limit: PAGE });
     }
     account.inbox.reading = Some(reading);
 }
 
 /// Is the session's queue below (`quarters`/4) of its bounds?
 fn has_room(account: &Account, id: SessionId, quarters: usize) -> bool {
-    account
-        .session(id)
-        .is_none_or(|session| session.has_room(&account.policy.limits, quarters))
+    account.session(id).is_none_or(|session| session.has_room(&account.policy.limits, quarters))
 }
 
 /// The session has taken some: the backlog goes on if it waited for that.
 pub(crate) fn go_on(account: &mut Account, id: SessionId, fx: &mut Effects) {
-    let waits = account
-        .inbox
-        .reading
-        .filter(|reading| reading.paused && reading.session == id);
+    let waits = account.inbox.reading.filter(|reading| reading.paused && reading.session == id);
     let Some(reading) = waits.filter(|_| has_room(account, id, 2)) else {
         return;
     };
@@ -725,11 +577,7 @@ pub(crate) fn go_on(account: &mut Account, id: SessionId, fx: &mut Effects) {
 
 /// A page of the backlog, oldest first.
 pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx: &mut Effects) {
-    let Some(mut reading) = account
-        .inbox
-        .reading
-        .filter(|r| r.after == after && !r.paused)
-    else {
+    let Some(mut reading) = account.inbox.reading.filter(|r| r.after == after && !r.paused) else {
         return;
     };
     account.inbox.reading = None;
@@ -753,11 +601,7 @@ pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx:
         give(account, &reading, record, fx);
     }
     // A page that is not full showed all that was there when it was asked for.
-    let seen = if full_page {
-        reading.after
-    } else {
-        reading.after.max(reading.asked_at)
-    };
+    let seen = if full_page { reading.after } else { reading.after.max(reading.asked_at) };
     let more = account.inbox.next_waiting(seen, reading.session);
     if !has_all || full_page || more.is_some() {
         ask(account, reading, fx);
@@ -767,13 +611,7 @@ pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx:
 }
 
 /// Positions that the store did not give although it should have: their commit failed.
-fn forget_unwritten(
-    account: &mut Account,
-    after: i64,
-    records: &[Record],
-    full_page: bool,
-    reading: &Reading,
-) {
+fn forget_unwritten(account: &mut Account, after: i64, records: &[Record], full_page: bool, reading: &Reading) {
     let to = match records.last() {
         Some(last) if full_page => last.position,
         _ => reading.asked_at,
@@ -782,17 +620,10 @@ fn forget_unwritten(
         // (A read that failed gives nothing, too.)
         return;
     }
-    let waiting = account
-        .inbox
-        .pending
-        .range(after + 1..=to)
-        .filter(|(_, entry)| entry.holders.is_empty());
-    let lost: Vec<i64> = waiting
-        .map(|(p, _)| *p)
-        .filter(|p| records.binary_search_by_key(p, |r| r.position).is_err())
-        .collect();
-    lost.into_iter()
-        .for_each(|position| account.inbox.forget(position));
+    let waiting = account.inbox.pending.range(after + 1..=to).filter(|(_, entry)| entry.holders.is_empty());
+    let lost: Vec<i64> =
+        waiting.map(|(p, _)| *p).filter(|p| records.binary_search_by_key(p, |r| r.position).is_err()).collect();
+    lost.into_iter().for_each(|position| account.inbox.forget(position));
 }
 
 /// One record of the backlog.
@@ -891,13 +722,6 @@ pub fn commit_failed(
     if let Some(stanza) = bounce
         && let Some(from) = stanza.from.clone()
     {
-        crate::ways::answer(
-            account,
-            &from,
-            &stanza,
-            &condition.into(),
-            &Ticket::default(),
-            fx,
-        );
+        crate::ways::answer(account, &from, &stanza, &condition.into(), &Ticket::default(), fx);
     }
 }

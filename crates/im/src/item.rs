@@ -40,11 +40,7 @@ pub struct Ticket(pub Option<Arc<dyn Any + Send + Sync>>);
 
 impl fmt::Debug for Ticket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() {
-            "Ticket"
-        } else {
-            "no ticket"
-        })
+        f.write_str(if self.0.is_some() { "Ticket" } else { "no ticket" })
     }
 }
 

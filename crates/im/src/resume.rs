@@ -69,16 +69,11 @@ impl Management {
     pub fn ack(&mut self, h: u32) -> Result<Vec<Delivery>, StreamFault> {
         let newly = h.wrapping_sub(self.acked) as usize;
         if newly > self.unacked.len() {
-            return Err(StreamFault::AckTooHigh {
-                h,
-                sent: self.sent(),
-            });
+            return Err(StreamFault::AckTooHigh { h, sent: self.sent() });
         }
         self.acked = h;
         let acked: Vec<Delivery> = self.unacked.drain(..newly).collect();
-        self.unacked_bytes = self
-            .unacked_bytes
-            .saturating_sub(acked.iter().map(|d| weight(&d.stanza)).sum());
+        self.unacked_bytes = self.unacked_bytes.saturating_sub(acked.iter().map(|d| weight(&d.stanza)).sum());
         Ok(acked)
     }
 
@@ -92,9 +87,7 @@ impl Management {
 
     /// A delivery that did not reach the stream, and never will. If an `h` covered it, one more is acknowledged.
     pub fn forget(&mut self, delivery: &Delivery) {
-        let same = |d: &Delivery| {
-            Arc::ptr_eq(&d.stanza, &delivery.stanza) && d.position == delivery.position
-        };
+        let same = |d: &Delivery| Arc::ptr_eq(&d.stanza, &delivery.stanza) && d.position == delivery.position;
         let at = self.unacked.iter().position(same).unwrap_or(0);
         if let Some(gone) = self.unacked.remove(at) {
             self.unacked_bytes = self.unacked_bytes.saturating_sub(weight(&gone.stanza));
@@ -110,23 +103,13 @@ pub(crate) fn enable(
     fx: &mut Effects,
 ) -> Managed {
     let limits = &account.policy.limits;
-    let wanted = request
-        .max
-        .filter(|max| *max > 0)
-        .unwrap_or(limits.resume_seconds_default);
+    let wanted = request.max.filter(|max| *max > 0).unwrap_or(limits.resume_seconds_default);
     let max = wanted.min(limits.resume_seconds_max);
     let id = (request.resume && max > 0).then_some(request.id);
     if let Some(id) = &id {
-        fx.push(Effect::Resumable {
-            id: id.clone(),
-            yes: true,
-        });
+        fx.push(Effect::Resumable { id: id.clone(), yes: true });
     }
-    session.management = Some(Management {
-        id: id.clone(),
-        max_seconds: max,
-        ..Management::default()
-    });
+    session.management = Some(Management { id: id.clone(), max_seconds: max, ..Management::default() });
     Managed { id, max }
 }
 
@@ -139,10 +122,7 @@ pub fn manage(account: &mut Account, id: SessionId, request: ManagementRequest, 
         return;
     };
     if account.sessions[index].management.is_some() {
-        let fault = StreamFault::Other(
-            StreamCondition::PolicyViolation,
-            "stream management is enabled already",
-        );
+        let fault = StreamFault::Other(StreamCondition::PolicyViolation, "stream management is enabled already");
         fx.edge(edge, EdgeItem::Close(fault));
         return;
     }
@@ -203,37 +183,21 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
 }
 
 fn is_hibernated(session: &Session) -> bool {
-    session.edge.is_none()
-        && session
-            .management
-            .as_ref()
-            .is_some_and(|m| m.ends_at.is_some())
+    session.edge.is_none() && session.management.as_ref().is_some_and(|m| m.ends_at.is_some())
 }
 
 /// The session that has waited longest for its resumption.
 pub(crate) fn oldest_hibernated(account: &Account) -> Option<SessionId> {
     let waiting = account.sessions.iter().filter(|s| is_hibernated(s));
-    waiting
-        .min_by_key(|s| s.management.as_ref().and_then(|m| m.lost_at))
-        .map(|s| s.id)
+    waiting.min_by_key(|s| s.management.as_ref().and_then(|m| m.lost_at)).map(|s| s.id)
 }
 
 /// Sessions whose time is over end. XEP-0198 §4.
 pub(crate) fn end_overdue(account: &mut Account, fx: &mut Effects) {
     let now = account.now.mono_ms;
-    let overdue = |s: &&Session| {
-        s.edge.is_none()
-            && s.management
-                .as_ref()
-                .and_then(|m| m.ends_at)
-                .is_some_and(|at| at <= now)
-    };
-    let ids: Vec<SessionId> = account
-        .sessions
-        .iter()
-        .filter(overdue)
-        .map(|s| s.id)
-        .collect();
+    let overdue =
+        |s: &&Session| s.edge.is_none() && s.management.as_ref().and_then(|m| m.ends_at).is_some_and(|at| at <= now);
+    let ids: Vec<SessionId> = account.sessions.iter().filter(overdue).map(|s| s.id).collect();
     for id in ids {
         session::end(account, id, fx);
     }
@@ -247,22 +211,9 @@ pub(crate) fn next_end(account: &Account) -> Option<u64> {
 
 /// `<resume/>`: a new stream takes a session over. XEP-0198 §5.
 pub fn resume(account: &mut Account, edge: EdgeRef, id: &str, h: u32, fx: &mut Effects) {
-    let owner = |s: &&mut Session| {
-        s.management
-            .as_ref()
-            .is_some_and(|m| m.id.as_deref() == Some(id))
-    };
-    let Some(session) = account
-        .sessions
-        .iter_mut()
-        .find(owner)
-        .filter(|s| !s.overrun)
-    else {
-        let received = account
-            .ended
-            .iter()
-            .find(|(ended, _)| **ended == *id)
-            .map(|(_, received)| *received);
+    let owner = |s: &&mut Session| s.management.as_ref().is_some_and(|m| m.id.as_deref() == Some(id));
+    let Some(session) = account.sessions.iter_mut().find(owner).filter(|s| !s.overrun) else {
+        let received = account.ended.iter().find(|(ended, _)| **ended == *id).map(|(_, received)| *received);
         fx.edge(edge, EdgeItem::ResumeRefused { h: received });
         return;
     };
@@ -294,9 +245,7 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
         Ok(deliveries) => deliveries,
         Err(fault) => {
             // The session keeps waiting for a client that can count.
-            let ends_at = *management
-                .ends_at
-                .get_or_insert(now + u64::from(management.max_seconds) * 1_000);
+            let ends_at = *management.ends_at.get_or_insert(now + u64::from(management.max_seconds) * 1_000);
             management.lost_at.get_or_insert(now);
             fx.edge(edge, EdgeItem::Close(fault));
             fx.push(Effect::WakeAt { mono_ms: ends_at });
@@ -326,28 +275,16 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
 }
 
 /// The session ended: nobody can resume it. Gives what was not acknowledged, oldest first.
-pub(crate) fn ended(
-    account: &mut Account,
-    management: Management,
-    fx: &mut Effects,
-) -> VecDeque<Delivery> {
+pub(crate) fn ended(account: &mut Account, management: Management, fx: &mut Effects) -> VecDeque<Delivery> {
     if let Some(id) = management.id {
-        fx.push(Effect::Resumable {
-            id: id.clone(),
-            yes: false,
-        });
+        fx.push(Effect::Resumable { id: id.clone(), yes: false });
         if account.ended.len() >= ENDED_MAX {
             account.ended.pop_front();
         }
         account.ended.push_back((id, management.received));
     }
     if let Some((edge, _)) = management.successor {
-        fx.edge(
-            edge,
-            EdgeItem::ResumeRefused {
-                h: Some(management.received),
-            },
-        );
+        fx.edge(edge, EdgeItem::ResumeRefused { h: Some(management.received) });
     }
     management.unacked
 }

@@ -116,9 +116,7 @@ impl Session {
         SessionRow {
             resource: self.jid.resource_str().into(),
             epoch,
-            resume_id_hash: resumption
-                .map(SessionRow::hash_of_resume_id)
-                .unwrap_or_default(),
+            resume_id_hash: resumption.map(SessionRow::hash_of_resume_id).unwrap_or_default(),
             presence: self.presence.as_deref().map(to_stored).unwrap_or_default(),
             directed: self.directed.clone(),
             since: self.since,
@@ -153,37 +151,23 @@ fn bind(account: &mut Account, attach: Attach, fx: &mut Effects) -> Result<EdgeI
     session.client = attach.client;
     session.carbons = attach.carbons;
     session.inactive = attach.inactive;
-    let management = attach
-        .management
-        .map(|request| resume::enable(account, &mut session, request, fx));
+    let management = attach.management.map(|request| resume::enable(account, &mut session, request, fx));
     account.sessions.push(session);
-    Ok(EdgeItem::Attached {
-        session: id,
-        jid,
-        management,
-    })
+    Ok(EdgeItem::Attached { session: id, jid, management })
 }
 
 /// The full JID to bind: what was asked for, or another one if that is in use and the policy says so, or a random one.
-fn choose_resource(
-    account: &Account,
-    asked: Option<&str>,
-    seed: u64,
-) -> Result<FullJid, StanzaError> {
+fn choose_resource(account: &Account, asked: Option<&str>, seed: u64) -> Result<FullJid, StanzaError> {
     let Some(asked) = asked else {
         return unused_resource(account, "", seed);
     };
     let bad = |_| StanzaError::from(StanzaCondition::BadRequest);
     let jid = account.jid.with_resource(asked).map_err(bad)?;
     // Only a resource with a stream is in the way; one that waits for resumption has none to lose.
-    let in_use = account
-        .sessions
-        .iter()
-        .any(|s| s.jid == jid && s.edge.is_some());
+    let in_use = account.sessions.iter().any(|s| s.jid == jid && s.edge.is_some());
     match account.policy.resource_conflict {
         ResourceConflict::RefuseNew if in_use => {
-            Err(StanzaError::from(StanzaCondition::Conflict)
-                .with_type(xmpp::error::ErrorType::Modify))
+            Err(StanzaError::from(StanzaCondition::Conflict).with_type(xmpp::error::ErrorType::Modify))
         }
         ResourceConflict::Rename if in_use => unused_resource(account, &format!("{asked}."), seed),
         _ => Ok(jid),
@@ -194,22 +178,14 @@ fn choose_resource(
 fn unused_resource(account: &Account, prefix: &str, mut seed: u64) -> Result<FullJid, StanzaError> {
     const LETTERS: &[u8; 32] = b"abcdefghijkmnpqrstuvwxyz23456789";
     for _ in 0..16 {
-        let random: String = (0..13)
-            .map(|i| char::from(LETTERS[(seed >> (5 * i) & 31) as usize]))
-            .collect();
+        let random: String = (0..13).map(|i| char::from(LETTERS[(seed >> (5 * i) & 31) as usize])).collect();
         let text = format!("{prefix}{random}");
-        let jid = account
-            .jid
-            .with_resource(&text)
-            .or_else(|_| account.jid.with_resource(&random));
+        let jid = account.jid.with_resource(&text).or_else(|_| account.jid.with_resource(&random));
         let jid = jid.map_err(|_| StanzaError::from(StanzaCondition::BadRequest))?;
         if account.sessions.iter().all(|s| s.jid != jid) {
             return Ok(jid);
         }
-        seed = seed
-            .wrapping_mul(0x5851_f42d_4c95_7f2d)
-            .wrapping_add(0x1405_7b7e_f767_814f)
-            .rotate_left(23);
+        seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f).rotate_left(23);
     }
     Err(StanzaCondition::Conflict.into())
 }
@@ -231,18 +207,8 @@ fn replace_where(account: &mut Account, which: impl Fn(&Session) -> bool, fx: &m
 }
 
 /// Ends sessions, and their streams with `fault`.
-fn close_where(
-    account: &mut Account,
-    which: impl Fn(&Session) -> bool,
-    fault: &StreamFault,
-    fx: &mut Effects,
-) {
-    let ids: Vec<SessionId> = account
-        .sessions
-        .iter()
-        .filter(|s| which(s))
-        .map(|s| s.id)
-        .collect();
+fn close_where(account: &mut Account, which: impl Fn(&Session) -> bool, fault: &StreamFault, fx: &mut Effects) {
+    let ids: Vec<SessionId> = account.sessions.iter().filter(|s| which(s)).map(|s| s.id).collect();
     for id in ids {
         let Some(session) = account.session_mut(id) else {
             continue;
@@ -278,18 +244,13 @@ pub fn detached(
     let resumable = match &mut session.management {
         Some(management) => {
             management.received = received;
-            management.id.is_some()
-                && (reason == DetachReason::Lost || management.successor.is_some())
+            management.id.is_some() && (reason == DetachReason::Lost || management.successor.is_some())
         }
         None => false,
     };
     if resumable {
         // What was queued before management was enabled is nobody's to acknowledge.
-        let unwritten: Vec<Delivery> = session
-            .unwritten
-            .drain(..)
-            .map(|(_, delivery)| delivery)
-            .collect();
+        let unwritten: Vec<Delivery> = session.unwritten.drain(..).map(|(_, delivery)| delivery).collect();
         resume::hibernate(account, id, fx);
         if !unwritten.is_empty() {
             inbox::return_untaken(account, id, unwritten, fx);
@@ -308,11 +269,7 @@ pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
         return;
     };
     let mut session = account.sessions.remove(index);
-    let mut untaken: Vec<Delivery> = session
-        .unwritten
-        .drain(..)
-        .map(|(_, delivery)| delivery)
-        .collect();
+    let mut untaken: Vec<Delivery> = session.unwritten.drain(..).map(|(_, delivery)| delivery).collect();
     if let Some(management) = session.management.take() {
         untaken.extend(resume::ended(account, management, fx));
     }
@@ -321,10 +278,7 @@ pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
     presence::session_ended(account, session, fx);
     let mut changes = inbox::marks(account);
     if in_ledger {
-        changes.push(Change::SessionDelete {
-            account: account.jid.clone(),
-            resource,
-        });
+        changes.push(Change::SessionDelete { account: account.jid.clone(), resource });
     }
     if !changes.is_empty() {
         fx.commit(changes, None, &Ticket::default());
@@ -345,10 +299,7 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
     if account.inbox.batch_is_due(account.now.mono_ms) {
         commit_batch(account, fx);
     }
-    let next = resume::next_end(account)
-        .into_iter()
-        .chain(account.inbox.batch_at())
-        .min();
+    let next = resume::next_end(account).into_iter().chain(account.inbox.batch_at()).min();
     if let Some(mono_ms) = next {
         fx.push(Effect::WakeAt { mono_ms });
     }
@@ -359,10 +310,7 @@ pub(crate) fn commit_batch(account: &mut Account, fx: &mut Effects) {
     let mut changes = inbox::marks(account);
     for session in &mut account.sessions {
         if std::mem::take(&mut session.ledger_touched) && session.in_ledger {
-            changes.push(Change::SessionPut {
-                account: account.jid.clone(),
-                row: session.ledger_row(account.epoch),
-            });
+            changes.push(Change::SessionPut { account: account.jid.clone(), row: session.ledger_row(account.epoch) });
         }
     }
     inbox::batch_done(account);
@@ -381,12 +329,7 @@ pub fn touch_ledger(account: &mut Account, id: SessionId, fx: &mut Effects) {
 
 /// Ends all sessions, or that of one resource.
 pub fn kick(account: &mut Account, resource: Option<&str>, fault: StreamFault, fx: &mut Effects) {
-    close_where(
-        account,
-        |s| resource.is_none_or(|r| s.jid.resource_str() == r),
-        &fault,
-        fx,
-    );
+    close_where(account, |s| resource.is_none_or(|r| s.jid.resource_str() == r), &fault, fx);
 }
 
 /// The account goes: contacts are told, sessions closed, rows deleted. XEP-0077 §3.2.
@@ -435,9 +378,7 @@ pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mu
     if let Some(edge) = session.edge {
         session.queued += 1;
         if keep && session.management.is_none() {
-            session
-                .unwritten
-                .push_back((session.queued, delivery.clone()));
+            session.unwritten.push_back((session.queued, delivery.clone()));
         }
         fx.edge(edge, EdgeItem::Deliver(delivery));
     }
@@ -451,19 +392,9 @@ pub fn deliver_where(
     to: Option<&Jid>,
     fx: &mut Effects,
 ) -> usize {
-    let ids: Vec<SessionId> = account
-        .sessions
-        .iter()
-        .filter(|s| which(s))
-        .map(|s| s.id)
-        .collect();
+    let ids: Vec<SessionId> = account.sessions.iter().filter(|s| which(s)).map(|s| s.id).collect();
     for id in &ids {
-        let delivery = Delivery {
-            stanza: stanza.clone(),
-            to: to.cloned(),
-            more: Additions::default(),
-            position: None,
-        };
+        let delivery = Delivery { stanza: stanza.clone(), to: to.cloned(), more: Additions::default(), position: None };
         deliver(account, *id, delivery, fx);
     }
     ids.len()
@@ -481,10 +412,7 @@ pub(crate) fn end_overrun(account: &mut Account, fx: &mut Effects) {
 pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
     for effect in effects {
         let (edge, delivery) = match effect {
-            Effect::Edge {
-                edge,
-                item: EdgeItem::Deliver(delivery),
-            } => (edge, delivery),
+            Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } => (edge, delivery),
             // A stream waits for these whatever became of the commit.
             effect @ (Effect::Edge { .. }
             | Effect::Resumable { .. }
@@ -502,16 +430,9 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
         if let Some(management) = &mut session.management {
             management.forget(&delivery);
         }
-        let at = session
-            .unwritten
-            .iter()
-            .position(|(_, d)| Arc::ptr_eq(&d.stanza, &delivery.stanza));
+        let at = session.unwritten.iter().position(|(_, d)| Arc::ptr_eq(&d.stanza, &delivery.stanza));
         if let Some((number, _)) = at.and_then(|at| session.unwritten.remove(at)) {
-            session
-                .unwritten
-                .iter_mut()
-                .filter(|(n, _)| *n > number)
-                .for_each(|(n, _)| *n -= 1);
+            session.unwritten.iter_mut().filter(|(n, _)| *n > number).for_each(|(n, _)| *n -= 1);
         }
         if let Some(position) = delivery.position {
             account.inbox.forget(position);

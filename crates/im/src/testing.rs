@@ -25,30 +25,17 @@ pub struct Scene {
 
 /// An account without sessions.
 pub fn account(jid: &str) -> Scene {
-    account_with(
-        jid,
-        AccountRecord {
-            created: START,
-            ..AccountRecord::default()
-        },
-    )
+    account_with(jid, AccountRecord { created: START, ..AccountRecord::default() })
 }
 
 /// An account as the store has it.
 pub fn account_with(jid: &str, stored: AccountRecord) -> Scene {
     let jid = bare(jid);
     let policy = Arc::new(HostPolicy::of(jid.domain_jid()));
-    let now = Now {
-        utc: START,
-        mono_ms: 1_000,
-    };
+    let now = Now { utc: START, mono_ms: 1_000 };
     let mut account = Account::new(jid, policy, 7, stored);
     account.now = now;
-    Scene {
-        account,
-        now,
-        stanzas: 0,
-    }
+    Scene { account, now, stanzas: 0 }
 }
 
 pub fn bare(jid: &str) -> BareJid {
@@ -74,14 +61,7 @@ pub fn contact(jid: &str, subscription: &str) -> RosterItem {
         from: matches!(subscription, "from" | "both"),
         ..Subscription::default()
     };
-    RosterItem {
-        jid: bare(jid),
-        name: None,
-        groups: Vec::new(),
-        subscription,
-        listed: true,
-        version: 1,
-    }
+    RosterItem { jid: bare(jid), name: None, groups: Vec::new(), subscription, listed: true, version: 1 }
 }
 
 impl Scene {
@@ -98,14 +78,8 @@ impl Scene {
         let id = SessionId(self.account.next_session);
         let edge = EdgeRef(100 + u64::from(id.0));
         self.account.next_session += 1;
-        let jid = self
-            .account
-            .jid
-            .with_resource(resource)
-            .expect("a resource in a test");
-        self.account
-            .sessions
-            .push(Session::new(id, jid, edge, START));
+        let jid = self.account.jid.with_resource(resource).expect("a resource in a test");
+        self.account.sessions.push(Session::new(id, jid, edge, START));
         self
     }
 
@@ -113,10 +87,7 @@ impl Scene {
     pub fn with(self, resource: &str, priority: i8) -> Scene {
         let mut scene = self.connected(resource);
         let session = scene.account.sessions.last_mut().expect("just pushed");
-        let xml = format!(
-            "<presence from='{}'><priority>{priority}</priority></presence>",
-            session.jid
-        );
+        let xml = format!("<presence from='{}'><priority>{priority}</priority></presence>", session.jid);
         session.presence = Some(Arc::new(stanza(&xml)));
         session.priority = priority;
         session.in_ledger = true;
@@ -131,20 +102,12 @@ impl Scene {
     }
 
     pub fn id(&self, resource: &str) -> SessionId {
-        self.account
-            .sessions
-            .iter()
-            .find(|s| s.jid.resource_str() == resource)
-            .expect("a resource of the scene")
-            .id
+        self.account.sessions.iter().find(|s| s.jid.resource_str() == resource).expect("a resource of the scene").id
     }
 
     pub fn edge(&self, resource: &str) -> EdgeRef {
         let id = self.id(resource);
-        self.account
-            .session(id)
-            .and_then(|s| s.edge)
-            .expect("a stream")
+        self.account.session(id).and_then(|s| s.edge).expect("a stream")
     }
 
     /// One step.
@@ -154,80 +117,45 @@ impl Scene {
         self.account.step(item, self.now, &mut fx);
         let mut edges_after = self.edges();
         edges_after.extend(edges);
-        Fx {
-            list: fx.list,
-            edges: edges_after,
-        }
+        Fx { list: fx.list, edges: edges_after }
     }
 
     fn edges(&self) -> Vec<(EdgeRef, String)> {
-        self.account
-            .sessions
-            .iter()
-            .filter_map(|s| Some((s.edge?, s.jid.resource_str().to_owned())))
-            .collect()
+        self.account.sessions.iter().filter_map(|s| Some((s.edge?, s.jid.resource_str().to_owned()))).collect()
     }
 
     fn next_ingress(&mut self) -> Ingress {
         self.stanzas += 1;
-        Ingress {
-            stream: 1,
-            ordinal: self.stanzas,
-        }
+        Ingress { stream: 1, ordinal: self.stanzas }
     }
 
     /// A stanza from somebody else; without `to` it is for the bare JID.
     pub fn receive(&mut self, xml: &str) -> Fx {
         let mut stanza = stanza(xml);
-        let to = stanza
-            .to
-            .clone()
-            .unwrap_or_else(|| self.account.jid.clone().into());
+        let to = stanza.to.clone().unwrap_or_else(|| self.account.jid.clone().into());
         stanza.to = Some(to.clone());
         let ingress = self.next_ingress();
-        self.item(Item::Inbound {
-            stanza: Arc::new(stanza),
-            to,
-            ingress,
-            ticket: Ticket::default(),
-        })
+        self.item(Item::Inbound { stanza: Arc::new(stanza), to, ingress, ticket: Ticket::default() })
     }
 
     /// A stanza from an own client.
     pub fn sends(&mut self, resource: &str, xml: &str) -> Fx {
         let session = self.id(resource);
         let ingress = self.next_ingress();
-        self.item(Item::FromClient {
-            session,
-            stanza: stanza(xml),
-            ingress,
-            ticket: Ticket::default(),
-        })
+        self.item(Item::FromClient { session, stanza: stanza(xml), ingress, ticket: Ticket::default() })
     }
 
     /// The connection of a resource breaks; `deliveries` were written, `received` stanzas taken in.
     pub fn loses(&mut self, resource: &str, deliveries: u64, received: u32) -> Fx {
         let (session, edge) = (self.id(resource), self.edge(resource));
-        self.item(Item::Detached {
-            session,
-            edge,
-            reason: DetachReason::Lost,
-            deliveries,
-            received,
-        })
+        self.item(Item::Detached { session, edge, reason: DetachReason::Lost, deliveries, received })
     }
 
     /// `</stream:stream>` from a resource that has read all.
     pub fn closes(&mut self, resource: &str) -> Fx {
         let (session, edge) = (self.id(resource), self.edge(resource));
         let deliveries = self.account.session(session).map_or(0, |s| s.queued);
-        self.item(Item::Detached {
-            session,
-            edge,
-            reason: DetachReason::Closed,
-            deliveries,
-            received: 0,
-        })
+        self.item(Item::Detached { session, edge, reason: DetachReason::Closed, deliveries, received: 0 })
     }
 
     pub fn acks(&mut self, resource: &str, h: u32) -> Fx {
@@ -239,11 +167,7 @@ impl Scene {
     pub fn writes_all(&mut self, resource: &str) -> Fx {
         let (session, edge) = (self.id(resource), self.edge(resource));
         let deliveries = self.account.session(session).map_or(0, |s| s.queued);
-        self.item(Item::Written {
-            session,
-            edge,
-            deliveries,
-        })
+        self.item(Item::Written { session, edge, deliveries })
     }
 
     /// Time passes, and the account is woken.
@@ -276,18 +200,12 @@ pub struct Fx {
 
 impl Fx {
     fn resource(&self, edge: EdgeRef) -> String {
-        self.edges
-            .iter()
-            .find(|(e, _)| *e == edge)
-            .map_or_else(|| format!("{edge:?}"), |(_, r)| r.clone())
+        self.edges.iter().find(|(e, _)| *e == edge).map_or_else(|| format!("{edge:?}"), |(_, r)| r.clone())
     }
 
     fn deliveries(&self) -> impl Iterator<Item = (String, &Delivery)> {
         self.list.iter().filter_map(|effect| match effect {
-            Effect::Edge {
-                edge,
-                item: EdgeItem::Deliver(delivery),
-            } => Some((self.resource(*edge), delivery)),
+            Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } => Some((self.resource(*edge), delivery)),
             _ => None,
         })
     }
@@ -310,10 +228,7 @@ impl Fx {
         self.list
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Edge {
-                    item: EdgeItem::Deliver(_),
-                    ..
-                } => None,
+                Effect::Edge { item: EdgeItem::Deliver(_), .. } => None,
                 Effect::Edge { edge, item } => Some((self.resource(*edge), item)),
                 _ => None,
             })
@@ -325,17 +240,13 @@ impl Fx {
         let mut told = Vec::new();
         for effect in &self.list {
             match effect {
-                Effect::Tell { to, stanza, .. } => told.push((
-                    to.to_string(),
-                    on_the_wire(stanza, None, &Default::default()),
-                )),
+                Effect::Tell { to, stanza, .. } => {
+                    told.push((to.to_string(), on_the_wire(stanza, None, &Default::default())))
+                }
                 Effect::Fan { stanza, targets } => {
-                    told.extend(targets.iter().map(|to| {
-                        (
-                            to.to_string(),
-                            on_the_wire(stanza, Some(to), &Default::default()),
-                        )
-                    }));
+                    told.extend(
+                        targets.iter().map(|to| (to.to_string(), on_the_wire(stanza, Some(to), &Default::default()))),
+                    );
                 }
                 _ => {}
             }
@@ -384,15 +295,8 @@ impl Fx {
     }
 
     /// Does the effect that `first` picks stand before the one that `second` picks?
-    pub fn in_order(
-        &self,
-        first: impl Fn(&Effect) -> bool,
-        second: impl Fn(&Effect) -> bool,
-    ) -> bool {
-        match (
-            self.list.iter().position(first),
-            self.list.iter().position(second),
-        ) {
+    pub fn in_order(&self, first: impl Fn(&Effect) -> bool, second: impl Fn(&Effect) -> bool) -> bool {
+        match (self.list.iter().position(first), self.list.iter().position(second)) {
             (Some(a), Some(b)) => a < b,
             _ => false,
         }

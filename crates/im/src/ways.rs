@@ -9,25 +9,15 @@ use xmpp::write::Additions;
 use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// OUTBOUND: what a stanza of the account's own client passes, by kind.
-static MESSAGE_OUTBOUND: &[Step] = &[
-    messages::service,
-    block::outbound,
-    messages::strip_outbound,
-    messages::outbound,
-    messages::copy_sent,
-];
+static MESSAGE_OUTBOUND: &[Step] =
+    &[messages::service, block::outbound, messages::strip_outbound, messages::outbound, messages::copy_sent];
 static SUBSCRIPTION_OUTBOUND: &[Step] = &[block::outbound, subscription::outbound];
 static PRESENCE_OUTBOUND: &[Step] = &[block::outbound, presence::outbound];
 static IQ_OUTBOUND: &[Step] = &[block::outbound, modules::outbound_iq];
 
 /// INBOUND: what a stanza for the account or one of its resources passes, by kind.
-static MESSAGE_INBOUND: &[Step] = &[
-    messages::service,
-    block::inbound,
-    messages::strip_inbound,
-    messages::inbound,
-    messages::copy_received,
-];
+static MESSAGE_INBOUND: &[Step] =
+    &[messages::service, block::inbound, messages::strip_inbound, messages::inbound, messages::copy_received];
 static SUBSCRIPTION_INBOUND: &[Step] = &[block::inbound, subscription::inbound];
 static PRESENCE_INBOUND: &[Step] = &[block::inbound, presence::inbound];
 static IQ_INBOUND: &[Step] = &[block::inbound, modules::inbound_iq];
@@ -55,14 +45,8 @@ pub struct Passage {
 impl Passage {
     /// Of a stanza that was here before and has no ticket any more.
     pub(crate) fn of(account: &Account, stanza: Arc<Stanza>) -> Passage {
-        let to = stanza
-            .to
-            .clone()
-            .unwrap_or_else(|| account.jid.clone().into());
-        let ingress = Ingress {
-            stream: 0,
-            ordinal: 0,
-        };
+        let to = stanza.to.clone().unwrap_or_else(|| account.jid.clone().into());
+        let ingress = Ingress { stream: 0, ordinal: 0 };
         Passage {
             stanza,
             to,
@@ -92,48 +76,19 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Resume { edge, id, h } => resume::resume(account, edge, &id, h, fx),
         Item::Manage { session, request } => resume::manage(account, session, request, fx),
         Item::Acked { session, h } => resume::acked(account, session, h, fx),
-        Item::ClientState { session, active } => {
-            session::client_state(account, session, active, fx)
-        }
-        Item::Written {
-            session,
-            edge,
-            deliveries,
-        } => inbox::written(account, session, edge, deliveries, fx),
-        Item::Detached {
-            session,
-            edge,
-            reason,
-            deliveries,
-            received,
-        } => {
+        Item::ClientState { session, active } => session::client_state(account, session, active, fx),
+        Item::Written { session, edge, deliveries } => inbox::written(account, session, edge, deliveries, fx),
+        Item::Detached { session, edge, reason, deliveries, received } => {
             session::detached(account, session, edge, reason, deliveries, received, fx);
         }
-        Item::FromClient {
-            session,
-            stanza,
-            ingress,
-            ticket,
-        } => outbound(account, session, stanza, ingress, ticket, fx),
-        Item::Inbound {
-            stanza,
-            to,
-            ingress,
-            ticket,
-        } => inbound(account, stanza, to, ingress, ticket, fx),
-        Item::Answered {
-            iq,
-            session,
-            answer,
-            then,
-        } => then(account, &iq, session, answer, fx),
+        Item::FromClient { session, stanza, ingress, ticket } => {
+            outbound(account, session, stanza, ingress, ticket, fx)
+        }
+        Item::Inbound { stanza, to, ingress, ticket } => inbound(account, stanza, to, ingress, ticket, fx),
+        Item::Answered { iq, session, answer, then } => then(account, &iq, session, answer, fx),
         Item::Pending { after, records } => inbox::pending_page(account, after, records, fx),
         Item::Dropped { effects } => session::dropped(account, effects, fx),
-        Item::CommitFailed {
-            bounce,
-            error,
-            stored,
-        } => inbox::commit_failed(account, bounce, error, stored, fx),
+        Item::CommitFailed { bounce, error, stored } => inbox::commit_failed(account, bounce, error, stored, fx),
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
@@ -188,14 +143,7 @@ fn outbound(
 }
 
 /// INBOUND: a stanza for the account or one of its resources.
-fn inbound(
-    account: &mut Account,
-    stanza: Arc<Stanza>,
-    to: Jid,
-    ingress: Ingress,
-    ticket: Ticket,
-    fx: &mut Effects,
-) {
+fn inbound(account: &mut Account, stanza: Arc<Stanza>, to: Jid, ingress: Ingress, ticket: Ticket, fx: &mut Effects) {
     let steps = match stanza.kind {
         _ if account.removed => GONE,
         StanzaType::Message(_) => MESSAGE_INBOUND,
@@ -205,16 +153,7 @@ fn inbound(
     };
     walk(
         account,
-        Passage {
-            stanza,
-            to,
-            session: None,
-            ingress,
-            ticket,
-            position: None,
-            archived: false,
-            taken_by: Vec::new(),
-        },
+        Passage { stanza, to, session: None, ingress, ticket, position: None, archived: false, taken_by: Vec::new() },
         steps,
         fx,
     );
@@ -224,9 +163,7 @@ fn inbound(
 fn gone(_: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
     match passage.stanza.kind {
         StanzaType::Presence(_) => Ok(Flow::Done),
-        StanzaType::Message(_) | StanzaType::Iq(_) => {
-            Err(StanzaCondition::ServiceUnavailable.into())
-        }
+        StanzaType::Message(_) | StanzaType::Iq(_) => Err(StanzaCondition::ServiceUnavailable.into()),
     }
 }
 
@@ -265,32 +202,20 @@ pub(crate) fn answer(
         return;
     };
     let answer = Arc::new(answer);
-    let own = account
-        .sessions
-        .iter()
-        .find(|s| *s.jid == *from)
-        .map(|s| s.id);
+    let own = account.sessions.iter().find(|s| *s.jid == *from).map(|s| s.id);
     match own {
         Some(id) => {
             session::deliver(
                 account,
                 id,
-                Delivery {
-                    stanza: answer,
-                    to: None,
-                    more: Additions::default(),
-                    position: None,
-                },
+                Delivery { stanza: answer, to: None, more: Additions::default(), position: None },
                 fx,
             );
         }
         None => fx.push(Effect::Tell {
             to: from.clone(),
             stanza: answer,
-            ingress: Ingress {
-                stream: 0,
-                ordinal: 0,
-            },
+            ingress: Ingress { stream: 0, ordinal: 0 },
             ticket: ticket.clone(),
         }),
     }
