@@ -20,7 +20,11 @@ pub mod client;
 pub mod config;
 pub mod crypto;
 pub mod event;
+mod features;
+mod frame;
+mod management;
 pub mod password;
+mod register;
 pub mod sasl;
 
 pub use client::ClientStream;
@@ -28,7 +32,7 @@ pub use config::{Config, Fast, Framing, HostAuth, Tls};
 pub use crypto::{Crypto, Hash};
 pub use event::{
     Account, AuthFailed, Authenticated, BindRequest, Bound, CheckPassword, ClientCert, Event, Lookup, ManageRequest,
-    Managed, Registration, ResumeRequest, TlsInfo, Token, UserAgent,
+    Managed, Registration, ResumeRequest, Secret, TlsInfo, Token, UserAgent,
 };
 pub use password::{ScramKeys, prepare_password, scram_keys, verify_plain};
 pub use sasl::{Condition, Mechanism};

@@ -34,20 +34,27 @@ impl std::fmt::Debug for ScramKeys {
 
 /// Prepares a password: OpaqueString, RFC 8265 §4.2. `None` if it cannot be one (empty, control characters, …).
 pub fn prepare_password(password: &str) -> Option<Zeroizing<String>> {
-    let _ = password;
-    todo!()
+    // The profile of resourceparts is OpaqueString too (RFC 7622 §3.4), and so is its bound of 1023 bytes.
+    xmpp::jid::prepare_resource(password).ok().map(Zeroizing::new)
 }
 
 /// Keys for a new or changed password, salt given (16 random bytes: [`SALT_BYTES`]). Slow by design: run it where
 /// blocking is allowed. `None` if [`prepare_password`] refuses the password.
 pub fn scram_keys(crypto: &dyn Crypto, hash: Hash, password: &str, salt: &[u8], iterations: u32) -> Option<ScramKeys> {
-    let _ = (crypto, hash, password, salt, iterations);
-    todo!()
+    let password = prepare_password(password)?;
+    let salted = Zeroizing::new(crypto.pbkdf2(hash, password.as_bytes(), salt, iterations));
+    let client_key = Zeroizing::new(crypto.hmac(hash, &salted, b"Client Key"));
+    Some(ScramKeys {
+        salt: salt.to_vec(),
+        iterations,
+        stored_key: crypto.digest(hash, &client_key),
+        server_key: crypto.hmac(hash, &salted, b"Server Key"),
+    })
 }
 
 /// Is it this password? Slow by design: run it where blocking is allowed. `hash` is the one that `keys` were made
 /// with. The comparison takes the same time whatever differs.
 pub fn verify_plain(crypto: &dyn Crypto, hash: Hash, password: &str, keys: &ScramKeys) -> bool {
-    let _ = (crypto, hash, password, keys);
-    todo!()
+    scram_keys(crypto, hash, password, &keys.salt, keys.iterations)
+        .is_some_and(|made| crypto.eq_constant_time(&made.stored_key, &keys.stored_key))
 }
