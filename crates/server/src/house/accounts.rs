@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 use store::{Change, Credentials, Fence, Key, Outcome, ScramKeys, StoreError};
 use stream::event::{Account, CheckPassword, Lookup, Registration, Secret, Token};
 use stream::sasl::Mechanism;
-use stream::{Crypto, Hash};
+use stream::Crypto;
 use tokio::sync::{Semaphore, oneshot};
 use xmpp::{BareJid, StanzaCondition, StanzaError};
 
@@ -57,10 +57,6 @@ fn keys_of_stream(keys: ScramKeys) -> stream::password::ScramKeys {
     stream::password::ScramKeys { salt: keys.salt, iterations: keys.iterations, stored_key: keys.stored_key, server_key: keys.server_key }
 }
 
-fn keys_of_store(keys: &stream::password::ScramKeys) -> ScramKeys {
-    ScramKeys { salt: keys.salt.clone(), iterations: keys.iterations, stored_key: keys.stored_key.clone(), server_key: keys.server_key.clone() }
-}
-
 fn token_of_stream(token: store::Token) -> Option<Token> {
     let mechanism = [Mechanism::HtSha256Endp, Mechanism::HtSha256Expr, Mechanism::HtSha256None].into_iter().find(|m| m.name() == &*token.mechanism)?;
     Some(Token {
@@ -71,16 +67,6 @@ fn token_of_stream(token: store::Token) -> Option<Token> {
         previous: token.previous.map(|(secret, until)| (Secret(secret), until)),
         count: token.count,
     })
-}
-
-/// Keys for a new password, both hashes. Slow. `None` if RFC 8265 forbids the password.
-pub fn make_credentials(crypto: &dyn Crypto, password: &str, iterations: u32) -> Option<Credentials> {
-    let make = |hash| {
-        let mut salt = [0; stream::password::SALT_BYTES];
-        crypto.random(&mut salt);
-        stream::password::scram_keys(crypto, hash, password, &salt, iterations)
-    };
-    Some(Credentials { scram_sha1: Some(keys_of_store(&make(Hash::Sha1)?)), scram_sha256: Some(keys_of_store(&make(Hash::Sha256)?)) })
 }
 
 impl House {
@@ -132,9 +118,9 @@ impl House {
     }
 
     async fn credentials_for(&self, account: &BareJid, password: &str) -> Result<Credentials, StanzaError> {
-        let iterations = self.config.read().host(account.domain()).map_or(10_000, |h| h.options.scram_iterations);
-        let (crypto, password) = (self.crypto.clone(), zeroize::Zeroizing::new(password.to_owned()));
-        match hash(move || make_credentials(&*crypto, &password, iterations)).await {
+        let iterations = self.config.read().accounts.scram_iterations;
+        let password = zeroize::Zeroizing::new(password.to_owned());
+        match hash(move || crate::crypto::credentials(&password, iterations)).await {
             Some(Some(credentials)) => Ok(credentials),
             Some(None) => Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("this cannot be a password: it is empty or has forbidden characters")),
             None => Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait)),

@@ -33,6 +33,7 @@ pub struct EdgeHandle {
     pub wants_done: AtomicBool,
     done: Mutex<Done>,
     queue_items_max: usize,
+    queue_bytes_max: usize,
     /// It went over its bounds and was closed for that.
     pub overran: AtomicBool,
 }
@@ -53,6 +54,7 @@ impl EdgeHandle {
         }
         if let EdgeItem::Deliver(delivery) = &item {
             queue.weight += delivery.stanza.weight();
+            if queue.items.len() >= self.queue_items_max || queue.weight > self.queue_bytes_max {
                 // What is queued is not written any more: the session's own queue has it, or the log.
                 self.overran.store(true, Ordering::Relaxed);
                 queue.items.clear();
@@ -182,6 +184,7 @@ pub struct Edges {
 }
 
 impl Edges {
+    pub fn open(&self, queue_items_max: usize, queue_bytes_max: usize) -> Arc<EdgeHandle> {
         let id = EdgeRef(self.next.fetch_add(1, Ordering::Relaxed) + 1);
         let handle = Arc::new(EdgeHandle {
             id,
@@ -191,6 +194,7 @@ impl Edges {
             wants_done: AtomicBool::new(false),
             done: Mutex::default(),
             queue_items_max,
+            queue_bytes_max,
             overran: AtomicBool::new(false),
         });
         self.map.insert(id.0, handle.clone());

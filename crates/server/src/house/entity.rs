@@ -126,7 +126,7 @@ impl House {
         }
         for effect in fx.list {
             match effect {
-                Effect::Commit { changes, bounce, ticket } => self.commit(cell, resident, changes, bounce, ticket),
+                Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
                 // Timers and counters have no order to keep.
                 Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
                 Effect::Count(name) => self.count(name),
@@ -144,7 +144,7 @@ impl House {
         }
     }
 
-    fn commit(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, changes: Vec<store::Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket) {
+    fn submit(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, changes: Vec<store::Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket) {
         let seq = resident.gate.commit();
         let (house, cell) = (self.clone(), cell.clone());
         self.store.commit(
@@ -192,7 +192,7 @@ impl House {
             Effect::Unload => resident.fresh_until = 0,
             Effect::Count(name) => self.count(name),
             Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
-            Effect::Commit { changes, bounce, ticket } => self.commit(cell, resident, changes, bounce, ticket),
+            Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
         }
     }
 

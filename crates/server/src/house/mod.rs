@@ -4,13 +4,14 @@
 //! - [`gate`]: effects wait for the commits they stand behind.
 //! - [`edges`]: the streams of this node and their queues.
 //! - [`timers`]: ticks. [`commits`]: what the writer says. [`accounts`]: create, remove, passwords.
-//! - [`run`]: from a configuration to a server that serves, and its end.
+//! - [`operations`]: what an operator's commands do. [`run`]: from a configuration to a server that serves, and its end.
 
 pub mod accounts;
 pub mod commits;
 pub mod edges;
 pub mod entity;
 pub mod gate;
+pub mod operations;
 pub mod run;
 pub mod timers;
 

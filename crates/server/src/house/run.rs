@@ -1,19 +1,29 @@
 //! From a configuration to a server that serves, and its end.
 
 use super::{House, HostEntry, accounts, commits, timers};
+use super::operations::Operations;
+use crate::admin::AdminOps;
+use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
 use crate::config::{Config, ListenTls, Listener};
 use crate::edge::{EdgeConfig, EdgeLimits};
 use crate::listen::admission::{Admission, Bounds};
+use crate::crypto::AwsLc;
+use crate::data;
 use crate::listen::{self, ListenerContext};
+use crate::signals::{Signal, Signals};
+use crate::systemd::{self, Inherited};
 use cluster::Local;
 use im::{EdgeItem, Host, Item};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::io::Write;
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::Store;
+use store_sqlite::SqliteStore;
 use stream::Crypto;
 use tokio::task::JoinHandle;
 use xmpp::{Stamp, StreamFault};
@@ -38,7 +48,7 @@ pub fn hosts_of(config: &Config, old: &HashMap<Box<str>, Arc<HostEntry>>, now: i
                 entry.host.lock().policy = policy;
                 entry.clone()
             }
-            None => Arc::new(HostEntry { policy: RwLock::new(policy.clone()), host: Mutex::new(Host::new(policy, now)) }),
+            None => Arc::new(HostEntry { policy: RwLock::new(policy.clone()), host: Mutex::new(Host { policy, now, started: now }) }),
         };
         hosts.insert(host.domain.clone(), entry);
     }
@@ -129,22 +139,19 @@ fn host_auth(host: &crate::config::Host) -> stream::HostAuth {
     stream::HostAuth { mechanisms, registration_open: host.options.registration == crate::config::Registration::Open, ..stream::HostAuth::default() }
 }
 
-/// Why the server cannot start: what is wrong and what to do.
-#[derive(Debug)]
-pub struct StartError(pub String);
-
-impl std::fmt::Display for StartError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 impl Running {
     /// Opens everything and listens; streams are taken from here on.
     ///
     /// # Errors
     /// The first thing that cannot be had: an address, the caps of a host.
-    pub async fn start(config: Arc<Config>, store: Arc<dyn Store>, certificates: Arc<Certificates>, crypto: Arc<dyn Crypto>, secret: Vec<u8>) -> Result<Running, StartError> {
+    pub async fn start(
+        config: Arc<Config>,
+        store: Arc<dyn Store>,
+        certificates: Arc<Certificates>,
+        secret: Vec<u8>,
+        mut inherited: Inherited,
+    ) -> Result<Running, String> {
+        let crypto: Arc<dyn Crypto> = Arc::new(AwsLc);
         let now = im::Now { utc: Stamp(0), mono_ms: 0 };
         let hosts = hosts_of(&config, &HashMap::new(), now);
         let cluster = Box::new(Local::new(store.epoch()));
@@ -160,10 +167,17 @@ impl Running {
                 admission: running.admission.clone(),
                 proxy_protocol: listener.proxy_protocol,
             });
-            for socket in listen::bind(&listener.address).map_err(StartError)? {
+            let sockets = match inherited.claim(&listener.address) {
+                Some(socket) => vec![tokio::net::TcpListener::from_std(socket).map_err(|e| format!("the socket that systemd passed cannot be used: {e}"))?],
+                None => listen::bind(&listener.address)?,
+            };
+            for socket in sockets {
                 running.tasks.push(tokio::spawn(listen::accept(house.clone(), context.clone(), socket)));
             }
             running.listeners.push((listener.clone(), context));
+        }
+        for address in inherited.unclaimed() {
+            tracing::warn!(%address, "systemd passed a socket that no [[listen]] table names; it is not used");
         }
         house.clone().replay_ledger().await;
         Ok(running)
@@ -190,8 +204,39 @@ impl Running {
         Ok(())
     }
 
+    /// The configuration from where it came, applied as far as it can be. Gives what waits for a restart.
+    ///
+    /// # Errors
+    /// For people; then nothing is changed.
+    pub fn reload_from_sources(&self) -> Result<Vec<String>, String> {
+        let old = self.house.config.read().clone();
+        let new = Arc::new(old.sources.load().map_err(|problems| problems.to_string())?);
+        let notes = old.unreloadable(&new);
+        self.reload(new.clone())?;
+        crate::log::set_level(&new.log);
+        for note in &notes {
+            tracing::warn!("{note}");
+        }
+        tracing::info!("the configuration was read again");
+        Ok(notes)
+    }
+
+    pub fn addresses(&self) -> Vec<String> {
+        self.listeners
+            .iter()
+            .map(|(listener, _)| {
+                let how = match listener.tls {
+                    ListenTls::Required => "STARTTLS",
+                    ListenTls::Direct => "TLS",
+                    ListenTls::Optional => "TLS optional",
+                };
+                format!("{} ({how})", listener.address)
+            })
+            .collect()
+    }
+
     /// Drains: no new streams, `system-shutdown` for those that are there, what is queued reaches the disk.
-    pub async fn stop(self, patience: Duration) {
+    pub async fn stop(&self, patience: Duration) {
         self.house.draining.store(true, Ordering::Release);
         for task in self.tasks.iter().skip(2) {
             task.abort();
@@ -211,6 +256,118 @@ impl Running {
         for task in &self.tasks {
             task.abort();
         }
+    }
+}
+
+/// Serves until told to stop: from a checked configuration to the last write.
+///
+/// # Errors
+/// Why it cannot start, for people: what, where, what to do.
+pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
+    let config = Arc::new(config);
+    data::make_private(&config.data)?;
+    let mut signals = Signals::listen().map_err(|e| format!("signals cannot be listened for: {e}"))?;
+    let (stop, mut stopped) = tokio::sync::mpsc::channel(1);
+    let fatal = stop.clone();
+    let options = store_sqlite::Options {
+        durability: match config.store.durability {
+            crate::config::Durability::Full => store_sqlite::Durability::Full,
+            crate::config::Durability::Os => store_sqlite::Durability::Os,
+        },
+        on_fatal: Some(Box::new(move |why| {
+            tracing::error!(why, "the store takes no more writes; the server stops and recovers from its log when it is started again");
+            FAILED.store(true, Ordering::Release);
+            let _ = fatal.try_send(());
+        })),
+        ..store_sqlite::Options::default()
+    };
+    let store = SqliteStore::open(&config.data, options).map_err(|e| e.to_string())?;
+    let certificates = Arc::new(Certificates::load(&config).map_err(|e| e.to_string())?);
+    let secret = secret(&config.data)?;
+    let running = Arc::new(Running::start(config.clone(), Arc::new(store), certificates, secret, inherited).await?);
+    let socket = AdminSocket::open(&config.admin_socket())?;
+    if !config.admin.uids.is_empty() {
+        socket.open_to_others().map_err(|e| format!("the admin socket cannot be opened to the uids of [admin]: {e}"))?;
+    }
+    let operations: Arc<dyn AdminOps> = Arc::new(Operations { running: running.clone(), stop });
+    let house = running.house.clone();
+    let admin = tokio::spawn(socket.carry(operations, move || house.config.read().admin.uids.clone()));
+
+    let status = running.greet(&config);
+    systemd::ready(&status);
+    let mut alive = systemd::watchdog().map(tokio::time::interval);
+    loop {
+        tokio::select! {
+            signal = signals.next() => match signal {
+                Signal::Reload => {
+                    systemd::reloading();
+                    if let Err(problems) = running.reload_from_sources() {
+                        tracing::error!("the configuration was not read again; all stays as it was:\n{problems}");
+                    }
+                    systemd::ready(&status);
+                }
+                Signal::Stop => break,
+            },
+            _ = stopped.recv() => break,
+            _ = tick(&mut alive) => systemd::alive(),
+        }
+    }
+    tracing::info!("stopping: streams are told, what is queued is written");
+    systemd::stopping();
+    let patience = Duration::from_secs(u64::from(running.house.config.read().limits.shutdown_seconds));
+    tokio::select! {
+        () = running.stop(patience) => {}
+        // A second signal ends it at once; what was acknowledged is on disk all the same.
+        Signal::Stop = signals.next() => {}
+    }
+    admin.abort();
+    if FAILED.load(Ordering::Acquire) {
+        return Err("the store could not be written; see the log above\nfree the disk or replace it, then start waft again: nothing acknowledged is lost".into());
+    }
+    Ok(())
+}
+
+/// The store said that it takes no more writes.
+static FAILED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
+
+async fn tick(alive: &mut Option<tokio::time::Interval>) {
+    match alive {
+        Some(interval) => {
+            interval.tick().await;
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// 32 random bytes that stay over restarts: salts for unknown users, stable resourceparts.
+fn secret(data: &Path) -> Result<Vec<u8>, String> {
+    let path = data.join("secret");
+    match std::fs::read(&path) {
+        Ok(bytes) if bytes.len() >= 32 => Ok(bytes),
+        Ok(_) | Err(_) => {
+            let mut bytes = vec![0; 32];
+            AwsLc.random(&mut bytes);
+            data::write_secret(&path, &bytes).map_err(|e| format!("cannot write {}: {e}\nlet the user that runs waft write in the data folder", path.display()))?;
+            Ok(bytes)
+        }
+    }
+}
+
+impl Running {
+    /// Says on stdout what is served, where the data lies and how to go on; gives the line for systemd.
+    fn greet(&self, config: &Config) -> String {
+        let hosts: Vec<&str> = config.hosts.iter().map(|h| &*h.domain).collect();
+        let status = format!("serves {} on {}", hosts.join(", "), self.addresses().join(", "));
+        let first = hosts.first().copied().unwrap_or("localhost");
+        let at = if crate::config::default_data_folder() == config.data { String::new() } else { format!(" --data {}", config.data.display()) };
+        let mut out = std::io::stdout().lock();
+        // Nobody may be reading: that is no reason not to serve.
+        let _ = writeln!(out, "waft {} {status}", env!("CARGO_PKG_VERSION"));
+        let _ = writeln!(out, "data lies in {}", config.data.display());
+        let _ = writeln!(out, "add an account: waft user add alice@{first}{at}");
+        let _ = writeln!(out, "ready");
+        let _ = out.flush();
+        status
     }
 }
 
@@ -249,6 +406,13 @@ impl House {
         let config = self.config.read();
         let Some(entry) = config.hosts.first().and_then(|h| hosts.get(&h.domain)) else { return Vec::new() };
         let policy = entry.policy.read().clone();
-        im::modules::caps::stream_feature(&policy, crate::crypto::sha1).to_bytes(xmpp::ns::CLIENT)
+        im::modules::caps::stream_feature(&policy, sha1).to_bytes(xmpp::ns::CLIENT)
     }
+}
+
+fn sha1(bytes: &[u8]) -> [u8; 20] {
+    let digest = crate::crypto::AwsLc.digest(stream::Hash::Sha1, bytes);
+    let mut out = [0; 20];
+    out.copy_from_slice(&digest);
+    out
 }

@@ -1,0 +1,128 @@
+//! What an operator's commands do to the running house.
+
+use super::{House, run::Running};
+use crate::admin::{AdminOps, Doing, Secret, Session, Status, USERS_PER_PAGE, User};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tokio::sync::mpsc;
+use xmpp::{BareJid, StanzaCondition, StanzaError};
+
+/// The commands, on the house and its running parts.
+pub struct Operations {
+    pub running: Arc<Running>,
+    pub stop: mpsc::Sender<()>,
+}
+
+fn why(account: &BareJid, error: &StanzaError) -> String {
+    match (error.condition, &error.text) {
+        (StanzaCondition::Conflict, _) => format!("{account} exists already"),
+        (StanzaCondition::ItemNotFound, _) => format!("there is no account {account} here"),
+        (_, Some(text)) => text.to_string(),
+        (condition, None) => format!("{account}: {}", condition.name()),
+    }
+}
+
+impl Operations {
+    fn house(&self) -> &Arc<House> {
+        &self.running.house
+    }
+
+    fn must_be_hosted(&self, account: &BareJid) -> Result<(), String> {
+        if self.house().host(account.domain()).is_some() {
+            return Ok(());
+        }
+        let hosts: Vec<String> = self.house().hosts.read().keys().map(ToString::to_string).collect();
+        Err(format!("{} is not hosted here; this server hosts {}", account.domain(), hosts.join(", ")))
+    }
+}
+
+impl AdminOps for Operations {
+    fn user_add(&self, jid: BareJid, password: Secret) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            self.house().create_account(&jid, &password.0).await.map_err(|e| why(&jid, &e))
+        })
+    }
+
+    fn user_passwd(&self, jid: BareJid, password: Secret) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            self.house().set_password(&jid, &password.0).await.map_err(|e| why(&jid, &e))
+        })
+    }
+
+    fn user_del(&self, jid: BareJid) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            self.house().remove_account(&jid).await.map_err(|e| why(&jid, &e))
+        })
+    }
+
+    fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>> {
+        Box::pin(async move {
+            let accounts = self.house().store.accounts(&host, &after, USERS_PER_PAGE).await;
+            Ok(accounts.map_err(|e| format!("the store cannot be read: {e:?}"))?.into_iter().map(User::from).collect())
+        })
+    }
+
+    fn sessions(&self) -> Doing<'_, Vec<Session>> {
+        Box::pin(async move {
+            let mut sessions = Vec::new();
+            for cell in self.house().accounts_in_memory() {
+                let of_account = cell.cell.peek(|resident| {
+                    let sessions = &resident.account.sessions;
+                    sessions
+                        .iter()
+                        .map(|s| Session {
+                            jid: s.jid.to_string(),
+                            state: match (&s.edge, s.is_available()) {
+                                (None, _) => "suspended",
+                                (Some(_), true) => "available",
+                                (Some(_), false) => "connected",
+                            }
+                            .into(),
+                            priority: s.is_available().then_some(s.priority),
+                        })
+                        .collect::<Vec<_>>()
+                });
+                sessions.extend(of_account.into_iter().flatten());
+            }
+            sessions.sort_by(|a, b| a.jid.cmp(&b.jid));
+            Ok(sessions)
+        })
+    }
+
+    fn status(&self) -> Doing<'_, Status> {
+        Box::pin(async move {
+            let house = self.house();
+            let figures = house.store.figures();
+            let config = house.config.read().clone();
+            let counters: BTreeMap<String, u64> =
+                house.counters.iter().map(|c| (c.key().to_string(), c.value().load(Ordering::Relaxed))).collect();
+            Ok(Status {
+                version: env!("CARGO_PKG_VERSION").into(),
+                pid: std::process::id(),
+                uptime_seconds: house.started.elapsed().as_secs(),
+                hosts: config.hosts.iter().map(|h| h.domain.to_string()).collect(),
+                listeners: self.running.addresses(),
+                data: config.data.display().to_string(),
+                streams: house.edges.len() as u64,
+                accounts: figures.accounts,
+                store_queue: figures.queued_changes,
+                store_bytes: figures.file_bytes,
+                counters,
+            })
+        })
+    }
+
+    fn reload(&self) -> Doing<'_, Vec<String>> {
+        Box::pin(async move { self.running.reload_from_sources() })
+    }
+
+    fn stop(&self) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.stop.try_send(()).map_err(|_| "the server is stopping already".to_string())
+        })
+    }
+}
