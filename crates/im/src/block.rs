@@ -90,7 +90,9 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -
     if !passage.stanza.may_be_answered_with_error() {
         return Ok(Flow::Done);
     }
-    Err(StanzaError::from(StanzaCondition::NotAcceptable).with_type(ErrorType::Cancel).with_application("blocked", ERRORS_NS))
+    Err(StanzaError::from(StanzaCondition::NotAcceptable)
+        .with_type(ErrorType::Cancel)
+        .with_application("blocked", ERRORS_NS))
 }
 
 /// Nothing comes from one: message and iq → `service-unavailable`, presence ignored. XEP-0191 §3.3.
@@ -104,7 +106,9 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) ->
     }
     match passage.stanza.kind {
         StanzaType::Message(MessageType::Error) => Ok(Flow::Done),
-        StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => Err(StanzaCondition::ServiceUnavailable.into()),
+        StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => {
+            Err(StanzaCondition::ServiceUnavailable.into())
+        }
         StanzaType::Presence(_) | StanzaType::Iq(IqType::Result | IqType::Error) => Ok(Flow::Done),
     }
 }
@@ -133,13 +137,17 @@ mod tests {
                 assert!(blocks.blocks(&jid(other)) && matches(&jid(entry), &jid(other)), "{entry} stands for {other}");
             }
             for other in not {
-                assert!(!blocks.blocks(&jid(other)) && !matches(&jid(entry), &jid(other)), "{entry} does not stand for {other}");
+                assert!(
+                    !blocks.blocks(&jid(other)) && !matches(&jid(entry), &jid(other)),
+                    "{entry} does not stand for {other}"
+                );
             }
         }
     }
 
     fn juliet() -> crate::testing::Scene {
-        let record = AccountRecord { blocks: vec![jid("romeo@example.net"), jid("example.com")], ..AccountRecord::default() };
+        let record =
+            AccountRecord { blocks: vec![jid("romeo@example.net"), jid("example.com")], ..AccountRecord::default() };
         account_with("juliet@example.com", record).with("balcony", 0).with("chamber", 0)
     }
 
@@ -154,7 +162,10 @@ mod tests {
             let fx = juliet().sends("balcony", stanza);
             assert!(fx.told().is_empty() && fx.commits().is_empty(), "{stanza}");
             let error = &fx.delivered("balcony")[0];
-            assert!(error.contains("<not-acceptable") && error.contains("<blocked xmlns='urn:xmpp:blocking:errors'/>"), "{error}");
+            assert!(
+                error.contains("<not-acceptable") && error.contains("<blocked xmlns='urn:xmpp:blocking:errors'/>"),
+                "{error}"
+            );
         }
     }
 

@@ -97,7 +97,8 @@ pub fn ledger_expired(account: &mut Account, fx: &mut Effects) {
         let is_back = successor.is_some_and(Session::is_available);
         let was_available = !presence.is_empty() && !is_back;
         if let Some(successor) = successor {
-            directed.retain(|to| !successor.directed.contains(to) && !(is_back && account.roster.subscription(to).from));
+            let sees_it = |to: &Jid| is_back && account.roster.subscription(to).from;
+            directed.retain(|to| !successor.directed.contains(to) && !sees_it(to));
         }
         // The row is the new session's as soon as that has one.
         if successor.is_none_or(|session| !session.in_ledger) {
@@ -204,7 +205,10 @@ pub fn reveal_to(account: &Account, entry: &Jid, fx: &mut Effects) {
         fan(account, presence, watchers.clone(), fx);
     }
     if account.policy.presence {
-        let asked = account.roster.contacts().filter(|contact| block::matches(entry, contact) && !account.blocks.blocks(contact));
+        let asked = account
+            .roster
+            .contacts()
+            .filter(|contact| block::matches(entry, contact) && !account.blocks.blocks(contact));
         asked.for_each(|contact| probe(account, contact, fx));
     }
 }
@@ -259,10 +263,19 @@ fn available(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut E
 /// its contacts. RFC 6121 §4.2.2, §4.3.1, §3.1.3.
 fn greet(account: &mut Account, id: SessionId, is_first: bool, fx: &mut Effects) {
     let own = Jid::from(account.jid.clone());
-    let others: Vec<Arc<Stanza>> =
-        account.sessions.iter().filter(|session| session.id != id).filter_map(|session| session.presence.clone()).collect();
+    let others: Vec<Arc<Stanza>> = account
+        .sessions
+        .iter()
+        .filter(|session| session.id != id)
+        .filter_map(|session| session.presence.clone())
+        .collect();
     for stanza in others {
-        session::deliver(account, id, Delivery { stanza, to: Some(own.clone()), more: Default::default(), position: None }, fx);
+        session::deliver(
+            account,
+            id,
+            Delivery { stanza, to: Some(own.clone()), more: Default::default(), position: None },
+            fx,
+        );
     }
     subscription::deliver_requests(account, id, fx);
     for contact in account.roster.contacts().filter(|contact| !account.blocks.blocks(contact)) {
@@ -302,7 +315,13 @@ fn unavailable(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut
 }
 
 /// Presence for one entity. It is remembered, so that the entity hears when the resource is gone. RFC 6121 §4.6.3.
-fn directed(account: &mut Account, id: SessionId, kind: PresenceType, passage: &Passage, fx: &mut Effects) -> Result<(), StanzaError> {
+fn directed(
+    account: &mut Account,
+    id: SessionId,
+    kind: PresenceType,
+    passage: &Passage,
+    fx: &mut Effects,
+) -> Result<(), StanzaError> {
     if !account.policy.presence {
         return Err(StanzaCondition::ServiceUnavailable.into());
     }
@@ -314,7 +333,9 @@ fn directed(account: &mut Account, id: SessionId, kind: PresenceType, passage: &
     match (kind, known) {
         (PresenceType::Available, None) if !is_own => {
             if session.directed.len() >= max {
-                return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("Directed presence to too many."));
+                return Err(
+                    StanzaError::from(StanzaCondition::ResourceConstraint).with_text("Directed presence to too many.")
+                );
             }
             session.directed.push(passage.to.clone());
             write_ledger(account, id, &passage.ticket, fx);
@@ -335,7 +356,11 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
     let is_asked = |session: &&Session| passage.to.is_bare() || *session.jid == passage.to;
     let mut answers = Vec::new();
     if view(account, &from, Exit::Probe) == Seen::All {
-        let there = account.sessions.iter().filter(is_asked).filter_map(|session| Some((&session.jid, session.presence.as_deref()?)));
+        let there = account
+            .sessions
+            .iter()
+            .filter(is_asked)
+            .filter_map(|session| Some((&session.jid, session.presence.as_deref()?)));
         if passage.to.is_bare() {
             answers.extend(there.map(|(_, presence)| presence.clone()));
         } else {
@@ -346,7 +371,8 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
             answers.push(mirrored(last_seen(account, &passage.to), passage));
         }
     } else {
-        let shared = account.sessions.iter().filter(is_asked).filter(|s| s.directed.iter().any(|to| to.same_bare(&from)));
+        let shared =
+            account.sessions.iter().filter(is_asked).filter(|s| s.directed.iter().any(|to| to.same_bare(&from)));
         answers.extend(shared.map(|session| plain(PresenceType::Available, &session.jid)));
         // To whoever waits for an answer, silence is none; "unsubscribed" would be one.
         if answers.is_empty() && !account.roster.subscription(&from).pending_in {
@@ -467,7 +493,8 @@ fn left(account: &mut Account, status: String) -> Option<Change> {
 }
 
 fn status(stanza: &Stanza) -> String {
-    let mut text = stanza.payload.child("status", ns::CLIENT).map(|child| child.to_element().text_content()).unwrap_or_default();
+    let mut text =
+        stanza.payload.child("status", ns::CLIENT).map(|child| child.to_element().text_content()).unwrap_or_default();
     if text.len() > STATUS_BYTES_MAX {
         let end = (0..=STATUS_BYTES_MAX).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
         text.truncate(end);
@@ -497,7 +524,9 @@ mod tests {
 
     /// (address, type) of what was told.
     fn kinds(fx: &Fx) -> Vec<(String, String)> {
-        let kind = |xml: &str| xml.split("type='").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or("available").to_owned();
+        let kind = |xml: &str| {
+            xml.split("type='").nth(1).and_then(|rest| rest.split('\'').next()).unwrap_or("available").to_owned()
+        };
         fx.told().into_iter().map(|(to, xml)| (to, kind(&xml))).collect()
     }
 
@@ -530,7 +559,8 @@ mod tests {
     fn a_broadcast_is_one_fan_of_one_stanza() {
         let mut juliet = juliet().with("balcony", 0);
         let fx = juliet.sends("balcony", "<presence><show>dnd</show></presence>");
-        let fans: Vec<_> = fx.list.iter().filter(|e| matches!(e, Effect::Fan { targets, .. } if targets.len() == 2)).collect();
+        let fans: Vec<_> =
+            fx.list.iter().filter(|e| matches!(e, Effect::Fan { targets, .. } if targets.len() == 2)).collect();
         assert_eq!(fans.len(), 1);
         assert_eq!(fx.told().len(), 2, "nobody is probed again");
     }
@@ -540,7 +570,9 @@ mod tests {
         let mut juliet = juliet().connected("balcony");
         let fx = juliet.sends("balcony", "<presence/>");
         let Effect::Commit { changes, .. } = &fx.list[0] else { panic!("no commit before the rest: {:?}", fx.list) };
-        assert!(matches!(&changes[..], [Change::SessionPut { row, .. }] if &*row.resource == "balcony" && row.epoch == 7 && !row.presence.is_empty()));
+        assert!(
+            matches!(&changes[..], [Change::SessionPut { row, .. }] if &*row.resource == "balcony" && row.epoch == 7 && !row.presence.is_empty())
+        );
         let fx = juliet.sends("balcony", "<presence><show>away</show></presence>");
         assert!(!matches!(fx.list[0], Effect::Commit { .. }), "later ones do not");
         assert!(juliet.sessions[0].ledger_touched);
@@ -555,7 +587,11 @@ mod tests {
         assert_eq!(fx.written_to(), ["balcony", "chamber"]);
         assert!(matches!(&fx.commits()[..], [Change::SessionDelete { .. }]), "another resource is still there");
         let fx = juliet.sends("chamber", "<presence type='unavailable'><status>me too</status></presence>");
-        assert!(fx.commits().iter().any(|c| matches!(c, Change::LastActivity { left: START, status, .. } if &**status == "me too")));
+        assert!(
+            fx.commits()
+                .iter()
+                .any(|c| matches!(c, Change::LastActivity { left: START, status, .. } if &**status == "me too"))
+        );
     }
 
     #[test]
@@ -603,10 +639,17 @@ mod tests {
     #[test]
     fn directed_presence_is_told_once_and_ends_with_directed_unavailable() {
         let mut juliet = juliet().connected("balcony");
-        let fx = juliet.sends("balcony", "<presence to='room@chat.example.com/juliet'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
+        let fx = juliet.sends(
+            "balcony",
+            "<presence to='room@chat.example.com/juliet'><x xmlns='http://jabber.org/protocol/muc'/></presence>",
+        );
         assert_eq!(fx.told_to(), ["room@chat.example.com/juliet"]);
-        assert!(fx.told()[0].1.contains("from='juliet@example.com/balcony'") && fx.told()[0].1.contains("protocol/muc"));
-        assert!(matches!(&fx.commits()[..], [Change::SessionPut { row, .. }] if row.directed == [jid("room@chat.example.com/juliet")]));
+        assert!(
+            fx.told()[0].1.contains("from='juliet@example.com/balcony'") && fx.told()[0].1.contains("protocol/muc")
+        );
+        assert!(
+            matches!(&fx.commits()[..], [Change::SessionPut { row, .. }] if row.directed == [jid("room@chat.example.com/juliet")])
+        );
         juliet.sends("balcony", "<presence to='room@chat.example.com/juliet' type='unavailable'/>");
         assert!(juliet.closes("balcony").told().is_empty());
     }
@@ -625,7 +668,9 @@ mod tests {
     fn who_went_away_itself_need_not_be_told() {
         let mut juliet = juliet().with("balcony", 0);
         juliet.sends("balcony", "<presence to='room@chat.example.com/juliet'/>");
-        juliet.receive("<presence from='room@chat.example.com/juliet' to='juliet@example.com/balcony' type='unavailable'/>");
+        juliet.receive(
+            "<presence from='room@chat.example.com/juliet' to='juliet@example.com/balcony' type='unavailable'/>",
+        );
         assert!(juliet.sessions[0].directed.is_empty());
     }
 
@@ -643,7 +688,8 @@ mod tests {
     fn presence_from_others_is_delivered_to_all_available_resources_unchanged() {
         let mut juliet = juliet().with("balcony", -1).with("chamber", 0).connected("cellar");
         for kind in ["", " type='unavailable'", " type='error'"] {
-            let fx = juliet.receive(&format!("<presence from='stranger@example.org/x'{kind}><show>away</show></presence>"));
+            let fx =
+                juliet.receive(&format!("<presence from='stranger@example.org/x'{kind}><show>away</show></presence>"));
             assert_eq!(fx.written_to(), ["balcony", "chamber"], "{kind}");
             assert!(fx.delivered("balcony")[0].contains("to='juliet@example.com'"));
         }
@@ -684,11 +730,19 @@ mod tests {
 
     #[test]
     fn a_probe_of_a_watcher_when_nobody_is_there_is_answered_unavailable_since_when() {
-        let mut juliet = account_with("juliet@example.com", AccountRecord { last_activity: Some((START, "secret".into())), ..record() });
+        let mut juliet = account_with(
+            "juliet@example.com",
+            AccountRecord { last_activity: Some((START, "secret".into())), ..record() },
+        );
         let told = probe(&mut juliet, "romeo@example.net", "juliet@example.com");
         assert_eq!(told.len(), 1);
         let xml = &told[0].1;
-        assert!(xml.contains("type='unavailable'") && xml.contains("from='juliet@example.com'") && xml.contains("id='probe1'"), "{xml}");
+        assert!(
+            xml.contains("type='unavailable'")
+                && xml.contains("from='juliet@example.com'")
+                && xml.contains("id='probe1'"),
+            "{xml}"
+        );
         assert!(xml.contains("stamp='2026-01-01T00:00:00Z'") && !xml.contains("secret"), "{xml}");
     }
 
@@ -711,7 +765,11 @@ mod tests {
                 let told = probe(&mut juliet, stranger, to);
                 assert_eq!(told.len(), 1);
                 let xml = &told[0].1;
-                assert!(xml.contains("type='unsubscribed'") && xml.contains("from='juliet@example.com'") && xml.contains("id='probe1'"));
+                assert!(
+                    xml.contains("type='unsubscribed'")
+                        && xml.contains("from='juliet@example.com'")
+                        && xml.contains("id='probe1'")
+                );
             }
         }
     }
@@ -832,7 +890,9 @@ mod tests {
 
     #[test]
     fn nobody_who_is_blocked_is_told_or_probed() {
-        let mut juliet = account_with("juliet@example.com", AccountRecord { blocks: vec![jid("romeo@example.net")], ..record() }).connected("balcony");
+        let mut juliet =
+            account_with("juliet@example.com", AccountRecord { blocks: vec![jid("romeo@example.net")], ..record() })
+                .connected("balcony");
         let fx = juliet.sends("balcony", "<presence/>");
         assert!(!fx.told_to().contains(&"romeo@example.net".to_owned()));
     }

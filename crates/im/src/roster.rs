@@ -7,7 +7,7 @@ use crate::session;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::{Change, RosterItem, Subscription};
-use xmpp::{BareJid, Element, IqType, Jid, Stanza, Stamp, ns};
+use xmpp::{BareJid, Element, IqType, Jid, Stamp, Stanza, ns};
 
 /// A contact, or somebody whose request waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -191,7 +191,11 @@ impl Roster {
             self.listed += usize::from(listed && !was_listed);
         } else if let Ok(at) = self.find(contact) {
             self.items.remove(at);
-            changes.push(Change::RosterDelete { account: owner.clone(), contact: contact.clone(), version: self.version });
+            changes.push(Change::RosterDelete {
+                account: owner.clone(),
+                contact: contact.clone(),
+                version: self.version,
+            });
         }
         if before.pending_in && !state.pending_in {
             changes.extend(self.take_request(owner, contact));
@@ -218,8 +222,12 @@ impl Roster {
             return Catchup::Full;
         }
         let removals = self.removals.iter().map(|(version, contact)| (*version, contact));
-        let mut changes: Vec<(u64, &BareJid)> =
-            self.listed().map(|item| (item.version, &item.jid)).chain(removals).filter(|(its, _)| *its > version).collect();
+        let mut changes: Vec<(u64, &BareJid)> = self
+            .listed()
+            .map(|item| (item.version, &item.jid))
+            .chain(removals)
+            .filter(|(its, _)| *its > version)
+            .collect();
         // Each version is one change. One that nobody holds was overwritten by a later change of the same item, or is
         // a removal; before the roster was read nobody knows which.
         let forgotten = self.removals_known_after.saturating_sub(version);
@@ -267,7 +275,12 @@ impl Roster {
 
     /// The group's name as another item holds it.
     fn group_name(&self, name: &str) -> Arc<str> {
-        self.items.iter().flat_map(|item| item.groups.iter()).find(|group| &***group == name).cloned().unwrap_or_else(|| name.into())
+        self.items
+            .iter()
+            .flat_map(|item| item.groups.iter())
+            .find(|group| &***group == name)
+            .cloned()
+            .unwrap_or_else(|| name.into())
     }
 
     fn put_request(&mut self, request: Request) {
@@ -338,7 +351,8 @@ pub fn ver(account: &Account, version: u64) -> String {
 /// RFC 6121 §2.1.6, §2.2.
 pub fn push(account: &mut Account, contact: &Jid, fx: &mut Effects) {
     let stanza = pushed(account, contact, account.roster.version);
-    let interested: Vec<SessionId> = account.sessions.iter().filter(|session| session.interested).map(|session| session.id).collect();
+    let interested: Vec<SessionId> =
+        account.sessions.iter().filter(|session| session.interested).map(|session| session.id).collect();
     for id in interested {
         push_to(account, id, stanza.clone(), fx);
     }
@@ -396,7 +410,9 @@ mod tests {
     fn told(roster: &Roster, version: u64) -> Option<Vec<String>> {
         match roster.since(version) {
             Catchup::Full => None,
-            Catchup::Pushes(pushes) => Some(pushes.into_iter().map(|(version, jid)| format!("{version} {jid}")).collect()),
+            Catchup::Pushes(pushes) => {
+                Some(pushes.into_iter().map(|(version, jid)| format!("{version} {jid}")).collect())
+            }
         }
     }
 
@@ -498,8 +514,13 @@ mod tests {
     #[test]
     fn an_item_shows_subscription_ask_approval_and_groups() {
         let subscription = Subscription { from: true, pending_out: true, approved: true, ..Subscription::default() };
-        let roster = Roster::from_stored(1, vec![RosterItem { subscription, name: Some("A & B".into()), ..item("a@x", 1) }], Vec::new());
-        let xml = String::from_utf8(to_element(roster.get(&bare("a@x")).expect("put in")).to_bytes(ns::ROSTER)).expect("UTF-8");
+        let roster = Roster::from_stored(
+            1,
+            vec![RosterItem { subscription, name: Some("A & B".into()), ..item("a@x", 1) }],
+            Vec::new(),
+        );
+        let xml = String::from_utf8(to_element(roster.get(&bare("a@x")).expect("put in")).to_bytes(ns::ROSTER))
+            .expect("UTF-8");
         assert_eq!(
             xml,
             "<item jid='a@x' name='A &amp; B' subscription='from' ask='subscribe' approved='true'><group>Friends</group></item>"

@@ -146,7 +146,10 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     let before = account.roster.subscription(&contact);
     let Transition { state, passes, .. } = of_user(before, act);
     let is_new = account.roster.get(&contact).is_none_or(|item| !item.listed);
-    if is_new && (state.pending_out || state.from || state.approved) && account.roster.len() >= account.policy.limits.roster_items_max {
+    if is_new
+        && (state.pending_out || state.from || state.approved)
+        && account.roster.len() >= account.policy.limits.roster_items_max
+    {
         return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The roster is full."));
     }
     let (changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
@@ -387,7 +390,11 @@ mod tests {
             ("From+Out", false, state("From+Out")),
             ("Both", false, state("Both")),
         ] {
-            assert_eq!(of_user(state(before), Act::Subscribed), Transition { state: after, passes, reply: None }, "{before}");
+            assert_eq!(
+                of_user(state(before), Act::Subscribed),
+                Transition { state: after, passes, reply: None },
+                "{before}"
+            );
         }
     }
 
@@ -438,7 +445,11 @@ mod tests {
     fn a_pre_approved_request_is_answered_by_the_server_and_not_delivered() {
         for (before, after) in [("None", "From"), ("None+Out", "From+Out"), ("To", "Both")] {
             let found = of_contact(approved(before), Act::Subscribe);
-            assert_eq!(found, Transition { state: approved(after), passes: false, reply: Some(Act::Subscribed) }, "{before}");
+            assert_eq!(
+                found,
+                Transition { state: approved(after), passes: false, reply: Some(Act::Subscribed) },
+                "{before}"
+            );
         }
     }
 
@@ -523,7 +534,11 @@ mod tests {
         let fx = romeo.sends("orchard", "<presence to='juliet@example.com/balcony' type='subscribe' id='xk3h1v69'/>");
         let (to, told) = fx.told().remove(0);
         assert_eq!(to, "juliet@example.com");
-        assert!(told.contains("from='romeo@example.net'") && told.contains("to='juliet@example.com'") && told.contains("id='xk3h1v69'"));
+        assert!(
+            told.contains("from='romeo@example.net'")
+                && told.contains("to='juliet@example.com'")
+                && told.contains("id='xk3h1v69'")
+        );
         let push = fx.delivered("orchard").remove(0);
         assert!(push.contains("ask='subscribe'") && push.contains("subscription='none'"), "{push}");
         assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), |e| matches!(e, Effect::Tell { .. })));
@@ -541,11 +556,16 @@ mod tests {
     #[test]
     fn a_request_is_delivered_to_available_resources_and_kept_without_an_item_in_the_roster() {
         let mut juliet = account("juliet@example.com").with("balcony", 0).connected("chamber");
-        let fx = juliet.receive("<presence from='romeo@example.net/orchard' type='subscribe'><status>it is I</status></presence>");
+        let fx = juliet
+            .receive("<presence from='romeo@example.net/orchard' type='subscribe'><status>it is I</status></presence>");
         assert_eq!(fx.written_to(), ["balcony"]);
         assert!(fx.delivered("balcony")[0].contains("from='romeo@example.net'"));
         assert!(juliet.roster.is_empty() && juliet.roster.requests().len() == 1);
-        assert!(fx.commits().iter().any(|c| matches!(c, Change::RequestPut { contact, .. } if *contact == bare("romeo@example.net"))));
+        assert!(
+            fx.commits()
+                .iter()
+                .any(|c| matches!(c, Change::RequestPut { contact, .. } if *contact == bare("romeo@example.net")))
+        );
         // The same again is neither delivered nor kept twice.
         let fx = juliet.receive("<presence from='romeo@example.net' type='subscribe'/>");
         assert!(fx.is_empty());
@@ -554,9 +574,12 @@ mod tests {
     #[test]
     fn a_request_is_delivered_at_each_initial_presence_until_it_is_answered() {
         let mut juliet = account("juliet@example.com").connected("balcony").connected("chamber");
-        juliet.receive("<presence from='romeo@example.net' type='subscribe' id='once'><status>it is I</status></presence>");
+        juliet.receive(
+            "<presence from='romeo@example.net' type='subscribe' id='once'><status>it is I</status></presence>",
+        );
         let fx = juliet.sends("balcony", "<presence/>");
-        let request = fx.delivered("balcony").into_iter().find(|s| s.contains("type='subscribe'")).expect("the request");
+        let request =
+            fx.delivered("balcony").into_iter().find(|s| s.contains("type='subscribe'")).expect("the request");
         assert!(request.contains("it is I") && request.contains("urn:xmpp:delay"), "{request}");
         let fx = juliet.sends("chamber", "<presence/>");
         assert!(fx.delivered("chamber").iter().any(|s| s.contains("type='subscribe'")));
@@ -578,7 +601,10 @@ mod tests {
         let told = fx.told();
         assert_eq!(told.len(), 3);
         assert!(told[0].1.contains("type='subscribed'") && told[0].1.contains("from='juliet@example.com'"));
-        assert!(told[1].1.contains("from='juliet@example.com/balcony'") && told[2].1.contains("from='juliet@example.com/chamber'"));
+        assert!(
+            told[1].1.contains("from='juliet@example.com/balcony'")
+                && told[2].1.contains("from='juliet@example.com/chamber'")
+        );
         assert_eq!(fx.written_to(), ["balcony", "chamber", "garden"]);
         assert!(fx.delivered("garden")[0].contains("subscription='from'"));
         assert!(juliet.roster.requests().is_empty());
@@ -601,7 +627,10 @@ mod tests {
 
     #[test]
     fn an_approval_from_the_contact_reaches_interested_resources_before_the_push() {
-        let mut romeo = account("romeo@example.net").with("orchard", 0).having("orchard", |s| s.interested = true).with("street", 0);
+        let mut romeo = account("romeo@example.net")
+            .with("orchard", 0)
+            .having("orchard", |s| s.interested = true)
+            .with("street", 0);
         romeo.sends("orchard", "<presence to='juliet@example.com' type='subscribe'/>");
         let fx = romeo.receive("<presence from='juliet@example.com' type='subscribed'/>");
         assert_eq!(fx.written_to(), ["orchard", "orchard"]);
@@ -672,7 +701,9 @@ mod tests {
     fn a_request_that_weighs_too_much_is_kept_without_its_content() {
         let mut juliet = account("juliet@example.com");
         let status = "x".repeat(REQUEST_BYTES_MAX);
-        juliet.receive(&format!("<presence from='romeo@example.net' type='subscribe'><status>{status}</status></presence>"));
+        juliet.receive(&format!(
+            "<presence from='romeo@example.net' type='subscribe'><status>{status}</status></presence>"
+        ));
         assert!(juliet.roster.requests()[0].stanza.len() < 200);
     }
 

@@ -18,9 +18,11 @@ pub enum Exit {
     AccountInfo,
     /// Which resources there are: disco#items. XEP-0030 §8.
     Resources,
-    /// The vCard; everybody sees it only where the host's policy says so. XEP-0054 §3.3, LIMITS.md §2 row 17.
+    /// The vCard, for whoever knows the account already; everybody sees it only where the host's policy says so.
+    /// XEP-0054 §3.3, §5.
     VCard,
-    /// An iq to a resource: its answer would tell that the resource is there. RFC 6121 §8.5.3.1.
+    /// An iq to a resource: its answer would tell that the resource is there. RFC 6121 §8.5.3.1. Directed presence shows
+    /// the one resource that sent it; who delivers looks at that.
     IqToResource,
     /// An error about a message: the same that an account which does not exist gives.
     MessageError,
@@ -44,7 +46,9 @@ enum Actor {
     Subscriber,
     /// One of the resources has sent it directed presence. RFC 6121 §4.6.
     Addressee,
-    /// Nobody, or somebody whom the account watches or whose request waits.
+    /// The account watches it, or asked to: so it is known there. RFC 6121 §3.1.
+    Acquaintance,
+    /// Nobody, or somebody whose request waits.
     Stranger,
 }
 
@@ -55,23 +59,29 @@ pub fn view(account: &Account, watcher: &Jid, exit: Exit) -> Seen {
         (Actor::Blocked, Exit::MessageError) => true,
         (Actor::Blocked, _) => false,
         (Actor::Owner | Actor::Subscriber, _) => true,
-        (_, Exit::VCard) => account.policy.vcards_public,
         (_, Exit::MessageError) => true,
+        (Actor::Addressee | Actor::Acquaintance, Exit::VCard) => true,
+        (Actor::Stranger, Exit::VCard) => account.policy.vcards_public,
         (Actor::Addressee, Exit::IqToResource) => true,
-        (Actor::Addressee | Actor::Stranger, _) => false,
+        (Actor::Addressee | Actor::Acquaintance | Actor::Stranger, _) => false,
     };
     if seen { Seen::All } else { Seen::Nothing }
 }
 
 fn actor(account: &Account, watcher: &Jid) -> Actor {
     if watcher.same_bare(&account.jid) {
-        Actor::Owner
-    } else if account.blocks.blocks(watcher) {
-        Actor::Blocked
-    } else if account.roster.subscription(watcher).from {
+        return Actor::Owner;
+    }
+    if account.blocks.blocks(watcher) {
+        return Actor::Blocked;
+    }
+    let subscription = account.roster.subscription(watcher);
+    if subscription.from {
         Actor::Subscriber
     } else if account.sessions.iter().any(|session| session.directed.iter().any(|to| to.same_bare(watcher))) {
         Actor::Addressee
+    } else if subscription.to || subscription.pending_out {
+        Actor::Acquaintance
     } else {
         Actor::Stranger
     }
@@ -80,7 +90,7 @@ fn actor(account: &Account, watcher: &Jid) -> Actor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{account_with, contact, jid};
+    use crate::testing::{account, account_with, contact, jid};
     use store::AccountRecord;
 
     const EXITS: [Exit; 8] = [
@@ -97,7 +107,11 @@ mod tests {
     #[test]
     fn each_kind_of_watcher_sees_at_each_exit_what_the_table_says() {
         let record = AccountRecord {
-            roster: vec![contact("romeo@example.net", "both"), contact("nurse@example.com", "to"), contact("tybalt@example.com", "both")],
+            roster: vec![
+                contact("romeo@example.net", "both"),
+                contact("nurse@example.com", "to"),
+                contact("tybalt@example.com", "both"),
+            ],
             blocks: vec![jid("tybalt@example.com")],
             ..AccountRecord::default()
         };
@@ -110,19 +124,27 @@ mod tests {
             ("juliet@example.com/chamber", "AAAAAAAA"),
             ("romeo@example.net", "AAAAAAAA"),
             ("romeo@example.net/orchard", "AAAAAAAA"),
-            // Whom the account watches, who asked, whom nobody knows: all strangers.
-            ("nurse@example.com/x", "-------A"),
+            ("nurse@example.com/x", "-----A-A"),
+            ("room@chat.example.com/juliet", "-----AAA"),
+            // Who asked, whom nobody knows.
             ("paris@example.com/x", "-------A"),
             ("stranger@example.org", "-------A"),
             ("example.com", "-------A"),
-            // Directed presence.
-            ("room@chat.example.com/juliet", "------AA"),
             // A blocked one sees nothing, subscription or not.
             ("tybalt@example.com/street", "-------A"),
         ] {
-            let found: String =
-                EXITS.iter().map(|&exit| if view(&juliet, &jid(watcher), exit) == Seen::All { 'A' } else { '-' }).collect();
+            let found: String = EXITS
+                .iter()
+                .map(|&exit| if view(&juliet, &jid(watcher), exit) == Seen::All { 'A' } else { '-' })
+                .collect();
             assert_eq!(found, seen, "{watcher}");
         }
+    }
+
+    #[test]
+    fn a_stranger_sees_the_card_where_the_policy_says_so() {
+        let juliet = account("juliet@example.com").policy(|policy| policy.vcards_public = true);
+        assert_eq!(view(&juliet, &jid("stranger@example.org"), Exit::VCard), Seen::All);
+        assert_eq!(view(&juliet, &jid("stranger@example.org"), Exit::AccountInfo), Seen::Nothing);
     }
 }

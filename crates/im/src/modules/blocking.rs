@@ -108,7 +108,8 @@ fn item(jid: &Jid) -> Element {
 /// To all resources that have asked for the block list. XEP-0191 §3.3.
 fn push(account: &mut Account, command: Element, fx: &mut Effects) {
     account.blocks.pushes += 1;
-    let stanza = Arc::new(Stanza::iq(IqType::Set, &format!("block-{}", account.blocks.pushes)).with_children([command]));
+    let stanza =
+        Arc::new(Stanza::iq(IqType::Set, &format!("block-{}", account.blocks.pushes)).with_children([command]));
     let knowing: Vec<(SessionId, Jid)> =
         account.sessions.iter().filter(|s| s.knows_blocks).map(|s| (s.id, Jid::from(s.jid.clone()))).collect();
     for (id, to) in knowing {
@@ -124,8 +125,13 @@ mod tests {
     use store::AccountRecord;
 
     fn juliet() -> Scene {
-        let roster = vec![contact("romeo@example.net", "both"), contact("tybalt@example.com", "from"), contact("nurse@example.com", "to")];
-        account_with("juliet@example.com", AccountRecord { roster_version: 1, roster, ..AccountRecord::default() }).with("balcony", 0)
+        let roster = vec![
+            contact("romeo@example.net", "both"),
+            contact("tybalt@example.com", "from"),
+            contact("nurse@example.com", "to"),
+        ];
+        account_with("juliet@example.com", AccountRecord { roster_version: 1, roster, ..AccountRecord::default() })
+            .with("balcony", 0)
     }
 
     fn command(scene: &mut Scene, xml: &str) -> Fx {
@@ -233,7 +239,10 @@ mod tests {
         for (xml, condition) in [
             ("<block xmlns='urn:xmpp:blocking'/>", "bad-request"),
             ("<block xmlns='urn:xmpp:blocking'><item/></block>", "bad-request"),
-            ("<block xmlns='urn:xmpp:blocking'><item jid='romeo@example.net'/><item jid='@'/></block>", "jid-malformed"),
+            (
+                "<block xmlns='urn:xmpp:blocking'><item jid='romeo@example.net'/><item jid='@'/></block>",
+                "jid-malformed",
+            ),
             ("<unblock xmlns='urn:xmpp:blocking'><item jid='@'/></unblock>", "jid-malformed"),
             ("<block xmlns='urn:xmpp:blocking'><item jid='juliet@example.com/chamber'/></block>", "not-allowed"),
         ] {
@@ -254,8 +263,8 @@ mod tests {
 
     #[test]
     fn the_block_list_of_somebody_else_is_out_of_reach() {
-        for xml in ["<iq from='romeo@example.net/x' type='get' id='1'><blocklist xmlns='urn:xmpp:blocking'/></iq>"] {
-            assert!(juliet().receive(xml).told()[0].1.contains("<service-unavailable"));
-        }
+        let fx = juliet()
+            .receive("<iq from='romeo@example.net/x' type='get' id='1'><blocklist xmlns='urn:xmpp:blocking'/></iq>");
+        assert!(fx.told()[0].1.contains("<service-unavailable"));
     }
 }

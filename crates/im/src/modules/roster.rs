@@ -36,7 +36,9 @@ fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     }
     let known = iq.child.attribute("ver").and_then(|ver| version_of(account, ver));
     let missed: Vec<(u64, BareJid)> = match known.map(|version| account.roster.since(version)) {
-        Some(Catchup::Pushes(missed)) => missed.into_iter().map(|(version, contact)| (version, contact.clone())).collect(),
+        Some(Catchup::Pushes(missed)) => {
+            missed.into_iter().map(|(version, contact)| (version, contact.clone())).collect()
+        }
         Some(Catchup::Full) | None => {
             let items = account.roster.listed().map(roster::to_element);
             let query = Element::new("query", ns::ROSTER)
@@ -46,7 +48,8 @@ fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
         }
     };
     // The pushes follow the result.
-    let result = Delivery { stanza: Arc::new(iq.stanza.result(None)), to: None, more: Default::default(), position: None };
+    let result =
+        Delivery { stanza: Arc::new(iq.stanza.result(None)), to: None, more: Default::default(), position: None };
     session::deliver(account, id, result, fx);
     for (version, contact) in missed {
         roster::push_missed(account, id, &contact, version, fx);
@@ -174,7 +177,10 @@ mod tests {
     fn refused(fx: &crate::testing::Fx, condition: &str, kind: &str) {
         let delivered = fx.delivered("balcony");
         assert_eq!(delivered.len(), 1);
-        assert!(delivered[0].contains(&format!("<{condition}")) && delivered[0].contains(&format!("type='{kind}'")), "{delivered:?}");
+        assert!(
+            delivered[0].contains(&format!("<{condition}")) && delivered[0].contains(&format!("type='{kind}'")),
+            "{delivered:?}"
+        );
         assert!(fx.commits().is_empty());
     }
 
@@ -183,7 +189,10 @@ mod tests {
         let mut juliet = account("juliet@example.com").connected("balcony");
         let fx = juliet.sends("balcony", "<iq type='get' id='bv1bs71f'><query xmlns='jabber:iq:roster'/></iq>");
         let result = &fx.delivered("balcony")[0];
-        assert!(result.contains("type='result'") && result.contains("id='bv1bs71f'") && result.contains("<query"), "{result}");
+        assert!(
+            result.contains("type='result'") && result.contains("id='bv1bs71f'") && result.contains("<query"),
+            "{result}"
+        );
         assert!(!result.contains("<item"));
         assert!(juliet.sessions[0].interested);
     }
@@ -191,20 +200,32 @@ mod tests {
     #[test]
     fn a_get_with_items_is_a_bad_request() {
         let mut juliet = juliet();
-        let fx = juliet.sends("balcony", "<iq type='get' id='1'><query xmlns='jabber:iq:roster'><item jid='a@x'/></query></iq>");
+        let fx = juliet
+            .sends("balcony", "<iq type='get' id='1'><query xmlns='jabber:iq:roster'><item jid='a@x'/></query></iq>");
         refused(&fx, "bad-request", "modify");
     }
 
     #[test]
     fn a_new_item_is_committed_then_pushed_to_interested_resources_alone() {
         let mut juliet = juliet().connected("chamber").having("chamber", |s| s.interested = true).with("garden", 0);
-        let fx = set(&mut juliet, "<item jid='nurse@example.com' name='Nurse' ask='subscribe' subscription='both'><group>Servants</group></item>");
-        assert!(matches!(&fx.commits()[..], [Change::RosterPut { item, version: 1, .. }] if item.jid == bare("nurse@example.com")));
+        let fx = set(
+            &mut juliet,
+            "<item jid='nurse@example.com' name='Nurse' ask='subscribe' subscription='both'><group>Servants</group></item>",
+        );
+        assert!(
+            matches!(&fx.commits()[..], [Change::RosterPut { item, version: 1, .. }] if item.jid == bare("nurse@example.com"))
+        );
         assert!(matches!(fx.list[0], Effect::Commit { .. }));
         assert!(fx.delivered("garden").is_empty());
         let push = &fx.delivered("chamber")[0];
-        assert!(push.contains("type='set'") && push.contains("to='juliet@example.com/chamber'") && !push.contains("from="), "{push}");
-        assert!(push.contains("subscription='none'") && push.contains("<group>Servants</group>") && !push.contains("ask="), "{push}");
+        assert!(
+            push.contains("type='set'") && push.contains("to='juliet@example.com/chamber'") && !push.contains("from="),
+            "{push}"
+        );
+        assert!(
+            push.contains("subscription='none'") && push.contains("<group>Servants</group>") && !push.contains("ask="),
+            "{push}"
+        );
         let own = fx.delivered("balcony");
         assert_eq!(own.len(), 2);
         assert!(own[1].contains("type='result'") && own[1].contains("id='rs1'"));
@@ -212,9 +233,17 @@ mod tests {
 
     #[test]
     fn an_update_replaces_name_and_groups_and_keeps_the_subscription() {
-        let record = AccountRecord { roster_version: 1, roster: vec![contact("romeo@example.net", "both")], ..AccountRecord::default() };
-        let mut juliet = account_with("juliet@example.com", record).connected("balcony").having("balcony", |s| s.interested = true);
-        set(&mut juliet, "<item jid='romeo@example.net' name='Romeo'><group>Friends</group><group>Lovers</group></item>");
+        let record = AccountRecord {
+            roster_version: 1,
+            roster: vec![contact("romeo@example.net", "both")],
+            ..AccountRecord::default()
+        };
+        let mut juliet =
+            account_with("juliet@example.com", record).connected("balcony").having("balcony", |s| s.interested = true);
+        set(
+            &mut juliet,
+            "<item jid='romeo@example.net' name='Romeo'><group>Friends</group><group>Lovers</group></item>",
+        );
         set(&mut juliet, "<item jid='romeo@example.net' name=''><group>Lovers</group></item>");
         let item = juliet.roster.get(&bare("romeo@example.net")).expect("it was there");
         assert_eq!((item.name.as_deref(), item.groups.len(), item.version), (None, 1, 3));
@@ -244,7 +273,11 @@ mod tests {
         let fx = set(&mut juliet(), &format!("<item jid='a@x' name='{fits}'><group>{fits}</group></item>"));
         assert_eq!(fx.commits().len(), 1);
         refused(&set(&mut juliet(), &format!("<item jid='a@x' name='{fits}n'/>")), "not-acceptable", "modify");
-        refused(&set(&mut juliet(), &format!("<item jid='a@x'><group>{fits}n</group></item>")), "not-acceptable", "modify");
+        refused(
+            &set(&mut juliet(), &format!("<item jid='a@x'><group>{fits}n</group></item>")),
+            "not-acceptable",
+            "modify",
+        );
     }
 
     #[test]
@@ -266,8 +299,13 @@ mod tests {
 
     #[test]
     fn removing_a_contact_ends_the_subscriptions_both_ways() {
-        let record = AccountRecord { roster_version: 1, roster: vec![contact("nurse@example.com", "both")], ..AccountRecord::default() };
-        let mut juliet = account_with("juliet@example.com", record).with("balcony", 0).having("balcony", |s| s.interested = true);
+        let record = AccountRecord {
+            roster_version: 1,
+            roster: vec![contact("nurse@example.com", "both")],
+            ..AccountRecord::default()
+        };
+        let mut juliet =
+            account_with("juliet@example.com", record).with("balcony", 0).having("balcony", |s| s.interested = true);
         let fx = set(&mut juliet, "<item jid='nurse@example.com' subscription='remove'/>");
         assert!(matches!(&fx.commits()[..], [Change::RosterDelete { version: 2, .. }]));
         let told: Vec<String> = fx.told().into_iter().map(|(_, xml)| xml).collect();
@@ -304,7 +342,8 @@ mod tests {
 
     fn many() -> Scene {
         let roster = (1..=9).map(|n| RosterItem { version: n, ..contact(&format!("c{n}@x"), "none") }).collect();
-        let record = AccountRecord { created: crate::testing::START, roster_version: 9, roster, ..AccountRecord::default() };
+        let record =
+            AccountRecord { created: crate::testing::START, roster_version: 9, roster, ..AccountRecord::default() };
         account_with("juliet@example.com", record).connected("balcony")
     }
 
@@ -334,8 +373,13 @@ mod tests {
         juliet.sends("chamber", "<iq type='set' id='1'><query xmlns='jabber:iq:roster'><item jid='c1@x' subscription='remove'/></query></iq>");
         let delivered = with_ver(&mut juliet, &ver);
         assert!(!delivered[0].contains("<query"));
-        assert!(delivered[1].contains("jid='c9@x'") && delivered[1].contains(&format!("ver='{}'", roster::ver(&juliet, 9))));
-        assert!(delivered[2].contains("subscription='remove'") && delivered[2].contains(&format!("ver='{}'", roster::ver(&juliet, 10))));
+        assert!(
+            delivered[1].contains("jid='c9@x'") && delivered[1].contains(&format!("ver='{}'", roster::ver(&juliet, 9)))
+        );
+        assert!(
+            delivered[2].contains("subscription='remove'")
+                && delivered[2].contains(&format!("ver='{}'", roster::ver(&juliet, 10)))
+        );
         assert_eq!(delivered.len(), 3);
     }
 }
