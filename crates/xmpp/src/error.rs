@@ -35,9 +35,7 @@ impl ErrorType {
     /// `None` if it is no error type.
     pub fn from_name(name: &str) -> Option<ErrorType> {
         use ErrorType::*;
-        [Auth, Cancel, Continue, Modify, Wait]
-            .into_iter()
-            .find(|kind| kind.name() == name)
+        [Auth, Cancel, Continue, Modify, Wait].into_iter().find(|kind| kind.name() == name)
     }
 }
 
@@ -129,9 +127,7 @@ impl StanzaCondition {
     /// An element's condition; `None` for a name that RFC 6120 does not define, to be treated as
     /// [`StanzaCondition::UndefinedCondition`] (§8.3.2).
     pub fn from_name(name: &str) -> Option<StanzaCondition> {
-        Self::ALL
-            .into_iter()
-            .find(|condition| condition.name() == name)
+        Self::ALL.into_iter().find(|condition| condition.name() == name)
     }
 
     /// The error type that RFC 6120 §8.3.3 gives the condition (the first, where it allows several).
@@ -182,12 +178,7 @@ pub struct StanzaError {
 
 impl From<StanzaCondition> for StanzaError {
     fn from(condition: StanzaCondition) -> Self {
-        StanzaError {
-            condition,
-            kind: condition.default_type(),
-            text: None,
-            application: None,
-        }
+        StanzaError { condition, kind: condition.default_type(), text: None, application: None }
     }
 }
 
@@ -209,11 +200,8 @@ impl StanzaError {
 
     /// `<error type='…'><condition xmlns='…'/>…</error>`, in the content namespace. RFC 6120 §8.3.2.
     pub fn to_element(&self) -> Element {
-        let text = self.text.as_deref().map(|text| {
-            Element::new("text", ns::STANZA_ERRORS)
-                .attr("xml:lang", "en")
-                .text(text)
-        });
+        let text =
+            self.text.as_deref().map(|text| Element::new("text", ns::STANZA_ERRORS).attr("xml:lang", "en").text(text));
         let application = self.application.map(|(name, ns)| Element::new(name, ns));
         Element::new("error", ns::CLIENT)
             .attr("type", self.kind.name())
@@ -320,9 +308,7 @@ impl StreamCondition {
     /// A peer's condition; `None` for a name that RFC 6120 does not define, to be treated as
     /// [`StreamCondition::UndefinedCondition`] (§4.9.2).
     pub fn from_name(name: &str) -> Option<StreamCondition> {
-        Self::ALL
-            .into_iter()
-            .find(|condition| condition.name() == name)
+        Self::ALL.into_iter().find(|condition| condition.name() == name)
     }
 }
 
@@ -354,7 +340,7 @@ pub enum StreamFault {
     RateLimit,
     /// Another stream bound the same resource and won.
     ReplacedByNewSession,
-    /// Stream management: the peer acknowledged what was never sent. XEP-0198 §4.
+    /// Stream management: the peer acknowledged what was never sent. XEP-0198 §6.
     AckTooHigh {
         h: u32,
         sent: u32,
@@ -391,18 +377,14 @@ impl StreamFault {
             StreamFault::InvalidNamespace(_) => StreamCondition::InvalidNamespace,
             StreamFault::BadNamespacePrefix => StreamCondition::BadNamespacePrefix,
             // §4.3.5, §7.1: stanzas before negotiation is completed.
-            StreamFault::StanzaBeforeAuth | StreamFault::StanzaBeforeBind => {
-                StreamCondition::NotAuthorized
-            }
+            StreamFault::StanzaBeforeAuth | StreamFault::StanzaBeforeBind => StreamCondition::NotAuthorized,
             // §4.9.3.12: "other outbound data before the stream has been authenticated".
             StreamFault::PlaintextBehindStartTls => StreamCondition::NotAuthorized,
             StreamFault::TlsRequired => StreamCondition::PolicyViolation,
             // §6.4.5
             StreamFault::TooManyAuthFailures => StreamCondition::PolicyViolation,
             // §4.6.2, §4.9.3.4: it has not answered what was sent.
-            StreamFault::NegotiationTimeout | StreamFault::IdleTimeout => {
-                StreamCondition::ConnectionTimeout
-            }
+            StreamFault::NegotiationTimeout | StreamFault::IdleTimeout => StreamCondition::ConnectionTimeout,
             // §4.9.3.17: the room for what is to be sent is used up.
             StreamFault::SlowReader => StreamCondition::ResourceConstraint,
             // §13.12
@@ -432,36 +414,20 @@ impl StreamFault {
                 | XmlFault::Encoding(what)
                 | XmlFault::Prefix(what),
             ) => (*what).into(),
-            StreamFault::Xml(XmlFault::TooBig { what, max }) => {
-                format!("at most {max} allowed: {what}").into()
-            }
-            StreamFault::Xml(XmlFault::TextBetweenStanzas) => {
-                "only white space may stand between stanzas".into()
-            }
-            StreamFault::HostUnknown(host) => {
-                format!("{} is not served here", excerpt(host)).into()
-            }
-            StreamFault::FromNotOurs(from) => {
-                format!("{} is not your address", excerpt(from)).into()
-            }
+            StreamFault::Xml(XmlFault::TooBig { what, max }) => format!("at most {max} allowed: {what}").into(),
+            StreamFault::Xml(XmlFault::TextBetweenStanzas) => "only white space may stand between stanzas".into(),
+            StreamFault::HostUnknown(host) => format!("{} is not served here", excerpt(host)).into(),
+            StreamFault::FromNotOurs(from) => format!("{} is not your address", excerpt(from)).into(),
             StreamFault::ToMalformed => "the address in 'to' is missing or malformed".into(),
             StreamFault::UnsupportedVersion(version) => {
                 format!("version {} is not supported, 1.0 is", excerpt(version)).into()
             }
-            StreamFault::UnsupportedStanzaType(name) => {
-                format!("{} is not understood here", excerpt(name)).into()
-            }
-            StreamFault::InvalidNamespace(ns) => {
-                format!("{} is not a namespace for this place", excerpt(ns)).into()
-            }
-            StreamFault::BadNamespacePrefix => {
-                "the stream's namespace wants the prefix 'stream'".into()
-            }
+            StreamFault::UnsupportedStanzaType(name) => format!("{} is not understood here", excerpt(name)).into(),
+            StreamFault::InvalidNamespace(ns) => format!("{} is not a namespace for this place", excerpt(ns)).into(),
+            StreamFault::BadNamespacePrefix => "the stream's namespace wants the prefix 'stream'".into(),
             StreamFault::StanzaBeforeAuth => "authenticate before you send stanzas".into(),
             StreamFault::StanzaBeforeBind => "bind a resource before you send stanzas".into(),
-            StreamFault::PlaintextBehindStartTls => {
-                "nothing may follow <starttls/> before TLS".into()
-            }
+            StreamFault::PlaintextBehindStartTls => "nothing may follow <starttls/> before TLS".into(),
             StreamFault::TlsRequired => "use TLS first".into(),
             StreamFault::TooManyAuthFailures => "too many failed attempts to authenticate".into(),
             StreamFault::NegotiationTimeout => "the stream was not negotiated in time".into(),
@@ -490,7 +456,7 @@ impl StreamFault {
     }
 
     /// As [`StreamFault::write`] where there is no stream header: the element declares its prefix itself.
-    /// RFC 7395 §3.3.2.
+    /// RFC 7395 §3.5.
     pub fn write_framed(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"<stream:error xmlns:stream='");
         out.extend_from_slice(ns::STREAM.as_bytes());
@@ -504,24 +470,12 @@ impl StreamFault {
             StreamFault::SeeOtherHost(host) => Some(&**host),
             _ => None,
         };
-        write_child(
-            out,
-            self.condition().name(),
-            ns::STREAM_ERRORS,
-            &[],
-            condition,
-        );
+        write_child(out, self.condition().name(), ns::STREAM_ERRORS, &[], condition);
         if let Some(text) = self.text() {
-            write_child(
-                out,
-                "text",
-                ns::STREAM_ERRORS,
-                &[("xml:lang", "en")],
-                Some(&text),
-            );
+            write_child(out, "text", ns::STREAM_ERRORS, &[("xml:lang", "en")], Some(&text));
         }
         match self {
-            // §4.9.3.14, XEP-0205 §4
+            // §4.9.3.14, XEP-0205 §4.5
             StreamFault::Xml(XmlFault::TooBig { .. }) => {
                 write_child(out, "stanza-too-big", "urn:xmpp:errors", &[], None);
             }
@@ -564,13 +518,7 @@ fn excerpt(text: &str) -> &str {
 }
 
 /// `<name xmlns='…' …>text</name>`; neither the namespace nor the names need escapes.
-fn write_child(
-    out: &mut Vec<u8>,
-    name: &str,
-    ns: &str,
-    attributes: &[(&str, &str)],
-    text: Option<&str>,
-) {
+fn write_child(out: &mut Vec<u8>, name: &str, ns: &str, attributes: &[(&str, &str)], text: Option<&str>) {
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());
     for (name, value) in [("xmlns", ns)].iter().chain(attributes) {

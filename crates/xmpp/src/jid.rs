@@ -10,9 +10,7 @@ use std::sync::Arc;
 
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use precis_profiles::precis_core::profile::{Rules, stabilize};
-use precis_profiles::precis_core::{
-    self, DerivedPropertyValue, FreeformClass, IdentifierClass, StringClass,
-};
+use precis_profiles::precis_core::{self, DerivedPropertyValue, FreeformClass, IdentifierClass, StringClass};
 use precis_profiles::{OpaqueString, UsernameCaseMapped};
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
@@ -50,15 +48,10 @@ impl fmt::Display for JidError {
             JidError::EmptyLocal => f.write_str("the localpart is empty"),
             JidError::EmptyResource => f.write_str("the resourcepart is empty"),
             JidError::TooLong { part, bytes } => {
-                write!(
-                    f,
-                    "the {part} has {bytes} bytes, more than {PART_BYTES_MAX}"
-                )
+                write!(f, "the {part} has {bytes} bytes, more than {PART_BYTES_MAX}")
             }
             JidError::Local => f.write_str("the localpart has a forbidden character"),
-            JidError::Domain => {
-                f.write_str("the domainpart is neither a domain name nor an IP literal")
-            }
+            JidError::Domain => f.write_str("the domainpart is neither a domain name nor an IP literal"),
             JidError::Resource => f.write_str("the resourcepart has a forbidden character"),
         }
     }
@@ -82,25 +75,56 @@ impl Jid {
     /// # Errors
     /// [`JidError`], the first part that is wrong.
     pub fn parse(text: &str) -> Result<Jid, JidError> {
+        if let Some(jid) = Jid::prepared(text) {
+            return Ok(jid);
+        }
         // In this order, and before any mapping could make new separators. RFC 7622 §3.1, §3.2.
-        let (bare, resource) =
-            split_at_first(text, b'/').map_or((text, None), |(bare, r)| (bare, Some(r)));
-        let (local, domain) =
-            split_at_first(bare, b'@').map_or((None, bare), |(l, domain)| (Some(l), domain));
-        let parts = Parts::prepare(local, domain, resource)?;
-        Ok(parts.take_over(text).unwrap_or_else(|| parts.join()))
+        let (bare, resource) = text.split_once('/').map_or((text, None), |(bare, r)| (bare, Some(r)));
+        let (local, domain) = bare.split_once('@').map_or((None, bare), |(l, domain)| (Some(l), domain));
+        Jid::from_parts(local, domain, resource)
+    }
+
+    /// An address of ASCII that needs no change: most are.
+    fn prepared(text: &str) -> Option<Jid> {
+        let bytes = text.as_bytes();
+        let local = run_of(LOCAL, bytes);
+        let domain_at = match bytes.get(local) {
+            Some(b'@') if (1..=PART_BYTES_MAX).contains(&local) => local + 1,
+            Some(b'@') => return None,
+            _ => 0,
+        };
+        let domain_end = domain_at + plain_domain(&bytes[domain_at..])?;
+        match bytes[domain_end..] {
+            [] => {}
+            [b'/', ref resource @ ..] => {
+                let fits = (1..=PART_BYTES_MAX).contains(&resource.len());
+                if !fits || run_of(RESOURCE, resource) != resource.len() {
+                    return None;
+                }
+            }
+            _ => return None,
+        }
+        Some(Jid::of(Arc::from(text), domain_at, domain_end))
+    }
+
+    fn of(text: Arc<str>, domain_at: usize, domain_end: usize) -> Jid {
+        let offset = |at: usize| u16::try_from(at).expect("two parts of at most 1023 bytes each stand before it");
+        Jid { domain_at: offset(domain_at), domain_end: offset(domain_end), text }
     }
 
     /// From parts that are *not yet* prepared.
     ///
     /// # Errors
     /// As [`Jid::parse`]; a part that is there but empty is an error too.
-    pub fn from_parts(
-        local: Option<&str>,
-        domain: &str,
-        resource: Option<&str>,
-    ) -> Result<Jid, JidError> {
-        Ok(Parts::prepare(local, domain, resource)?.join())
+    pub fn from_parts(local: Option<&str>, domain: &str, resource: Option<&str>) -> Result<Jid, JidError> {
+        let local = local.map(local_of).transpose()?;
+        let domain = domain_of(domain)?;
+        let resource = resource.map(resource_of).transpose()?;
+        let domain_at = local.as_ref().map_or(0, |local| local.len() + 1);
+        let (local, at) = local.as_deref().map_or(("", ""), |local| (local, "@"));
+        let (slash, resource) = resource.as_deref().map_or(("", ""), |resource| ("/", resource));
+        let text = concat(&[local, at, &domain, slash, resource]);
+        Ok(Jid::of(text, domain_at, domain_at + domain.len()))
     }
 
     pub fn local(&self) -> Option<&str> {
@@ -140,14 +164,7 @@ impl Jid {
 
     /// As [`Jid::to_bare`], where an address of any form is wanted.
     pub fn to_bare_or_self(&self) -> Jid {
-        if self.is_bare() {
-            self.clone()
-        } else {
-            Jid {
-                text: Arc::from(self.bare_str()),
-                ..*self
-            }
-        }
+        if self.is_bare() { self.clone() } else { Jid { text: Arc::from(self.bare_str()), ..*self } }
     }
 
     /// Do both name the same account (or domain)?
@@ -165,11 +182,7 @@ impl Jid {
         if self.is_domain() {
             return BareJid(self.clone());
         }
-        BareJid(Jid {
-            text: Arc::from(self.domain()),
-            domain_at: 0,
-            domain_end: self.domain_end - self.domain_at,
-        })
+        BareJid(Jid { text: Arc::from(self.domain()), domain_at: 0, domain_end: self.domain_end - self.domain_at })
     }
 }
 
@@ -198,10 +211,7 @@ impl BareJid {
     /// As [`prepare_resource`].
     pub fn with_resource(&self, resource: &str) -> Result<FullJid, JidError> {
         let resource = resource_of(resource)?;
-        Ok(FullJid(Jid {
-            text: concat(&[self.as_str(), "/", &resource]),
-            ..self.0
-        }))
+        Ok(FullJid(Jid { text: concat(&[self.as_str(), "/", &resource]), ..self.0 }))
     }
 
     /// The bare JID of this one's domain (for an account: its host).
@@ -316,82 +326,7 @@ const ESCAPE_BYTES: usize = 3;
 
 /// What the escape stands for with which the text begins.
 fn escape_at(text: &str) -> Option<char> {
-    ESCAPES
-        .iter()
-        .find(|&&(escape, _)| text.starts_with(escape))
-        .map(|&(_, plain)| plain)
-}
-
-/// The three parts of one address, prepared.
-struct Parts<'a> {
-    local: Option<Cow<'a, str>>,
-    domain: Cow<'a, str>,
-    resource: Option<Cow<'a, str>>,
-}
-
-impl<'a> Parts<'a> {
-    fn prepare(
-        local: Option<&'a str>,
-        domain: &'a str,
-        resource: Option<&'a str>,
-    ) -> Result<Parts<'a>, JidError> {
-        Ok(Parts {
-            local: local.map(local_of).transpose()?,
-            domain: domain_of(domain)?,
-            resource: resource.map(resource_of).transpose()?,
-        })
-    }
-
-    fn domain_at(&self) -> usize {
-        self.local.as_ref().map_or(0, |local| local.len() + 1)
-    }
-
-    /// The address as it came, when preparing it has changed nothing.
-    fn take_over(&self, text: &str) -> Option<Jid> {
-        let kept = |part: &Cow<'_, str>| matches!(part, Cow::Borrowed(_));
-        let domain_at = self.domain_at();
-        let domain_end = domain_at + self.domain.len();
-        // A stripped dot leaves the domain borrowed but shorter.
-        let len = domain_end
-            + self
-                .resource
-                .as_ref()
-                .map_or(0, |resource| resource.len() + 1);
-        let unchanged = len == text.len()
-            && kept(&self.domain)
-            && self.local.as_ref().is_none_or(kept)
-            && self.resource.as_ref().is_none_or(kept);
-        unchanged.then(|| Jid::of(Arc::from(text), domain_at, domain_end))
-    }
-
-    fn join(&self) -> Jid {
-        let domain_at = self.domain_at();
-        let (local, at) = self.local.as_deref().map_or(("", ""), |local| (local, "@"));
-        let (slash, resource) = self
-            .resource
-            .as_deref()
-            .map_or(("", ""), |resource| ("/", resource));
-        let text = concat(&[local, at, &self.domain, slash, resource]);
-        Jid::of(text, domain_at, domain_at + self.domain.len())
-    }
-}
-
-impl Jid {
-    fn of(text: Arc<str>, domain_at: usize, domain_end: usize) -> Jid {
-        let offset = |at: usize| {
-            u16::try_from(at).expect("two parts of at most 1023 bytes each stand before it")
-        };
-        Jid {
-            domain_at: offset(domain_at),
-            domain_end: offset(domain_end),
-            text,
-        }
-    }
-}
-
-fn split_at_first(text: &str, separator: u8) -> Option<(&str, &str)> {
-    let at = memchr::memchr(separator, text.as_bytes())?;
-    Some((&text[..at], &text[at + 1..]))
+    ESCAPES.iter().find(|&&(escape, _)| text.starts_with(escape)).map(|&(_, plain)| plain)
 }
 
 /// Joined with one allocation, for addresses of the usual length.
@@ -414,34 +349,28 @@ const fn ascii_classes() -> [u8; 256] {
     // RFC 8264 §9.11: ASCII7 is valid in both classes, the space in the FreeformClass alone.
     let mut b = b' ';
     while b <= b'~' {
-        let excluded = matches!(
-            b,
-            b' ' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@'
-        );
+        let excluded = matches!(b, b' ' | b'"' | b'&' | b'\'' | b'/' | b':' | b'<' | b'>' | b'@');
         let local = !excluded && !b.is_ascii_uppercase();
         // COMPAT: underscores are in names of local networks and of services behind SRV records.
         let domain = matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
-        classes[b as usize] =
-            RESOURCE | if local { LOCAL } else { 0 } | if domain { DOMAIN } else { 0 };
+        classes[b as usize] = RESOURCE | if local { LOCAL } else { 0 } | if domain { DOMAIN } else { 0 };
         b += 1;
     }
     classes
 }
 
+/// How many bytes of that class stand in front.
+fn run_of(class: u8, bytes: &[u8]) -> usize {
+    bytes.iter().position(|&b| ASCII[b as usize] & class == 0).unwrap_or(bytes.len())
+}
+
 fn all_of(class: u8, text: &str) -> bool {
-    text.bytes().all(|b| ASCII[b as usize] & class != 0)
+    run_of(class, text.as_bytes()) == text.len()
 }
 
 /// The limit of a part, after preparation. RFC 7622 §3.1.
 fn check_length(part: &'static str, text: &str, max: usize) -> Result<(), JidError> {
-    if text.len() <= max {
-        Ok(())
-    } else {
-        Err(JidError::TooLong {
-            part,
-            bytes: text.len(),
-        })
-    }
+    if text.len() <= max { Ok(()) } else { Err(JidError::TooLong { part, bytes: text.len() }) }
 }
 
 /// RFC 7622 §3.3.
@@ -493,12 +422,10 @@ fn freeform(text: &str) -> Result<Cow<'_, str>, JidError> {
     // selectors go first, so that a joiner behind a virama (which spells Sinhala) stays where it can.
     let is_selector = |c: char| matches!(c, '\u{FE00}'..='\u{FE0F}');
     let no_selector: String = text.chars().filter(|&c| !is_selector(c)).collect();
-    let prepared = stabilize(no_selector.as_str(), opaque)
-        .map(Cow::into_owned)
-        .or_else(|_| {
-            let no_joiner = no_selector.replace('\u{200D}', "");
-            stabilize(no_joiner, opaque).map(Cow::into_owned)
-        });
+    let prepared = stabilize(no_selector.as_str(), opaque).map(Cow::into_owned).or_else(|_| {
+        let no_joiner = no_selector.replace('\u{200D}', "");
+        stabilize(no_joiner, opaque).map(Cow::into_owned)
+    });
     match prepared {
         Ok(prepared) if prepared.is_empty() => Err(JidError::EmptyResource),
         Ok(prepared) => Ok(Cow::Owned(prepared)),
@@ -528,38 +455,54 @@ fn opaque(text: &str) -> Result<Cow<'_, str>, precis_core::Error> {
     profile.normalization_rule(text)
 }
 
-/// The most characters of one part whose validity depends on their neighbours (RFC 8264 §4.2.2): each costs the
+/// The most characters of one part that are valid only beside certain others (RFC 8264 §4.2.2): each costs the
 /// PRECIS library a walk over the whole part.
-const CONTEXTUAL_MAX: usize = 64;
+const CONTEXTUAL_MAX: usize = 32;
 
 /// Does a string class of RFC 8264 §4 allow every character? `newer` decides on those that the class's tables,
 /// which are of Unicode 6.3, do not know.
 fn allows(class: &impl StringClass, text: &str, newer: fn(char) -> bool) -> bool {
     use DerivedPropertyValue as Property;
+    let (mut arabic_indic, mut extended) = (false, false);
+    let mut middle_dot = false;
     let mut contextual = 0;
-    let mut unknown = false;
-    for c in text.chars() {
+    for c in text.chars().filter(|c| !c.is_ascii_graphic()) {
         match class.get_value_from_char(c) {
             Property::PValid | Property::SpecClassPval => {}
-            Property::ContextJ | Property::ContextO => contextual += 1,
-            Property::Unassigned if newer(c) => unknown = true,
+            Property::Unassigned if newer(c) => {}
             Property::Unassigned | Property::Disallowed | Property::SpecClassDis => return false,
+            Property::ContextJ | Property::ContextO => match c {
+                ARABIC_INDIC_ZERO..=ARABIC_INDIC_NINE => arabic_indic = true,
+                EXTENDED_ZERO..=EXTENDED_NINE => extended = true,
+                KATAKANA_MIDDLE_DOT => middle_dot = true,
+                _ => contextual += 1,
+            },
         }
     }
-    match (contextual, unknown) {
-        (0, _) => true,
-        (1..=CONTEXTUAL_MAX, false) => class.allows(text).is_ok(),
-        (1..=CONTEXTUAL_MAX, true) => {
-            let is_unknown = |c: char| class.get_value_from_char(c) == Property::Unassigned;
-            let known: String = text
-                .chars()
-                .map(|c| if is_unknown(c) { 'a' } else { c })
-                .collect();
-            class.allows(known).is_ok()
-        }
-        _ => false,
+    // RFC 5892 A.8, A.9.
+    if arabic_indic && extended || contextual > CONTEXTUAL_MAX {
+        return false;
     }
+    if contextual == 0 && !middle_dot {
+        return true;
+    }
+    // The library judges the rest. An `a` stands for what is judged already, and for all middle dots but the first:
+    // whether they are valid (A.7) depends on the whole text and is the same for each.
+    let mut dot_seen = false;
+    let rest = text.chars().map(|c| match c {
+        ARABIC_INDIC_ZERO..=ARABIC_INDIC_NINE | EXTENDED_ZERO..=EXTENDED_NINE => 'a',
+        KATAKANA_MIDDLE_DOT if std::mem::replace(&mut dot_seen, true) => 'a',
+        c if class.get_value_from_char(c) == Property::Unassigned => 'a',
+        c => c,
+    });
+    class.allows(rest.collect::<String>()).is_ok()
 }
+
+const ARABIC_INDIC_ZERO: char = '\u{660}';
+const ARABIC_INDIC_NINE: char = '\u{669}';
+const EXTENDED_ZERO: char = '\u{6F0}';
+const EXTENDED_NINE: char = '\u{6F9}';
+const KATAKANA_MIDDLE_DOT: char = '\u{30FB}';
 
 /// Assigned since Unicode 6.3 and valid in the FreeformClass. RFC 8264 §4.3.
 ///
@@ -574,9 +517,7 @@ fn is_newer_character(c: char) -> bool {
 /// Assigned since Unicode 6.3 and a letter or mark without a compatible equivalent, hence valid in the
 /// IdentifierClass. RFC 8264 §9.1, §9.17. (Digits of newer scripts are left out.)
 fn is_newer_letter(c: char) -> bool {
-    is_newer_character(c)
-        && (c.is_alphabetic() || is_combining_mark(c))
-        && std::iter::once(c).nfkc().eq([c])
+    is_newer_character(c) && (c.is_alphabetic() || is_combining_mark(c)) && std::iter::once(c).nfkc().eq([c])
 }
 
 /// All ASCII but letters, digits, hyphens, dots and (COMPAT, as above) underscores.
@@ -611,15 +552,27 @@ fn domain_of(text: &str) -> Result<Cow<'_, str>, JidError> {
 
 /// Is this a name of ASCII labels that need no change, or an IPv4 address? (An address is such a name too.)
 fn is_plain_domain(text: &str) -> bool {
-    text.len() <= NAME_BYTES_MAX && all_of(DOMAIN, text) && text.split('.').all(is_plain_label)
+    plain_domain(text.as_bytes()) == Some(text.len())
 }
 
-/// An NR-LDH label, RFC 5890 §2.3.2.2, or a reserved one that is no A-label.
-fn is_plain_label(label: &str) -> bool {
-    let bytes = label.as_bytes();
-    bytes.len() <= LABEL_BYTES_MAX
-        && !matches!(bytes, [] | [b'-', ..] | [.., b'-'])
-        && !bytes.starts_with(b"xn--")
+/// The length of the plain domain in front: of NR-LDH labels (RFC 5890 §2.3.2.2), or reserved ones that are no
+/// A-labels.
+fn plain_domain(bytes: &[u8]) -> Option<usize> {
+    let domain = &bytes[..run_of(DOMAIN, bytes)];
+    let mut label_at = 0;
+    let mut before = b'.';
+    for (at, &b) in domain.iter().enumerate() {
+        match (before, b) {
+            (b'.', b'.' | b'-') | (b'-', b'.') => return None,
+            (b'.', b'x') if domain[at..].starts_with(b"xn--") => return None,
+            (_, b'.') if at - label_at > LABEL_BYTES_MAX => return None,
+            (_, b'.') => label_at = at + 1,
+            _ => {}
+        }
+        before = b;
+    }
+    let ends_well = !matches!(before, b'.' | b'-') && domain.len() - label_at <= LABEL_BYTES_MAX;
+    (ends_well && domain.len() <= NAME_BYTES_MAX).then_some(domain.len())
 }
 
 /// The rest of an IP literal behind its `[`, in the one form of RFC 5952. RFC 3986 §3.2.2, RFC 6874 §2.
@@ -627,9 +580,7 @@ fn is_plain_label(label: &str) -> bool {
 /// `IPvFuture` is refused: there is none.
 fn ipv6_of(literal: &str) -> Result<String, JidError> {
     let address = literal.strip_suffix(']').ok_or(JidError::Domain)?;
-    let (address, zone) = address
-        .split_once("%25")
-        .map_or((address, None), |(address, zone)| (address, Some(zone)));
+    let (address, zone) = address.split_once("%25").map_or((address, None), |(address, zone)| (address, Some(zone)));
     let address: Ipv6Addr = address.parse().map_err(|_| JidError::Domain)?;
     match zone {
         None => Ok(format!("[{address}]")),
@@ -643,9 +594,7 @@ fn is_zone(zone: &str) -> bool {
     let mut bytes = zone.bytes();
     while let Some(b) = bytes.next() {
         let valid = match b {
-            b'%' => [bytes.next(), bytes.next()]
-                .iter()
-                .all(|hex| hex.is_some_and(|b| b.is_ascii_hexdigit())),
+            b'%' => [bytes.next(), bytes.next()].iter().all(|hex| hex.is_some_and(|b| b.is_ascii_hexdigit())),
             _ => b.is_ascii_alphanumeric() || b"-._~".contains(&b),
         };
         if !valid {
@@ -657,26 +606,15 @@ fn is_zone(zone: &str) -> bool {
 
 /// An internationalised name as U-labels and plain labels. RFC 7622 §3.2.1, §3.2.2.
 fn idna_of(text: &str) -> Result<String, JidError> {
-    let (name, outcome) =
-        Uts46::new().to_unicode(text.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast);
-    if outcome.is_err()
-        || !name
-            .split('.')
-            .all(|label| is_plain_label(label) || is_u_label(label))
-    {
+    let (name, outcome) = Uts46::new().to_unicode(text.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast);
+    if outcome.is_err() || !name.split('.').all(|label| is_plain_domain(label) || is_u_label(label)) {
         return Err(JidError::Domain);
     }
     // An A-label that stands for no U-label, or the same name written otherwise, must not survive.
     let ascii = Uts46::new()
-        .to_ascii(
-            name.as_bytes(),
-            NOT_IN_DOMAINS,
-            Hyphens::CheckFirstLast,
-            DnsLength::Verify,
-        )
+        .to_ascii(name.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast, DnsLength::Verify)
         .map_err(|_| JidError::Domain)?;
-    let (again, outcome) =
-        Uts46::new().to_unicode(ascii.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast);
+    let (again, outcome) = Uts46::new().to_unicode(ascii.as_bytes(), NOT_IN_DOMAINS, Hyphens::CheckFirstLast);
     if outcome.is_err() || again != name {
         return Err(JidError::Domain);
     }
@@ -689,7 +627,8 @@ fn idna_of(text: &str) -> Result<String, JidError> {
 /// UTS 46 lets pass symbols (and with them emoji), hyphens in third and fourth place, and the characters that need
 /// a context (RFC 5892 appendix A). The IdentifierClass is IDNA2008's PVALID but for the blocks of RFC 5892 §2.4.
 fn is_u_label(label: &str) -> bool {
-    let ignorable = |c: char| matches!(c, '\u{20D0}'..='\u{20FF}' | '\u{1D100}'..='\u{1D1FF}' | '\u{1D200}'..='\u{1D24F}');
+    let ignorable =
+        |c: char| matches!(c, '\u{20D0}'..='\u{20FF}' | '\u{1D100}'..='\u{1D1FF}' | '\u{1D200}'..='\u{1D24F}');
     let mut third_and_fourth = label.chars().skip(2);
     !label.is_ascii()
         && (third_and_fourth.next(), third_and_fourth.next()) != (Some('-'), Some('-'))
@@ -832,11 +771,7 @@ is_a_jid!(BareJid, FullJid);
 impl TryFrom<Jid> for BareJid {
     type Error = JidError;
     fn try_from(jid: Jid) -> Result<BareJid, JidError> {
-        if jid.is_bare() {
-            Ok(BareJid(jid))
-        } else {
-            Err(JidError::Resource)
-        }
+        if jid.is_bare() { Ok(BareJid(jid)) } else { Err(JidError::Resource) }
     }
 }
 
@@ -844,11 +779,7 @@ impl TryFrom<Jid> for BareJid {
 impl TryFrom<Jid> for FullJid {
     type Error = JidError;
     fn try_from(jid: Jid) -> Result<FullJid, JidError> {
-        if jid.is_bare() {
-            Err(JidError::EmptyResource)
-        } else {
-            Ok(FullJid(jid))
-        }
+        if jid.is_bare() { Err(JidError::EmptyResource) } else { Ok(FullJid(jid)) }
     }
 }
 
@@ -857,13 +788,61 @@ mod tests {
     use super::*;
 
     #[test]
-    fn smoke() {
-        let j = Jid::parse("Juliet@Example.COM./Foo bar").unwrap();
-        assert_eq!(j, "juliet@example.com/Foo bar");
-        assert_eq!(j.local(), Some("juliet"));
-        assert_eq!(j.domain(), "example.com");
-        assert_eq!(j.resource(), Some("Foo bar"));
-        assert_eq!(j.to_bare(), "juliet@example.com");
-        assert_eq!(j.domain_jid(), "example.com");
+    fn an_address_gives_its_parts() {
+        let jid = Jid::parse("juliet@example.com/balcony").unwrap();
+        assert_eq!((jid.local(), jid.domain(), jid.resource()), (Some("juliet"), "example.com", Some("balcony")));
+        assert_eq!(jid.bare_str(), "juliet@example.com");
+        assert!(!jid.is_bare() && !jid.is_domain());
+
+        let jid = Jid::parse("example.com").unwrap();
+        assert_eq!((jid.local(), jid.domain(), jid.resource()), (None, "example.com", None));
+        assert!(jid.is_bare() && jid.is_domain());
+    }
+
+    #[test]
+    fn a_prepared_address_keeps_its_text_and_a_bare_one_is_not_copied() {
+        let bare = Jid::parse("juliet@example.com").unwrap();
+        assert!(Arc::ptr_eq(&bare.text, &bare.to_bare().text));
+        assert!(Arc::ptr_eq(&bare.text, &bare.to_bare_or_self().text));
+        let domain = Jid::parse("example.com").unwrap();
+        assert!(Arc::ptr_eq(&domain.text, &domain.domain_jid().text));
+        let full = Jid::parse("juliet@example.com/balcony").unwrap();
+        assert!(Arc::ptr_eq(&full.text, &full.to_full().unwrap().text));
+        assert_eq!(full.to_bare().0, bare);
+        assert_eq!(full.domain_jid().0, domain);
+    }
+
+    #[test]
+    fn a_jid_is_small() {
+        assert!(size_of::<Jid>() <= 24);
+        assert!(size_of::<Option<FullJid>>() <= 24);
+    }
+
+    #[test]
+    fn characters_younger_than_the_tables_are_judged_by_their_kind() {
+        for letter in ['\u{1E922}', '\u{10570}', '\u{2B740}', '\u{1C80}'] {
+            assert!(is_newer_letter(letter), "{letter:?}");
+        }
+        // A symbol, a modifier with a compatible equivalent, a number, a format character, none at all, private use.
+        for other in ['\u{1F914}', '\u{1E030}', '\u{1ECB0}', '\u{13430}', '\u{378}', '\u{E000}'] {
+            assert!(!is_newer_letter(other), "{other:?}");
+        }
+        for valid in ['\u{1F914}', '\u{1FAE8}', '\u{20BF}'] {
+            assert!(is_newer_character(valid), "{valid:?}");
+        }
+        for other in ['\u{13430}', '\u{180F}', '\u{1BCA0}', '\u{378}', '\u{E000}', '\u{FFFF}'] {
+            assert!(!is_newer_character(other), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn every_ascii_character_has_the_class_that_the_profiles_give_it() {
+        for c in '\0'..='\x7f' {
+            let text = c.to_string();
+            let of = |class| ASCII[c as usize] & class != 0;
+            let excluded = "\"&'/:<>@".contains(c);
+            assert_eq!(of(LOCAL), !excluded && username(&text).is_ok_and(|kept| kept == text), "{c:?}");
+            assert_eq!(of(RESOURCE), opaque(&text).is_ok(), "{c:?}");
+        }
     }
 }

@@ -25,10 +25,7 @@ impl Stamp {
         let time = seconds.rem_euclid(DAY_SECONDS);
         let (hour, minute, second) = (time / 3600, time / 60 % 60, time % 60);
         let mut out = String::with_capacity("2026-11-22T20:18:26.123Z".len());
-        let mut written = write!(
-            out,
-            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}"
-        );
+        let mut written = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}");
         if millis != 0 {
             written = written.and_then(|()| write!(out, ".{millis:03}"));
         }
@@ -64,10 +61,7 @@ impl Stamp {
         if !valid {
             return None;
         }
-        let seconds = days_from_civil(year, month, day) * DAY_SECONDS
-            + hour * 3600
-            + (minute - offset) * 60
-            + second;
+        let seconds = days_from_civil(year, month, day) * DAY_SECONDS + hour * 3600 + (minute - offset) * 60 + second;
         Some(Stamp(seconds * MICROS + fraction))
     }
 
@@ -89,10 +83,7 @@ impl Reader<'_> {
     fn digits(&mut self, count: usize) -> Option<i64> {
         let (digits, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
-        digits.iter().try_fold(0, |number, b| {
-            b.is_ascii_digit()
-                .then(|| number * 10 + i64::from(b - b'0'))
-        })
+        digits.iter().try_fold(0, |number, b| b.is_ascii_digit().then(|| number * 10 + i64::from(b - b'0')))
     }
 
     fn expect(&mut self, byte: u8) -> Option<()> {
@@ -117,11 +108,7 @@ impl Reader<'_> {
         }
         let (digits, rest) = self.0.split_at(len);
         self.0 = rest;
-        let padded = digits
-            .iter()
-            .copied()
-            .chain(std::iter::repeat(b'0'))
-            .take(6);
+        let padded = digits.iter().copied().chain(std::iter::repeat(b'0')).take(6);
         Some(padded.fold(0, |number, b| number * 10 + i64::from(b - b'0')))
     }
 
@@ -167,16 +154,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
 }
 
@@ -201,10 +183,7 @@ mod tests {
         assert_eq!(Stamp(0).to_xmpp(), "1970-01-01T00:00:00Z");
         assert_eq!(Stamp(999).to_xmpp(), "1970-01-01T00:00:00Z");
         assert_eq!(Stamp(1_000).to_xmpp(), "1970-01-01T00:00:00.001Z");
-        assert_eq!(
-            Stamp(1_795_378_706_123_456).to_xmpp(),
-            "2026-11-22T20:18:26.123Z"
-        );
+        assert_eq!(Stamp(1_795_378_706_123_456).to_xmpp(), "2026-11-22T20:18:26.123Z");
         assert_eq!(Stamp(-1_000).to_xmpp(), "1969-12-31T23:59:59.999Z");
     }
 
@@ -212,15 +191,8 @@ mod tests {
     fn leap_days_exist_only_in_leap_years() {
         assert_eq!(read("2000-02-29T00:00:00Z"), Some(951_782_400 * MICROS));
         assert_eq!(read("2024-02-29T12:00:00Z"), Some(1_709_208_000 * MICROS));
-        assert_eq!(
-            Stamp(1_709_208_000 * MICROS).to_xmpp(),
-            "2024-02-29T12:00:00Z"
-        );
-        for none in [
-            "1900-02-29T00:00:00Z",
-            "2100-02-29T00:00:00Z",
-            "2023-02-29T00:00:00Z",
-        ] {
+        assert_eq!(Stamp(1_709_208_000 * MICROS).to_xmpp(), "2024-02-29T12:00:00Z");
+        for none in ["1900-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "2023-02-29T00:00:00Z"] {
             assert_eq!(read(none), None, "{none}");
         }
     }
