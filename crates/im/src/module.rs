@@ -20,11 +20,7 @@ pub struct Spec {
 }
 
 pub const fn xep(number: u16, version: &'static str) -> XepSpec {
-    XepSpec {
-        number,
-        version,
-        missing: "",
-    }
+    XepSpec { number, version, missing: "" }
 }
 
 /// A XEP on a card.
@@ -99,6 +95,8 @@ pub struct Module {
     /// Clients send these iqs to the domain though they are about the sender's own account: `account_iq` serves
     /// them there too, for the owner alone.
     pub own_at_host: bool,
+    /// Does the host offer it? If not, its iqs have no handler and its features are not shown.
+    pub offered: fn(&HostPolicy) -> bool,
     /// A form of the host's disco#info. XEP-0128.
     pub host_form: fn(&HostPolicy) -> Option<Element>,
 }
@@ -112,6 +110,7 @@ impl Module {
         account_iq: &[],
         host_iq: &[],
         own_at_host: false,
+        offered: |_| true,
         host_form: |_| None,
     };
 }

@@ -23,6 +23,9 @@ pub struct Limits {
     pub vcard_bytes_max: usize,
     /// Subscription requests of strangers kept per account.
     pub requests_max: usize,
+    /// Messages in one answer of the archive: when the client does not say, and at most.
+    pub archive_page_default: usize,
+    pub archive_page_max: usize,
 }
 
 impl Default for Limits {
@@ -44,6 +47,8 @@ impl Default for Limits {
             private_bytes_max: 256 << 10,
             vcard_bytes_max: 256 << 10,
             requests_max: 1_000,
+            archive_page_default: 50,
+            archive_page_max: 100,
         }
     }
 }

@@ -12,61 +12,38 @@ pub const NS: &str = "http://jabber.org/protocol/caps";
 /// Names the software.
 pub const NODE: &str = "urn:waft:server";
 
-pub static MODULE: Module = Module {
-    name: "caps",
-    specs: &[xep(115, "1.6.0")],
-    host_features: &[NS],
-    ..Module::EMPTY
-};
+pub static MODULE: Module = Module { name: "caps", specs: &[xep(115, "1.6.0")], host_features: &[NS], ..Module::EMPTY };
 
 /// `<c/>` for the stream features. XEP-0115 §6.3.
 pub fn stream_feature(policy: &HostPolicy, sha1: fn(&[u8]) -> [u8; 20]) -> Element {
     let digest = sha1(verification_input(&info_of_host(policy)).as_bytes());
-    Element::new("c", NS)
-        .attr("hash", "sha-1")
-        .attr("node", NODE)
-        .attr("ver", base64(&digest))
+    Element::new("c", NS).attr("hash", "sha-1").attr("node", NODE).attr("ver", base64(&digest))
 }
 
 /// Is it the node that the stream feature leads to? XEP-0115 §6.2. (Whoever asks for an old hash hears what is true
 /// now, and sees that it does not match.)
 pub fn is_ours(node: &str) -> bool {
-    node.strip_prefix(NODE)
-        .is_some_and(|rest| rest.starts_with('#'))
+    node.strip_prefix(NODE).is_some_and(|rest| rest.starts_with('#'))
 }
 
 /// The string S that is hashed, from a disco#info `<query/>`. XEP-0115 §5.1.
 pub fn verification_input(info: &Element) -> String {
-    let of = |name: &'static str, ns: &'static str| {
-        info.elements().filter(move |child| child.is(name, ns))
-    };
-    let attribute =
-        |element: &Element, name: &str| element.attribute(name).unwrap_or_default().to_owned();
+    let of = |name: &'static str, ns: &'static str| info.elements().filter(move |child| child.is(name, ns));
+    let attribute = |element: &Element, name: &str| element.attribute(name).unwrap_or_default().to_owned();
 
     let mut identities: Vec<[String; 4]> = of("identity", DISCO_INFO)
-        .map(|identity| {
-            ["category", "type", "xml:lang", "name"].map(|name| attribute(identity, name))
-        })
+        .map(|identity| ["category", "type", "xml:lang", "name"].map(|name| attribute(identity, name)))
         .collect();
     identities.sort();
-    let mut features: Vec<String> = of("feature", DISCO_INFO)
-        .map(|feature| attribute(feature, "var"))
-        .collect();
+    let mut features: Vec<String> = of("feature", DISCO_INFO).map(|feature| attribute(feature, "var")).collect();
     features.sort();
-    let mut forms: Vec<(String, Vec<String>)> =
-        of("x", DATA_FORM).filter_map(form_factors).collect();
+    let mut forms: Vec<(String, Vec<String>)> = of("x", DATA_FORM).filter_map(form_factors).collect();
     forms.sort();
 
     let mut s = String::new();
-    let factors = identities
-        .iter()
-        .map(|identity| identity.join("/"))
-        .chain(features);
-    for factor in factors.chain(
-        forms
-            .into_iter()
-            .flat_map(|(form_type, rest)| std::iter::once(form_type).chain(rest)),
-    ) {
+    let factors = identities.iter().map(|identity| identity.join("/")).chain(features);
+    for factor in factors.chain(forms.into_iter().flat_map(|(form_type, rest)| std::iter::once(form_type).chain(rest)))
+    {
         s.push_str(&factor);
         s.push('<');
     }
@@ -78,28 +55,17 @@ fn form_factors(form: &Element) -> Option<(String, Vec<String>)> {
     let mut form_type = None;
     let mut fields: Vec<(String, Vec<String>)> = Vec::new();
     for field in form.elements().filter(|child| child.is("field", DATA_FORM)) {
-        let mut values: Vec<String> = field
-            .elements()
-            .filter(|child| child.is("value", DATA_FORM))
-            .map(Element::text_content)
-            .collect();
+        let mut values: Vec<String> =
+            field.elements().filter(|child| child.is("value", DATA_FORM)).map(Element::text_content).collect();
         values.sort();
         match field.attribute("var") {
-            Some("FORM_TYPE") if field.attribute("type") == Some("hidden") => {
-                form_type = values.into_iter().next()
-            }
+            Some("FORM_TYPE") if field.attribute("type") == Some("hidden") => form_type = values.into_iter().next(),
             Some("FORM_TYPE") | None => {}
             Some(var) => fields.push((var.to_owned(), values)),
         }
     }
     fields.sort();
-    Some((
-        form_type?,
-        fields
-            .into_iter()
-            .flat_map(|(var, values)| std::iter::once(var).chain(values))
-            .collect(),
-    ))
+    Some((form_type?, fields.into_iter().flat_map(|(var, values)| std::iter::once(var).chain(values)).collect()))
 }
 
 /// RFC 4648 §4.
@@ -107,18 +73,10 @@ fn base64(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {
-        let word = chunk
-            .iter()
-            .chain([0, 0].iter())
-            .take(3)
-            .fold(0u32, |word, &byte| word << 8 | u32::from(byte));
+        let word = chunk.iter().chain([0, 0].iter()).take(3).fold(0u32, |word, &byte| word << 8 | u32::from(byte));
         for at in 0..4 {
             let sextet = (word >> (18 - 6 * at)) as usize & 63;
-            text.push(if at <= chunk.len() {
-                ALPHABET[sextet] as char
-            } else {
-                '='
-            });
+            text.push(if at <= chunk.len() { ALPHABET[sextet] as char } else { '=' });
         }
     }
     text
@@ -176,14 +134,8 @@ mod tests {
     // RFC 4648 §10.
     #[test]
     fn base64_gives_the_vectors_of_its_specification() {
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ];
+        let vectors =
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
         for (plain, encoded) in vectors {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
@@ -196,9 +148,6 @@ mod tests {
             assert!(input.starts_with(b"server/im//waft<"));
             [0; 20]
         });
-        assert_eq!(
-            feature.attribute("ver"),
-            Some("AAAAAAAAAAAAAAAAAAAAAAAAAAA=")
-        );
+        assert_eq!(feature.attribute("ver"), Some("AAAAAAAAAAAAAAAAAAAAAAAAAAA="));
     }
 }

@@ -14,25 +14,15 @@ pub const NS: &str = "urn:xmpp:carbons:2";
 const FORWARD: &str = "urn:xmpp:forward:0";
 const MUC_USER: &str = "http://jabber.org/protocol/muc#user";
 /// Payloads of instant messaging besides a body. XEP-0280 §6.1.
-const IM_PAYLOADS: &[&str] = &[
-    "urn:xmpp:receipts",
-    "http://jabber.org/protocol/chatstates",
-    "urn:xmpp:chat-markers:0",
-    "jabber:x:conference",
-];
+const IM_PAYLOADS: &[&str] =
+    &["urn:xmpp:receipts", "http://jabber.org/protocol/chatstates", "urn:xmpp:chat-markers:0", "jabber:x:conference"];
 
 pub static MODULE: Module = Module {
     name: "carbons",
-    specs: &[
-        xep(280, "1.0.1").without("copies of errors (§6.1)"),
-        xep(297, "1.0"),
-    ],
+    specs: &[xep(280, "1.0.1").without("copies of errors (§6.1)"), xep(297, "1.0")],
     host_features: &[NS],
     account_features: &[NS],
-    account_iq: &[
-        (IqType::Set, NS, "enable", Who::Owner, enable),
-        (IqType::Set, NS, "disable", Who::Owner, disable),
-    ],
+    account_iq: &[(IqType::Set, NS, "enable", Who::Owner, enable), (IqType::Set, NS, "disable", Who::Owner, disable)],
     ..Module::EMPTY
 };
 
@@ -46,10 +36,7 @@ fn disable(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
 
 /// Repeating it is no error. XEP-0280 §10.1.
 fn switch(account: &mut Account, iq: &Iq<'_>, carbons: bool) -> Handled {
-    let session = iq
-        .session
-        .and_then(|id| account.session_mut(id))
-        .ok_or(StanzaCondition::NotAllowed)?;
+    let session = iq.session.and_then(|id| account.session_mut(id)).ok_or(StanzaCondition::NotAllowed)?;
     session.carbons = carbons;
     Ok(Answer::Result(None))
 }
@@ -73,12 +60,7 @@ pub fn copies(
     fx: &mut Effects,
 ) {
     let wanted = |account: &Account| -> Vec<SessionId> {
-        account
-            .sessions
-            .iter()
-            .filter(|s| s.carbons && !had.contains(&s.id))
-            .map(|s| s.id)
-            .collect()
+        account.sessions.iter().filter(|s| s.carbons && !had.contains(&s.id)).map(|s| s.id).collect()
     };
     let sessions = wanted(account);
     if sessions.is_empty() || !is_eligible(message, side) {
@@ -89,18 +71,10 @@ pub fn copies(
     };
     let copy = Arc::new(copy);
     for id in sessions {
-        let Some(to) = account
-            .session(id)
-            .map(|session| session.jid.clone().into())
-        else {
+        let Some(to) = account.session(id).map(|session| session.jid.clone().into()) else {
             continue;
         };
-        let delivery = Delivery {
-            stanza: copy.clone(),
-            to: Some(to),
-            more: Additions::default(),
-            position: None,
-        };
+        let delivery = Delivery { stanza: copy.clone(), to: Some(to), more: Additions::default(), position: None };
         session::deliver(account, id, delivery, fx);
     }
 }
@@ -123,28 +97,18 @@ pub fn is_eligible(message: &Stanza, side: Side) -> bool {
     match kind {
         MessageType::Groupchat | MessageType::Error => false,
         MessageType::Chat => true,
-        MessageType::Normal
-            if payload
-                .children()
-                .any(|child| child.name == "body" && child.ns == xmpp::ns::CLIENT) =>
-        {
+        MessageType::Normal if payload.children().any(|child| child.name == "body" && child.ns == xmpp::ns::CLIENT) => {
             true
         }
         MessageType::Normal | MessageType::Headline => {
-            invites
-                || payload
-                    .children()
-                    .any(|child| IM_PAYLOADS.contains(&child.ns))
+            invites || payload.children().any(|child| IM_PAYLOADS.contains(&child.ns))
         }
     }
 }
 
 /// A client has no business to send what looks like a copy made by a server. LIMITS.md §2 row 16.
 pub fn is_forged(message: &Stanza) -> bool {
-    message
-        .payload
-        .children()
-        .any(|child| child.ns == NS && matches!(child.name, "sent" | "received"))
+    message.payload.children().any(|child| child.ns == NS && matches!(child.name, "sent" | "received"))
 }
 
 /// The message in `<forwarded/>` in a message from the account itself. XEP-0280 §7, §8; XEP-0297.
@@ -154,9 +118,7 @@ fn wrap(account: &Account, message: &Stanza, side: Side, more: &Additions) -> Op
         Side::Received => "received",
     };
     let mut bytes = Vec::with_capacity(message.weight() + 256);
-    bytes.extend_from_slice(
-        format!("<message><{name} xmlns='{NS}'><forwarded xmlns='{FORWARD}'>").as_bytes(),
-    );
+    bytes.extend_from_slice(format!("<message><{name} xmlns='{NS}'><forwarded xmlns='{FORWARD}'>").as_bytes());
     write_stanza(&mut bytes, message, None, more, Wire::WebSocket);
     bytes.extend_from_slice(format!("</forwarded></{name}></message>").as_bytes());
     let mut copy = Stanza::parse(&bytes).ok()?;
@@ -176,31 +138,16 @@ mod tests {
             .having("home", |session| session.carbons = true)
     }
 
-    fn copied(
-        scene: &mut Scene,
-        xml: &str,
-        side: Side,
-        had: &[&str],
-        more: &Additions,
-    ) -> Vec<String> {
+    fn copied(scene: &mut Scene, xml: &str, side: Side, had: &[&str], more: &Additions) -> Vec<String> {
         let had: Vec<SessionId> = had.iter().map(|resource| scene.id(resource)).collect();
         let mut fx = Effects::default();
         copies(&mut scene.account, &stanza(xml), side, &had, more, &mut fx);
         fx.list
             .iter()
             .filter_map(|effect| match effect {
-                crate::Effect::Edge {
-                    item: crate::EdgeItem::Deliver(delivery),
-                    ..
-                } => {
+                crate::Effect::Edge { item: crate::EdgeItem::Deliver(delivery), .. } => {
                     let mut out = Vec::new();
-                    write_stanza(
-                        &mut out,
-                        &delivery.stanza,
-                        delivery.to.as_ref(),
-                        &delivery.more,
-                        Wire::Client,
-                    );
+                    write_stanza(&mut out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, Wire::Client);
                     Some(String::from_utf8(out).expect("stanzas are UTF-8"))
                 }
                 _ => None,
@@ -212,21 +159,13 @@ mod tests {
     #[test]
     fn a_received_message_is_copied_to_the_resource_that_asked_and_did_not_have_it() {
         let xml = "<message from='juliet@capulet.example/balcony' to='romeo@montague.example/garden' type='chat'><body>hi</body></message>";
-        let copies = copied(
-            &mut romeo(),
-            xml,
-            Side::Received,
-            &["garden"],
-            &Additions::default(),
-        );
+        let copies = copied(&mut romeo(), xml, Side::Received, &["garden"], &Additions::default());
         assert_eq!(
             copies,
-            [
-                "<message from='romeo@montague.example' to='romeo@montague.example/home' type='chat'>\
+            ["<message from='romeo@montague.example' to='romeo@montague.example/home' type='chat'>\
               <received xmlns='urn:xmpp:carbons:2'><forwarded xmlns='urn:xmpp:forward:0'>\
               <message xmlns='jabber:client' from='juliet@capulet.example/balcony' to='romeo@montague.example/garden' type='chat'>\
-              <body>hi</body></message></forwarded></received></message>"
-            ]
+              <body>hi</body></message></forwarded></received></message>"]
         );
     }
 
@@ -234,13 +173,7 @@ mod tests {
     fn the_sender_gets_no_copy_of_what_it_sent() {
         let xml = "<message from='romeo@montague.example/home' to='juliet@capulet.example' type='chat'><body>hi</body></message>";
         let mut romeo = romeo().having("garden", |session| session.carbons = true);
-        let copies = copied(
-            &mut romeo,
-            xml,
-            Side::Sent,
-            &["home"],
-            &Additions::default(),
-        );
+        let copies = copied(&mut romeo, xml, Side::Sent, &["home"], &Additions::default());
         assert_eq!(copies.len(), 1);
         assert!(
             copies[0].contains("to='romeo@montague.example/garden'")
@@ -251,53 +184,31 @@ mod tests {
     #[test]
     fn a_copy_carries_the_stanza_id_of_the_message() {
         let xml = "<message from='juliet@capulet.example/balcony' to='romeo@montague.example' type='chat'><body>hi</body></message>";
-        let more = Additions {
-            stanza_id: Some((17, jid("romeo@montague.example"))),
-            delay: None,
-        };
+        let more = Additions { stanza_id: Some((17, jid("romeo@montague.example"))), delay: None };
         let copies = copied(&mut romeo(), xml, Side::Received, &["garden"], &more);
-        assert!(copies[0].contains("<stanza-id xmlns='urn:xmpp:sid:0' id='17' by='romeo@montague.example'/></message></forwarded>"), "{copies:?}");
+        assert!(
+            copies[0].contains(
+                "<stanza-id xmlns='urn:xmpp:sid:0' id='17' by='romeo@montague.example'/></message></forwarded>"
+            ),
+            "{copies:?}"
+        );
     }
 
     // XEP-0280 §6.1, §9.
     #[test]
     fn what_is_no_conversation_is_not_copied() {
         let cases = [
-            (
-                "<message type='chat'><private xmlns='urn:xmpp:carbons:2'/></message>",
-                false,
-            ),
-            (
-                "<message type='chat'><no-copy xmlns='urn:xmpp:hints'/></message>",
-                false,
-            ),
+            ("<message type='chat'><private xmlns='urn:xmpp:carbons:2'/></message>", false),
+            ("<message type='chat'><no-copy xmlns='urn:xmpp:hints'/></message>", false),
             ("<message type='groupchat'><body>hi</body></message>", false),
             ("<message type='headline'><body>hi</body></message>", false),
-            (
-                "<message><event xmlns='http://jabber.org/protocol/pubsub#event'/></message>",
-                false,
-            ),
-            (
-                "<message type='chat'><x xmlns='http://jabber.org/protocol/muc#user'/><body>hi</body></message>",
-                false,
-            ),
-            (
-                "<message><x xmlns='http://jabber.org/protocol/muc#user'><invite/></x></message>",
-                true,
-            ),
-            (
-                "<message><x xmlns='jabber:x:conference' jid='room@muc.example'/></message>",
-                true,
-            ),
-            (
-                "<message><received xmlns='urn:xmpp:receipts' id='1'/></message>",
-                true,
-            ),
+            ("<message><event xmlns='http://jabber.org/protocol/pubsub#event'/></message>", false),
+            ("<message type='chat'><x xmlns='http://jabber.org/protocol/muc#user'/><body>hi</body></message>", false),
+            ("<message><x xmlns='http://jabber.org/protocol/muc#user'><invite/></x></message>", true),
+            ("<message><x xmlns='jabber:x:conference' jid='room@muc.example'/></message>", true),
+            ("<message><received xmlns='urn:xmpp:receipts' id='1'/></message>", true),
             ("<message><body>hi</body></message>", true),
-            (
-                "<message type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>",
-                true,
-            ),
+            ("<message type='chat'><composing xmlns='http://jabber.org/protocol/chatstates'/></message>", true),
         ];
         for (xml, eligible) in cases {
             assert_eq!(is_eligible(&stanza(xml), Side::Received), eligible, "{xml}");
@@ -315,16 +226,9 @@ mod tests {
     #[test]
     fn enabling_twice_and_disabling_is_no_error() {
         let mut romeo = romeo();
-        for (element, on) in [
-            ("enable", true),
-            ("enable", true),
-            ("disable", false),
-            ("disable", false),
-        ] {
-            let fx = romeo.sends(
-                "garden",
-                &format!("<iq type='set' id='c1'><{element} xmlns='urn:xmpp:carbons:2'/></iq>"),
-            );
+        for (element, on) in [("enable", true), ("enable", true), ("disable", false), ("disable", false)] {
+            let fx =
+                romeo.sends("garden", &format!("<iq type='set' id='c1'><{element} xmlns='urn:xmpp:carbons:2'/></iq>"));
             assert!(fx.delivered("garden")[0].contains("type='result'"));
             let id = romeo.id("garden");
             assert_eq!(romeo.session(id).map(|session| session.carbons), Some(on));
@@ -334,11 +238,7 @@ mod tests {
     // LIMITS.md §2 row 16.
     #[test]
     fn a_copy_that_a_client_made_is_told_from_a_message() {
-        assert!(is_forged(&stanza(
-            "<message><sent xmlns='urn:xmpp:carbons:2'/></message>"
-        )));
-        assert!(!is_forged(&stanza(
-            "<message><private xmlns='urn:xmpp:carbons:2'/></message>"
-        )));
+        assert!(is_forged(&stanza("<message><sent xmlns='urn:xmpp:carbons:2'/></message>")));
+        assert!(!is_forged(&stanza("<message><private xmlns='urn:xmpp:carbons:2'/></message>")));
     }
 }

@@ -18,9 +18,6 @@ fn addresses(policy: &HostPolicy) -> Option<Element> {
     if policy.contact_addresses.is_empty() {
         return None;
     }
-    let fields = policy
-        .contact_addresses
-        .iter()
-        .map(|(var, values)| field(var, values.iter().map(String::as_str)));
+    let fields = policy.contact_addresses.iter().map(|(var, values)| field(var, values.iter().map(String::as_str)));
     Some(form("result", FORM_TYPE).children_from(fields))
 }

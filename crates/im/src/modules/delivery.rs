@@ -4,20 +4,12 @@ use crate::module::{Module, xep};
 use xmpp::ns::{DELAY, SID};
 
 /// Messages that nobody took wait in the INSTANT INBOX, [`crate::inbox`].
-pub static OFFLINE: Module = Module {
-    name: "offline",
-    specs: &[xep(160, "1.0.1")],
-    host_features: &["msgoffline"],
-    ..Module::EMPTY
-};
+pub static OFFLINE: Module =
+    Module { name: "offline", specs: &[xep(160, "1.0.1")], host_features: &["msgoffline"], ..Module::EMPTY };
 
 /// What waited carries when it arrived, [`xmpp::write::Additions`].
-pub static DELAYED: Module = Module {
-    name: "delay",
-    specs: &[xep(203, "2.0")],
-    account_features: &[DELAY],
-    ..Module::EMPTY
-};
+pub static DELAYED: Module =
+    Module { name: "delay", specs: &[xep(203, "2.0")], account_features: &[DELAY], ..Module::EMPTY };
 
 /// Each message in the log has an id that stays, [`crate::inbox`].
 pub static STABLE_IDS: Module = Module {
@@ -29,15 +21,8 @@ pub static STABLE_IDS: Module = Module {
 };
 
 /// What a broken stream leaves behind, [`crate::resume`].
-pub static STREAM_MANAGEMENT: Module = Module {
-    name: "stream management",
-    specs: &[xep(198, "1.6.3")],
-    ..Module::EMPTY
-};
+pub static STREAM_MANAGEMENT: Module =
+    Module { name: "stream management", specs: &[xep(198, "1.6.3")], ..Module::EMPTY };
 
 /// A client that nobody looks at, [`crate::session::client_state`].
-pub static CLIENT_STATE: Module = Module {
-    name: "client state",
-    specs: &[xep(352, "1.0.0")],
-    ..Module::EMPTY
-};
+pub static CLIENT_STATE: Module = Module { name: "client state", specs: &[xep(352, "1.0.0")], ..Module::EMPTY };

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::Effects;
 use crate::host::Host;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
-use crate::modules::{MODULES, caps};
+use crate::modules::{caps, offered};
 use crate::policy::HostPolicy;
 use crate::view::Exit;
 use xmpp::ns::{DISCO_INFO, DISCO_ITEMS};
@@ -18,45 +18,23 @@ pub static MODULE: Module = Module {
     // XEP-0030 §8 has an empty list for strangers' disco#items, RFC 6121 §8.5.1 `service-unavailable` for accounts
     // that do not exist; both must be alike, and the RFC prevails.
     account_iq: &[
-        (
-            IqType::Get,
-            DISCO_INFO,
-            "query",
-            Who::Viewer(Exit::AccountInfo),
-            account_info,
-        ),
-        (
-            IqType::Get,
-            DISCO_ITEMS,
-            "query",
-            Who::Viewer(Exit::Resources),
-            account_items,
-        ),
+        (IqType::Get, DISCO_INFO, "query", Who::Viewer(Exit::AccountInfo), account_info),
+        (IqType::Get, DISCO_ITEMS, "query", Who::Viewer(Exit::Resources), account_items),
     ],
-    host_iq: &[
-        (IqType::Get, DISCO_INFO, "query", host_info),
-        (IqType::Get, DISCO_ITEMS, "query", host_items),
-    ],
+    host_iq: &[(IqType::Get, DISCO_INFO, "query", host_info), (IqType::Get, DISCO_ITEMS, "query", host_items)],
     ..Module::EMPTY
 };
 
 /// The host's disco#info, without a node. A pure function of the policy: the caps hash is made from it.
 pub fn info_of_host(policy: &HostPolicy) -> Element {
     let identity = identity("server", "im").attr("name", policy.software.0);
-    let features = features(MODULES.iter().flat_map(|module| module.host_features));
-    let forms = MODULES
-        .iter()
-        .filter_map(|module| (module.host_form)(policy));
-    Element::new("query", DISCO_INFO)
-        .child(identity)
-        .children_from(features)
-        .children_from(forms)
+    let features = features(offered(policy).flat_map(|module| module.host_features));
+    let forms = offered(policy).filter_map(|module| (module.host_form)(policy));
+    Element::new("query", DISCO_INFO).child(identity).children_from(features).children_from(forms)
 }
 
 fn identity(category: &str, kind: &str) -> Element {
-    Element::new("identity", DISCO_INFO)
-        .attr("category", category)
-        .attr("type", kind)
+    Element::new("identity", DISCO_INFO).attr("category", category).attr("type", kind)
 }
 
 /// Sorted, each once. XEP-0115 §5.4 refuses doubles.
@@ -64,15 +42,10 @@ fn features(vars: impl Iterator<Item = &'static &'static str>) -> impl Iterator<
     let mut vars: Vec<&str> = vars.copied().collect();
     vars.sort_unstable();
     vars.dedup();
-    vars.into_iter()
-        .map(|var| Element::new("feature", DISCO_INFO).attr("var", var))
+    vars.into_iter().map(|var| Element::new("feature", DISCO_INFO).attr("var", var))
 }
 
-fn host_info(
-    host: &mut Host,
-    iq: &Iq<'_>,
-    _: &mut Effects,
-) -> Result<Option<Element>, StanzaError> {
+fn host_info(host: &mut Host, iq: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
     let node = iq.child.attribute("node");
     if node.is_some_and(|node| !caps::is_ours(node)) {
         return Err(StanzaCondition::ItemNotFound.into());
@@ -80,11 +53,7 @@ fn host_info(
     Ok(Some(info_of_host(&host.policy).attr_opt("node", node)))
 }
 
-fn host_items(
-    host: &mut Host,
-    iq: &Iq<'_>,
-    _: &mut Effects,
-) -> Result<Option<Element>, StanzaError> {
+fn host_items(host: &mut Host, iq: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
     if iq.child.attribute("node").is_some() {
         return Err(StanzaCondition::ItemNotFound.into());
     }
@@ -92,36 +61,24 @@ fn host_items(
         let item = Element::new("item", DISCO_ITEMS).attr("jid", jid.as_str());
         item.attr_opt("name", Some(name).filter(|name| !name.is_empty()))
     });
-    Ok(Some(
-        Element::new("query", DISCO_ITEMS).children_from(items),
-    ))
+    Ok(Some(Element::new("query", DISCO_ITEMS).children_from(items)))
 }
 
-fn account_info(_: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
+fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     if iq.child.attribute("node").is_some() {
         return Err(StanzaCondition::ItemNotFound.into());
     }
-    let features = features(MODULES.iter().flat_map(|module| module.account_features));
-    let info = Element::new("query", DISCO_INFO)
-        .child(identity("account", "registered"))
-        .children_from(features);
+    let features = features(offered(&account.policy).flat_map(|module| module.account_features));
+    let info = Element::new("query", DISCO_INFO).child(identity("account", "registered")).children_from(features);
     Ok(Answer::Result(Some(info)))
 }
 
 /// The available resources. XEP-0030 §4.1, example 15.
 fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     let node = iq.child.attribute("node");
-    let resources = account
-        .sessions
-        .iter()
-        .filter(|session| session.is_available() && node.is_none());
-    let items = resources
-        .map(|session| Element::new("item", DISCO_ITEMS).attr("jid", session.jid.as_str()));
-    Ok(Answer::Result(Some(
-        Element::new("query", DISCO_ITEMS)
-            .attr_opt("node", node)
-            .children_from(items),
-    )))
+    let resources = account.sessions.iter().filter(|session| session.is_available() && node.is_none());
+    let items = resources.map(|session| Element::new("item", DISCO_ITEMS).attr("jid", session.jid.as_str()));
+    Ok(Answer::Result(Some(Element::new("query", DISCO_ITEMS).attr_opt("node", node).children_from(items))))
 }
 
 #[cfg(test)]
@@ -136,39 +93,21 @@ mod tests {
     #[test]
     fn the_owner_hears_that_the_bare_jid_is_a_registered_account() {
         let mut juliet = account("juliet@capulet.example").with("home", 0);
-        let fx = juliet.sends(
-            "home",
-            &format!("<iq type='get' id='d1' to='juliet@capulet.example'>{INFO}</iq>"),
-        );
+        let fx = juliet.sends("home", &format!("<iq type='get' id='d1' to='juliet@capulet.example'>{INFO}</iq>"));
         let answer = &fx.delivered("home")[0];
-        assert!(
-            answer.contains("<identity category='account' type='registered'/>"),
-            "{answer}"
-        );
-        assert!(
-            answer.contains("<feature var='urn:xmpp:carbons:2'/>"),
-            "{answer}"
-        );
+        assert!(answer.contains("<identity category='account' type='registered'/>"), "{answer}");
+        assert!(answer.contains("<feature var='urn:xmpp:carbons:2'/>"), "{answer}");
     }
 
     // XEP-0030 §4.1, example 15.
     #[test]
     fn a_contact_hears_of_available_resources_only() {
-        let stored = AccountRecord {
-            roster: vec![contact("romeo@montague.example", "from")],
-            ..AccountRecord::default()
-        };
-        let mut juliet = account_with("juliet@capulet.example", stored)
-            .with("home", 0)
-            .connected("attic");
-        let fx = juliet.receive(&format!(
-            "<iq type='get' id='d1' from='romeo@montague.example/x'>{ITEMS}</iq>"
-        ));
+        let stored =
+            AccountRecord { roster: vec![contact("romeo@montague.example", "from")], ..AccountRecord::default() };
+        let mut juliet = account_with("juliet@capulet.example", stored).with("home", 0).connected("attic");
+        let fx = juliet.receive(&format!("<iq type='get' id='d1' from='romeo@montague.example/x'>{ITEMS}</iq>"));
         let told = &fx.told()[0].1;
-        assert!(
-            told.contains("juliet@capulet.example/home") && !told.contains("attic"),
-            "{told}"
-        );
+        assert!(told.contains("juliet@capulet.example/home") && !told.contains("attic"), "{told}");
     }
 
     #[test]

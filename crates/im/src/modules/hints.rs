@@ -4,12 +4,8 @@ use crate::module::{Module, xep};
 use xmpp::ns::HINTS as NS;
 use xmpp::{MessageType, Stanza, StanzaType};
 
-pub static MODULE: Module = Module {
-    name: "hints",
-    specs: &[xep(334, "1.0.0")],
-    account_features: &[NS],
-    ..Module::EMPTY
-};
+pub static MODULE: Module =
+    Module { name: "hints", specs: &[xep(334, "1.0.0")], account_features: &[NS], ..Module::EMPTY };
 
 /// The hints of one message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -52,24 +48,12 @@ mod tests {
         let hints = of(&stanza(
             "<message><body>hi</body><no-copy xmlns='urn:xmpp:hints'/><no-store xmlns='urn:xmpp:hints'/></message>",
         ));
-        assert_eq!(
-            hints,
-            Hints {
-                no_copy: true,
-                no_store: true,
-                ..Hints::default()
-            }
-        );
+        assert_eq!(hints, Hints { no_copy: true, no_store: true, ..Hints::default() });
     }
 
     // XEP-0334 §5.
     #[test]
     fn an_error_has_no_hints() {
-        assert_eq!(
-            of(&stanza(
-                "<message type='error'><store xmlns='urn:xmpp:hints'/></message>"
-            )),
-            Hints::default()
-        );
+        assert_eq!(of(&stanza("<message type='error'><store xmlns='urn:xmpp:hints'/></message>")), Hints::default());
     }
 }

@@ -18,13 +18,7 @@ pub static MODULE: Module = Module {
     host_features: &[NS],
     account_features: &[NS],
     // XEP-0012 §3 has `forbidden` for a stranger; that would tell that the account exists (RFC 6121 §8.5.1).
-    account_iq: &[(
-        IqType::Get,
-        NS,
-        "query",
-        Who::Viewer(Exit::LastActivity),
-        last,
-    )],
+    account_iq: &[(IqType::Get, NS, "query", Who::Viewer(Exit::LastActivity), last)],
     host_iq: &[(IqType::Get, NS, "query", uptime)],
     ..Module::EMPTY
 };
@@ -35,11 +29,7 @@ fn last(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
         seconds(0)
     } else if let Some((left, status)) = &account.last_activity {
         let query = seconds(account.now.utc.seconds_since(*left).max(0));
-        if status.is_empty() {
-            query
-        } else {
-            query.text(status)
-        }
+        if status.is_empty() { query } else { query.text(status) }
     } else {
         // It never had a resource.
         return Err(unknown());
@@ -78,35 +68,21 @@ mod tests {
     #[test]
     fn a_contact_hears_how_long_ago_the_last_resource_left_and_with_what_status() {
         let told = juliet().receive(ASKED).told();
-        assert!(
-            told[0]
-                .1
-                .contains("<query xmlns='jabber:iq:last' seconds='903'>Heading Home</query>"),
-            "{told:?}"
-        );
+        assert!(told[0].1.contains("<query xmlns='jabber:iq:last' seconds='903'>Heading Home</query>"), "{told:?}");
     }
 
     #[test]
     fn while_a_resource_is_connected_it_is_zero_seconds() {
         let told = juliet().connected("home").receive(ASKED).told();
-        assert!(
-            told[0]
-                .1
-                .contains("<query xmlns='jabber:iq:last' seconds='0'/>"),
-            "{told:?}"
-        );
+        assert!(told[0].1.contains("<query xmlns='jabber:iq:last' seconds='0'/>"), "{told:?}");
     }
 
     // LIMITS.md §2 row 41.
     #[test]
     fn an_account_that_was_never_used_answers_like_none() {
-        let stored = AccountRecord {
-            roster: vec![contact("romeo@montague.example", "from")],
-            ..AccountRecord::default()
-        };
-        let told = account_with("juliet@capulet.example", stored)
-            .receive(ASKED)
-            .told();
+        let stored =
+            AccountRecord { roster: vec![contact("romeo@montague.example", "from")], ..AccountRecord::default() };
+        let told = account_with("juliet@capulet.example", stored).receive(ASKED).told();
         assert!(told[0].1.contains("service-unavailable"));
     }
 }

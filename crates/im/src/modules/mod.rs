@@ -4,6 +4,7 @@
 //! account's behalf, a full JID by its resource. There is one permission function, [`may_ask`], and one refusal,
 //! [`unknown`]: an asker who may not know something hears what an account that does not exist would say.
 
+pub mod archive;
 pub mod blocking;
 pub mod caps;
 pub mod carbons;
@@ -18,6 +19,7 @@ pub mod ping;
 pub mod private;
 pub mod register;
 pub mod roster;
+pub mod rsm;
 pub mod time;
 pub mod vcard;
 pub mod version;
@@ -25,7 +27,8 @@ pub mod version;
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects, QueryAnswer};
 use crate::item::{Ingress, SessionId, Ticket};
-use crate::module::{AccountHandler, Answer, Iq, Module, Who};
+use crate::module::{AccountHandler, Answer, HostHandler, Iq, Module, Who};
+use crate::policy::HostPolicy;
 use crate::session;
 use crate::view::{Exit, Seen, view};
 use crate::ways::{Flow, Passage};
@@ -41,6 +44,7 @@ pub static MODULES: &[&Module] = &[
     &disco::MODULE,
     &private::MODULE,
     &vcard::MODULE,
+    &rsm::MODULE,
     &register::MODULE,
     &version::MODULE,
     &caps::MODULE,
@@ -52,11 +56,17 @@ pub static MODULES: &[&Module] = &[
     &time::MODULE,
     &delivery::DELAYED,
     &carbons::MODULE,
+    &archive::MODULE,
     &hints::MODULE,
     &delivery::CLIENT_STATE,
     &delivery::STABLE_IDS,
     &legacy_session::MODULE,
 ];
+
+/// Those that a host offers.
+fn offered(policy: &HostPolicy) -> impl Iterator<Item = &'static Module> {
+    MODULES.iter().copied().filter(move |module| (module.offered)(policy))
+}
 
 /// The answer of an account that does not exist, and therefore of every account to whoever may not ask, and for what
 /// nothing handles. RFC 6121 §8.5.1, §8.5.2.1.3.
@@ -68,11 +78,7 @@ pub fn unknown() -> StanzaError {
 ///
 /// # Errors
 /// What the handler refuses, [`unknown`] if there is none; the answer for the client.
-pub fn outbound_iq(
-    account: &mut Account,
-    passage: &mut Passage,
-    fx: &mut Effects,
-) -> Result<Flow, StanzaError> {
+pub fn outbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     let StanzaType::Iq(kind) = passage.stanza.kind else {
         return Ok(Flow::Next);
     };
@@ -97,11 +103,7 @@ pub fn outbound_iq(
 /// # Errors
 /// What the handler refuses; [`unknown`] if there is none, if the asker may not ask, if there is no such resource or
 /// the asker may not know of it.
-pub fn inbound_iq(
-    account: &mut Account,
-    passage: &mut Passage,
-    fx: &mut Effects,
-) -> Result<Flow, StanzaError> {
+pub fn inbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     let StanzaType::Iq(kind) = passage.stanza.kind else {
         return Ok(Flow::Next);
     };
@@ -112,16 +114,9 @@ pub fn inbound_iq(
         }
         return Ok(Flow::Done);
     }
-    let resource = account
-        .sessions
-        .iter()
-        .find(|session| *session.jid == passage.to);
+    let resource = account.sessions.iter().find(|session| *session.jid == passage.to);
     let Some(resource) = resource else {
-        return if is_request {
-            Err(unknown())
-        } else {
-            Ok(Flow::Done)
-        };
+        return if is_request { Err(unknown()) } else { Ok(Flow::Done) };
     };
     if is_request && !may_reach(account, resource, passage.stanza.from.as_ref()) {
         return Err(unknown());
@@ -139,80 +134,55 @@ fn may_reach(account: &Account, resource: &session::Session, from: Option<&Jid>)
     let shares = |exit| view(account, from, exit) == Seen::All;
     // A subscriber sees all resources; directed presence shows the one that sent it.
     shares(Exit::IqToResource)
-        && (shares(Exit::Resources)
-            || resource
-                .directed
-                .iter()
-                .any(|directed| directed.same_bare(from)))
+        && (shares(Exit::Resources) || resource.directed.iter().any(|directed| directed.same_bare(from)))
 }
 
 /// Is it an iq that clients send to their own domain though it is about their account?
 fn is_own_at_host(account: &Account, passage: &Passage) -> bool {
-    let to_host = passage.to.is_bare()
-        && passage.to.local().is_none()
-        && passage.to.domain() == account.jid.domain();
+    let to_host = passage.to.is_bare() && passage.to.local().is_none() && passage.to.domain() == account.jid.domain();
     to_host
         && passage.stanza.payload.first().is_some_and(|child| {
-            MODULES.iter().any(|m| {
-                m.own_at_host
-                    && m.account_iq
-                        .iter()
-                        .any(|&(_, ns, name, ..)| ns == child.ns && name == child.name)
+            offered(&account.policy).any(|m| {
+                m.own_at_host && m.account_iq.iter().any(|&(_, ns, name, ..)| ns == child.ns && name == child.name)
             })
         })
 }
 
 /// Finds the handler of an iq get or set, asks whether the asker may, and sends the answer.
-fn handle(
-    account: &mut Account,
-    passage: &Passage,
-    kind: IqType,
-    fx: &mut Effects,
-) -> Result<(), StanzaError> {
+fn handle(account: &mut Account, passage: &Passage, kind: IqType, fx: &mut Effects) -> Result<(), StanzaError> {
     let stanza = &passage.stanza;
     let (Some(child), Some(from)) = (stanza.payload.first(), stanza.from.as_ref()) else {
         return Err(StanzaCondition::BadRequest.into());
     };
-    let (who, handler) = find(kind, child.ns, child.name).ok_or_else(unknown)?;
+    let (who, handler) = find(&account.policy, kind, child.ns, child.name).ok_or_else(unknown)?;
     if !may_ask(account, who, from, passage.session) {
         return Err(unknown());
     }
     let child = child.to_element();
-    let iq = Iq {
-        stanza,
-        from,
-        child: &child,
-        session: passage.session,
-        ticket: &passage.ticket,
-    };
+    let iq = Iq { stanza, from, child: &child, session: passage.session, ticket: &passage.ticket };
     match handler(account, &iq, fx)? {
-        Answer::Result(content) => send(
-            account,
-            stanza,
-            passage.session,
-            stanza.result(content),
-            &passage.ticket,
-            fx,
-        ),
-        Answer::Query(query, then) => fx.push(Effect::Query {
-            query,
-            iq: stanza.clone(),
-            session: passage.session,
-            then,
-        }),
+        Answer::Result(content) => send(account, stanza, passage.session, stanza.result(content), &passage.ticket, fx),
+        Answer::Query(query, then) => {
+            fx.push(Effect::Query { query, iq: stanza.clone(), session: passage.session, then })
+        }
         Answer::Sent => {}
     }
     Ok(())
 }
 
-fn find(kind: IqType, ns: &str, name: &str) -> Option<(Who, AccountHandler)> {
-    MODULES
-        .iter()
+fn find(policy: &HostPolicy, kind: IqType, ns: &str, name: &str) -> Option<(Who, AccountHandler)> {
+    offered(policy)
         .flat_map(|module| module.account_iq)
-        .find(|(its_kind, its_ns, its_name, ..)| {
-            *its_kind == kind && *its_ns == ns && *its_name == name
-        })
+        .find(|(its_kind, its_ns, its_name, ..)| *its_kind == kind && *its_ns == ns && *its_name == name)
         .map(|&(.., who, handler)| (who, handler))
+}
+
+/// The host's handler of an iq.
+pub(crate) fn find_of_host(policy: &HostPolicy, kind: IqType, ns: &str, name: &str) -> Option<HostHandler> {
+    offered(policy)
+        .flat_map(|module| module.host_iq)
+        .find(|(its_kind, its_ns, its_name, _)| *its_kind == kind && *its_ns == ns && *its_name == name)
+        .map(|&(.., handler)| handler)
 }
 
 /// The one permission decision for what an account is asked. LIMITS.md §2 row 4.
@@ -253,16 +223,9 @@ fn send(
 ) {
     let stanza = Arc::new(answer);
     match (session, &iq.from) {
-        (Some(id), _) if account.session(id).is_some() => {
-            session::deliver(account, id, plain(stanza), fx)
-        }
+        (Some(id), _) if account.session(id).is_some() => session::deliver(account, id, plain(stanza), fx),
         (None, Some(from)) => {
-            fx.push(Effect::Tell {
-                to: from.clone(),
-                stanza,
-                ingress: UNCOUNTED,
-                ticket: ticket.clone(),
-            });
+            fx.push(Effect::Tell { to: from.clone(), stanza, ingress: UNCOUNTED, ticket: ticket.clone() });
         }
         // The session has ended meanwhile.
         _ => {}
@@ -270,18 +233,10 @@ fn send(
 }
 
 /// Answers of the server enter by no stream.
-const UNCOUNTED: Ingress = Ingress {
-    stream: 0,
-    ordinal: 0,
-};
+const UNCOUNTED: Ingress = Ingress { stream: 0, ordinal: 0 };
 
 fn plain(stanza: Arc<Stanza>) -> Delivery {
-    Delivery {
-        stanza,
-        to: None,
-        more: Default::default(),
-        position: None,
-    }
+    Delivery { stanza, to: None, more: Default::default(), position: None }
 }
 
 /// What the asker hears when the store could not answer; the cause is logged by the house.
@@ -312,13 +267,9 @@ mod tests {
 
     /// Juliet at home and on the phone; romeo has a subscription to her presence.
     fn juliet() -> Scene {
-        let stored = AccountRecord {
-            roster: vec![contact("romeo@montague.example", "both")],
-            ..AccountRecord::default()
-        };
-        account_with("juliet@capulet.example", stored)
-            .with("home", 5)
-            .with("phone", 0)
+        let stored =
+            AccountRecord { roster: vec![contact("romeo@montague.example", "both")], ..AccountRecord::default() };
+        account_with("juliet@capulet.example", stored).with("home", 5).with("phone", 0)
     }
 
     fn wire(stanza: &Stanza) -> String {
@@ -329,11 +280,7 @@ mod tests {
 
     /// What the house answers for an account that does not exist, and every account to whoever may not know.
     fn as_if_missing(xml: &str) -> String {
-        wire(
-            &stanza(xml)
-                .error(&unknown())
-                .expect("an iq get or set may be answered"),
-        )
+        wire(&stanza(xml).error(&unknown()).expect("an iq get or set may be answered"))
     }
 
     fn name_of(kind: IqType) -> &'static str {
@@ -341,10 +288,7 @@ mod tests {
     }
 
     fn asks(from: &str, to: &str, kind: IqType, child: &str) -> String {
-        format!(
-            "<iq type='{}' id='q1' from='{from}' to='{to}'>{child}</iq>",
-            name_of(kind)
-        )
+        format!("<iq type='{}' id='q1' from='{from}' to='{to}'>{child}</iq>", name_of(kind))
     }
 
     fn only_told(fx: &Fx) -> String {
@@ -368,12 +312,7 @@ mod tests {
                     &format!("<{name} xmlns='{ns}'/>"),
                 );
                 let fx = juliet().receive(&xml);
-                assert_eq!(
-                    only_told(&fx),
-                    as_if_missing(&xml),
-                    "{} {name} {ns}",
-                    module.name
-                );
+                assert_eq!(only_told(&fx), as_if_missing(&xml), "{} {name} {ns}", module.name);
                 tried += 1;
             }
         }
@@ -384,11 +323,7 @@ mod tests {
     #[test]
     fn what_is_the_owners_is_refused_to_a_contact_with_a_full_subscription_too() {
         for module in MODULES {
-            for &(kind, ns, name, who, _) in module
-                .account_iq
-                .iter()
-                .filter(|(.., who, _)| *who == Who::Owner)
-            {
+            for &(kind, ns, name, who, _) in module.account_iq.iter().filter(|(.., who, _)| *who == Who::Owner) {
                 let xml = asks(
                     "romeo@montague.example/x",
                     "juliet@capulet.example",
@@ -396,12 +331,7 @@ mod tests {
                     &format!("<{name} xmlns='{ns}'/>"),
                 );
                 let fx = juliet().receive(&xml);
-                assert_eq!(
-                    only_told(&fx),
-                    as_if_missing(&xml),
-                    "{} {name} {ns} {who:?}",
-                    module.name
-                );
+                assert_eq!(only_told(&fx), as_if_missing(&xml), "{} {name} {ns} {who:?}", module.name);
             }
         }
     }
@@ -413,11 +343,8 @@ mod tests {
             .flat_map(|m| m.account_iq)
             .map(|(kind, ns, name, ..)| (name_of(*kind), *ns, *name))
             .collect();
-        let mut host: Vec<_> = MODULES
-            .iter()
-            .flat_map(|m| m.host_iq)
-            .map(|(kind, ns, name, _)| (name_of(*kind), *ns, *name))
-            .collect();
+        let mut host: Vec<_> =
+            MODULES.iter().flat_map(|m| m.host_iq).map(|(kind, ns, name, _)| (name_of(*kind), *ns, *name)).collect();
         for claimed in [&mut account, &mut host] {
             let before = claimed.len();
             claimed.sort_unstable();
@@ -436,10 +363,7 @@ mod tests {
             "<query xmlns='jabber:iq:privacy'/>",
         );
         assert_eq!(only_told(&juliet().receive(&xml)), as_if_missing(&xml));
-        let fx = juliet().sends(
-            "home",
-            "<iq type='get' id='q1'><query xmlns='jabber:iq:privacy'/></iq>",
-        );
+        let fx = juliet().sends("home", "<iq type='get' id='q1'><query xmlns='jabber:iq:privacy'/></iq>");
         assert_eq!(fx.written_to(), ["home"]);
         assert!(fx.delivered("home")[0].contains("service-unavailable"));
     }
@@ -447,29 +371,10 @@ mod tests {
     // RFC 6120 §8.2.3.
     #[test]
     fn a_result_or_error_to_the_bare_jid_is_dropped() {
-        assert!(
-            juliet()
-                .receive("<iq type='result' id='q1' from='romeo@montague.example/x'/>")
-                .is_empty()
-        );
-        assert!(
-            juliet()
-                .receive("<iq type='error' id='q1' from='romeo@montague.example/x'/>")
-                .is_empty()
-        );
-        assert!(
-            juliet()
-                .sends("home", "<iq type='result' id='q1'/>")
-                .is_empty()
-        );
-        assert!(
-            juliet()
-                .sends(
-                    "home",
-                    "<iq type='result' id='q1' to='juliet@capulet.example'/>"
-                )
-                .is_empty()
-        );
+        assert!(juliet().receive("<iq type='result' id='q1' from='romeo@montague.example/x'/>").is_empty());
+        assert!(juliet().receive("<iq type='error' id='q1' from='romeo@montague.example/x'/>").is_empty());
+        assert!(juliet().sends("home", "<iq type='result' id='q1'/>").is_empty());
+        assert!(juliet().sends("home", "<iq type='result' id='q1' to='juliet@capulet.example'/>").is_empty());
     }
 
     // RFC 6121 §8.5.3.1.
@@ -486,17 +391,10 @@ mod tests {
 
     #[test]
     fn an_iq_to_a_full_jid_is_delivered_if_directed_presence_went_to_its_sender() {
-        let mut juliet = juliet().having("phone", |session| {
-            session.directed.push(jid("room@muc.example/juliet"))
-        });
+        let mut juliet = juliet().having("phone", |session| session.directed.push(jid("room@muc.example/juliet")));
         let from_room = |resource: &str| {
             let to = format!("juliet@capulet.example/{resource}");
-            asks(
-                "room@muc.example/nurse",
-                &to,
-                IqType::Get,
-                "<ping xmlns='urn:xmpp:ping'/>",
-            )
+            asks("room@muc.example/nurse", &to, IqType::Get, "<ping xmlns='urn:xmpp:ping'/>")
         };
         assert_eq!(juliet.receive(&from_room("phone")).written_to(), ["phone"]);
         let refused = only_told(&juliet.receive(&from_room("home")));
@@ -508,12 +406,7 @@ mod tests {
     fn to_a_stranger_a_resource_that_is_there_answers_like_one_that_is_not() {
         for resource in ["home", "attic"] {
             let to = format!("juliet@capulet.example/{resource}");
-            let xml = asks(
-                "tybalt@elsewhere.example/x",
-                &to,
-                IqType::Get,
-                "<ping xmlns='urn:xmpp:ping'/>",
-            );
+            let xml = asks("tybalt@elsewhere.example/x", &to, IqType::Get, "<ping xmlns='urn:xmpp:ping'/>");
             let fx = juliet().receive(&xml);
             assert!(fx.written_to().is_empty());
             assert_eq!(only_told(&fx), as_if_missing(&xml));
@@ -523,32 +416,27 @@ mod tests {
     // RFC 6121 §8.5.3.1.
     #[test]
     fn a_result_to_a_full_jid_is_delivered_from_anybody_and_lost_without_the_resource() {
-        let fx = juliet().receive("<iq type='result' id='q1' from='tybalt@elsewhere.example/x' to='juliet@capulet.example/home'/>");
+        let fx = juliet()
+            .receive("<iq type='result' id='q1' from='tybalt@elsewhere.example/x' to='juliet@capulet.example/home'/>");
         assert_eq!(fx.written_to(), ["home"]);
-        let fx = juliet().receive("<iq type='error' id='q1' from='tybalt@elsewhere.example/x' to='juliet@capulet.example/attic'/>");
+        let fx = juliet()
+            .receive("<iq type='error' id='q1' from='tybalt@elsewhere.example/x' to='juliet@capulet.example/attic'/>");
         assert!(fx.is_empty());
     }
 
     #[test]
     fn an_iq_for_somebody_else_is_told_with_the_full_jid_as_from() {
-        let fx = juliet().sends(
-            "home",
-            "<iq type='get' id='q1' to='romeo@montague.example'><vCard xmlns='vcard-temp'/></iq>",
-        );
+        let fx = juliet()
+            .sends("home", "<iq type='get' id='q1' to='romeo@montague.example'><vCard xmlns='vcard-temp'/></iq>");
         assert_eq!(fx.told_to(), ["romeo@montague.example"]);
-        assert!(
-            fx.told()[0]
-                .1
-                .contains("from='juliet@capulet.example/home'")
-        );
+        assert!(fx.told()[0].1.contains("from='juliet@capulet.example/home'"));
     }
 
     #[test]
     fn an_iq_for_the_own_domain_is_told_unless_it_is_about_the_own_account() {
         let ping = "<iq type='get' id='q1' to='capulet.example'><ping xmlns='urn:xmpp:ping'/></iq>";
         assert_eq!(juliet().sends("home", ping).told_to(), ["capulet.example"]);
-        let on_file =
-            "<iq type='get' id='q1' to='capulet.example'><query xmlns='jabber:iq:register'/></iq>";
+        let on_file = "<iq type='get' id='q1' to='capulet.example'><query xmlns='jabber:iq:register'/></iq>";
         assert_eq!(juliet().sends("home", on_file).written_to(), ["home"]);
     }
 
@@ -559,29 +447,15 @@ mod tests {
             "<iq type='get' id='q1' from='juliet@capulet.example/home'><ping xmlns='urn:xmpp:ping'/></iq>",
         ));
         let mut fx = Effects::default();
-        answer(
-            &mut juliet.account,
-            &iq,
-            Some(SessionId(99)),
-            Ok(None),
-            &mut fx,
-        );
+        answer(&mut juliet.account, &iq, Some(SessionId(99)), Ok(None), &mut fx);
         assert!(fx.list.is_empty());
     }
 
     // LIMITS.md §2 row 44.
     #[test]
     fn a_refusal_is_not_longer_than_the_stanza_it_refuses_by_much() {
-        let card = format!(
-            "<vCard xmlns='vcard-temp'><DESC>{}</DESC></vCard>",
-            "x".repeat(10_000)
-        );
-        let xml = asks(
-            "tybalt@elsewhere.example/x",
-            "juliet@capulet.example",
-            IqType::Set,
-            &card,
-        );
+        let card = format!("<vCard xmlns='vcard-temp'><DESC>{}</DESC></vCard>", "x".repeat(10_000));
+        let xml = asks("tybalt@elsewhere.example/x", "juliet@capulet.example", IqType::Set, &card);
         assert!(only_told(&juliet().receive(&xml)).len() < 400);
     }
 }

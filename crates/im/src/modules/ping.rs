@@ -15,13 +15,7 @@ pub static MODULE: Module = Module {
     host_features: &[NS],
     account_features: &[NS],
     // A stranger's ping of a bare JID would tell that the account exists.
-    account_iq: &[(
-        IqType::Get,
-        NS,
-        "ping",
-        Who::Viewer(Exit::AccountInfo),
-        pong,
-    )],
+    account_iq: &[(IqType::Get, NS, "ping", Who::Viewer(Exit::AccountInfo), pong)],
     host_iq: &[(IqType::Get, NS, "ping", pong_of_host)],
     ..Module::EMPTY
 };
@@ -41,13 +35,7 @@ mod tests {
     #[test]
     fn the_own_server_answers_a_ping_without_to() {
         let mut juliet = account("juliet@capulet.example").with("home", 0);
-        let fx = juliet.sends(
-            "home",
-            "<iq type='get' id='p1'><ping xmlns='urn:xmpp:ping'/></iq>",
-        );
-        assert_eq!(
-            fx.delivered("home"),
-            ["<iq to='juliet@capulet.example/home' id='p1' type='result'/>"]
-        );
+        let fx = juliet.sends("home", "<iq type='get' id='p1'><ping xmlns='urn:xmpp:ping'/></iq>");
+        assert_eq!(fx.delivered("home"), ["<iq to='juliet@capulet.example/home' id='p1' type='result'/>"]);
     }
 }

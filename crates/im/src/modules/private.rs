@@ -19,10 +19,7 @@ pub static MODULE: Module = Module {
     specs: &[xep(49, "1.2")],
     host_features: &[NS],
     account_features: &[NS],
-    account_iq: &[
-        (IqType::Get, NS, "query", Who::Owner, read),
-        (IqType::Set, NS, "query", Who::Owner, write),
-    ],
+    account_iq: &[(IqType::Get, NS, "query", Who::Owner, read), (IqType::Set, NS, "query", Who::Owner, write)],
     ..Module::EMPTY
 };
 
@@ -38,26 +35,16 @@ fn is_reserved(ns: &str) -> bool {
 /// The one child says what is wanted. XEP-0049 §2.3, example 2.
 fn read(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     let wanted = only_child(iq.child)?;
-    let query = Query::Blob {
-        account: account.jid.clone(),
-        space: SPACE.into(),
-        key: key(wanted),
-    };
+    let query = Query::Blob { account: account.jid.clone(), space: SPACE.into(), key: key(wanted) };
     Ok(Answer::Query(query, show))
 }
 
 /// What is stored, or the empty element that was asked with.
-fn show(
-    account: &mut Account,
-    iq: &Arc<Stanza>,
-    session: Option<SessionId>,
-    stored: QueryAnswer,
-    fx: &mut Effects,
-) {
+fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, stored: QueryAnswer, fx: &mut Effects) {
     let content = match stored {
-        QueryAnswer::Blob(Some(bytes)) => Element::parse(&bytes, NS)
-            .map(Some)
-            .map_err(|_| StanzaCondition::InternalServerError.into()),
+        QueryAnswer::Blob(Some(bytes)) => {
+            Element::parse(&bytes, NS).map(Some).map_err(|_| StanzaCondition::InternalServerError.into())
+        }
         QueryAnswer::Blob(None) => nothing_stored(iq).map(Some),
         other => Err(unexpected(other)),
     };
@@ -65,11 +52,7 @@ fn show(
 }
 
 fn nothing_stored(iq: &Stanza) -> Result<Element, StanzaError> {
-    let query = iq
-        .payload
-        .first()
-        .ok_or(StanzaCondition::BadRequest)?
-        .to_element();
+    let query = iq.payload.first().ok_or(StanzaCondition::BadRequest)?.to_element();
     let wanted = only_child(&query)?;
     Ok(Element::new("query", NS).child(Element::new(&wanted.name, &wanted.ns)))
 }
@@ -94,20 +77,14 @@ fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
             return Err(StanzaCondition::NotAcceptable.into());
         }
         let key = key(child);
-        let at = stored
-            .iter()
-            .position(|(other, _)| *other == key)
-            .unwrap_or_else(|| {
-                stored.push((key, Element::new("query", NS)));
-                stored.len() - 1
-            });
+        let at = stored.iter().position(|(other, _)| *other == key).unwrap_or_else(|| {
+            stored.push((key, Element::new("query", NS)));
+            stored.len() - 1
+        });
         if stored.len() > ELEMENTS_MAX {
             return Err(StanzaCondition::NotAcceptable.into());
         }
-        stored[at]
-            .1
-            .nodes
-            .push(xmpp::xml::Node::Element(child.clone()));
+        stored[at].1.nodes.push(xmpp::xml::Node::Element(child.clone()));
     }
     if stored.is_empty() {
         return Err(StanzaCondition::NotAcceptable.into());
@@ -116,16 +93,9 @@ fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     for (key, element) in stored {
         let value = element.to_bytes("");
         if value.len() > account.policy.limits.private_bytes_max {
-            return Err(
-                StanzaError::from(StanzaCondition::NotAcceptable).with_text("too big to be stored")
-            );
+            return Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("too big to be stored"));
         }
-        changes.push(Change::BlobPut {
-            account: account.jid.clone(),
-            space: SPACE.into(),
-            key,
-            value,
-        });
+        changes.push(Change::BlobPut { account: account.jid.clone(), space: SPACE.into(), key, value });
     }
     fx.commit(changes, Some(iq.stanza), iq.ticket);
     Ok(Answer::Result(None))
@@ -154,12 +124,7 @@ mod tests {
     fn reads(scene: &mut Scene, xml: &str, written: &[Change]) -> String {
         let fx = scene.sends("denmark", xml);
         let asked = fx.list.into_iter().find_map(|effect| match effect {
-            Effect::Query {
-                query: Query::Blob { key, .. },
-                iq,
-                session,
-                then,
-            } => Some((key, iq, session, then)),
+            Effect::Query { query: Query::Blob { key, .. }, iq, session, then } => Some((key, iq, session, then)),
             _ => None,
         });
         let (wanted, iq, session, then) = asked.expect("a query");
@@ -167,15 +132,7 @@ mod tests {
             Change::BlobPut { key, value, .. } if *key == wanted => Some(value.clone()),
             _ => None,
         });
-        scene
-            .item(Item::Answered {
-                iq,
-                session,
-                answer: QueryAnswer::Blob(blob),
-                then,
-            })
-            .delivered("denmark")
-            .remove(0)
+        scene.item(Item::Answered { iq, session, answer: QueryAnswer::Blob(blob), then }).delivered("denmark").remove(0)
     }
 
     #[test]
@@ -183,28 +140,15 @@ mod tests {
         let mut hamlet = hamlet();
         let prefs = "<exodus xmlns='exodus:prefs'><defaultnick>Hamlet</defaultnick></exodus>";
         let written = hamlet.sends("denmark", &set(prefs)).commits();
-        let read = reads(
-            &mut hamlet,
-            &get("<exodus xmlns='exodus:prefs'/>"),
-            &written,
-        );
-        assert!(
-            read.contains(&format!("<query xmlns='jabber:iq:private'>{prefs}</query>")),
-            "{read}"
-        );
+        let read = reads(&mut hamlet, &get("<exodus xmlns='exodus:prefs'/>"), &written);
+        assert!(read.contains(&format!("<query xmlns='jabber:iq:private'>{prefs}</query>")), "{read}");
     }
 
     #[test]
     fn what_was_never_stored_is_read_as_the_empty_element() {
-        let read = reads(
-            &mut hamlet(),
-            &get("<storage xmlns='storage:bookmarks'/>"),
-            &[],
-        );
+        let read = reads(&mut hamlet(), &get("<storage xmlns='storage:bookmarks'/>"), &[]);
         assert!(
-            read.contains(
-                "<query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query>"
-            ),
+            read.contains("<query xmlns='jabber:iq:private'><storage xmlns='storage:bookmarks'/></query>"),
             "{read}"
         );
     }
@@ -221,39 +165,24 @@ mod tests {
     // XEP-0049 §2.3.
     #[test]
     fn a_set_without_content_or_in_a_reserved_namespace_is_not_acceptable() {
-        for content in [
-            "",
-            "<query xmlns='jabber:iq:roster'/>",
-            "<vCard xmlns='vcard-temp'/>",
-        ] {
+        for content in ["", "<query xmlns='jabber:iq:roster'/>", "<vCard xmlns='vcard-temp'/>"] {
             let fx = hamlet().sends("denmark", &set(content));
             assert!(fx.commits().is_empty());
-            assert!(
-                fx.delivered("denmark")[0].contains("not-acceptable"),
-                "{content}"
-            );
+            assert!(fx.delivered("denmark")[0].contains("not-acceptable"), "{content}");
         }
     }
 
     #[test]
     fn a_get_of_nothing_or_of_two_things_is_a_bad_request() {
         for content in ["", "<a xmlns='n:o'/><b xmlns='n:o'/>"] {
-            assert!(
-                hamlet()
-                    .sends("denmark", &get(content))
-                    .delivered("denmark")[0]
-                    .contains("bad-request")
-            );
+            assert!(hamlet().sends("denmark", &get(content)).delivered("denmark")[0].contains("bad-request"));
         }
     }
 
     #[test]
     fn what_is_beyond_the_limit_is_refused_and_nothing_of_the_set_is_kept() {
         let mut hamlet = hamlet().policy(|policy| policy.limits.private_bytes_max = 200);
-        let big = format!(
-            "<small xmlns='n:o'/><big xmlns='n:o'>{}</big>",
-            "x".repeat(200)
-        );
+        let big = format!("<small xmlns='n:o'/><big xmlns='n:o'>{}</big>", "x".repeat(200));
         let fx = hamlet.sends("denmark", &set(&big));
         assert!(fx.commits().is_empty());
         assert!(fx.delivered("denmark")[0].contains("not-acceptable"));

@@ -21,10 +21,7 @@ pub static MODULE: Module = Module {
     name: "register",
     specs: &[xep(77, "2.4")],
     host_features: &[NS],
-    account_iq: &[
-        (IqType::Get, NS, "query", Who::Owner, on_file),
-        (IqType::Set, NS, "query", Who::Owner, change),
-    ],
+    account_iq: &[(IqType::Get, NS, "query", Who::Owner, on_file), (IqType::Set, NS, "query", Who::Owner, change)],
     own_at_host: true,
     ..Module::EMPTY
 };
@@ -49,9 +46,7 @@ pub fn request(query: &Element) -> Result<(String, Secret), StanzaError> {
     };
     let given = |name: &str| read(name).filter(|text| !text.is_empty());
     match (given("username"), given("password")) {
-        (Some(username), Some(password)) if password.len() <= PASSWORD_BYTES_MAX => {
-            Ok((username, Secret(password)))
-        }
+        (Some(username), Some(password)) if password.len() <= PASSWORD_BYTES_MAX => Ok((username, Secret(password))),
         _ => Err(StanzaCondition::NotAcceptable.into()),
     }
 }
@@ -67,11 +62,7 @@ fn on_file(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
 }
 
 fn change(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
-    if iq.child.find("remove", NS).is_some() {
-        remove(account, iq)
-    } else {
-        change_password(account, iq)
-    }
+    if iq.child.find("remove", NS).is_some() { remove(account, iq) } else { change_password(account, iq) }
 }
 
 /// XEP-0077 §3.2.
@@ -82,12 +73,7 @@ fn remove(account: &mut Account, iq: &Iq<'_>) -> Handled {
     if !account.policy.account_removal {
         return Err(StanzaCondition::NotAllowed.into());
     }
-    Ok(Answer::Query(
-        Query::RemoveAccount {
-            account: account.jid.clone(),
-        },
-        done,
-    ))
+    Ok(Answer::Query(Query::RemoveAccount { account: account.jid.clone() }, done))
 }
 
 /// XEP-0077 §3.3.
@@ -99,35 +85,16 @@ fn change_password(account: &mut Account, iq: &Iq<'_>) -> Handled {
     if !names(&username, &account.jid) {
         return Err(StanzaCondition::NotAllowed.into());
     }
-    Ok(Answer::Query(
-        Query::ChangePassword {
-            account: account.jid.clone(),
-            password,
-        },
-        done,
-    ))
+    Ok(Answer::Query(Query::ChangePassword { account: account.jid.clone(), password }, done))
 }
 
 /// Is it the account's localpart, or (COMPAT: forms, example 24) its bare JID?
 fn names(username: &str, account: &BareJid) -> bool {
-    let is_local = || {
-        xmpp::jid::prepare_local(username)
-            .is_ok_and(|local| Some(local.as_str()) == account.local())
-    };
-    if username.contains('@') {
-        BareJid::parse(username).is_ok_and(|jid| jid == *account)
-    } else {
-        is_local()
-    }
+    let is_local = || xmpp::jid::prepare_local(username).is_ok_and(|local| Some(local.as_str()) == account.local());
+    if username.contains('@') { BareJid::parse(username).is_ok_and(|jid| jid == *account) } else { is_local() }
 }
 
-fn done(
-    account: &mut Account,
-    iq: &Arc<Stanza>,
-    session: Option<SessionId>,
-    came: QueryAnswer,
-    fx: &mut Effects,
-) {
+fn done(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, came: QueryAnswer, fx: &mut Effects) {
     let content = match came {
         QueryAnswer::Done => Ok(None),
         other => Err(unexpected(other)),
@@ -162,30 +129,16 @@ mod tests {
 
     #[test]
     fn who_is_registered_hears_so_without_the_password() {
-        let fx = bill().sends(
-            "globe",
-            "<iq type='get' id='r1'><query xmlns='jabber:iq:register'/></iq>",
-        );
+        let fx = bill().sends("globe", "<iq type='get' id='r1'><query xmlns='jabber:iq:register'/></iq>");
         let answer = &fx.delivered("globe")[0];
-        assert!(
-            answer.contains("<registered/><username>bill</username><password/>"),
-            "{answer}"
-        );
+        assert!(answer.contains("<registered/><username>bill</username><password/>"), "{answer}");
     }
 
     #[test]
     fn a_new_password_is_for_the_account_of_the_session() {
-        let fx = sets(
-            &mut bill(),
-            "<username>Bill</username><password>newpass</password>",
-        );
-        let Some(Query::ChangePassword { account, password }) = query(&fx) else {
-            panic!("{:?}", fx.list)
-        };
-        assert_eq!(
-            (account.as_str(), password.0.as_str()),
-            ("bill@shakespeare.example", "newpass")
-        );
+        let fx = sets(&mut bill(), "<username>Bill</username><password>newpass</password>");
+        let Some(Query::ChangePassword { account, password }) = query(&fx) else { panic!("{:?}", fx.list) };
+        assert_eq!((account.as_str(), password.0.as_str()), ("bill@shakespeare.example", "newpass"));
     }
 
     #[test]
@@ -195,58 +148,34 @@ mod tests {
             <field var='username'><value>bill@shakespeare.example</value></field>\
             <field var='password'><value>groundlings</value></field></x>";
         let fx = sets(&mut bill(), form);
-        assert!(
-            matches!(query(&fx), Some(Query::ChangePassword { password, .. }) if password.0 == "groundlings")
-        );
+        assert!(matches!(query(&fx), Some(Query::ChangePassword { password, .. }) if password.0 == "groundlings"));
     }
 
     // LIMITS.md §2 row 24.
     #[test]
     fn a_foreign_username_is_refused() {
-        for username in [
-            "juliet",
-            "juliet@shakespeare.example",
-            "bill@elsewhere.example",
-            "bill@",
-            "@",
-        ] {
-            let fx = sets(
-                &mut bill(),
-                &format!("<username>{username}</username><password>newpass</password>"),
-            );
+        for username in ["juliet", "juliet@shakespeare.example", "bill@elsewhere.example", "bill@", "@"] {
+            let fx = sets(&mut bill(), &format!("<username>{username}</username><password>newpass</password>"));
             assert!(query(&fx).is_none());
-            assert!(
-                fx.delivered("globe")[0].contains("not-allowed"),
-                "{username}"
-            );
+            assert!(fx.delivered("globe")[0].contains("not-allowed"), "{username}");
         }
     }
 
     // XEP-0077 §3.3: the password that is stays.
     #[test]
     fn a_missing_or_empty_password_or_username_is_a_bad_request() {
-        let contents = [
-            "",
-            "<username>bill</username>",
-            "<username>bill</username><password/>",
-            "<password>newpass</password>",
-        ];
+        let contents =
+            ["", "<username>bill</username>", "<username>bill</username><password/>", "<password>newpass</password>"];
         for content in contents {
             let fx = sets(&mut bill(), content);
             assert!(query(&fx).is_none());
-            assert!(
-                fx.delivered("globe")[0].contains("bad-request"),
-                "{content}"
-            );
+            assert!(fx.delivered("globe")[0].contains("bad-request"), "{content}");
         }
     }
 
     #[test]
     fn the_refusal_of_a_password_change_does_not_repeat_the_password() {
-        let fx = sets(
-            &mut bill(),
-            "<username>juliet</username><password>m1cro$oft</password>",
-        );
+        let fx = sets(&mut bill(), "<username>juliet</username><password>m1cro$oft</password>");
         assert!(!fx.delivered("globe")[0].contains("m1cro$oft"));
     }
 
@@ -255,22 +184,14 @@ mod tests {
         let mut bill = bill();
         let fx = sets(&mut bill, "<remove/>");
         let asked = fx.list.into_iter().find_map(|effect| match effect {
-            Effect::Query {
-                query: Query::RemoveAccount { account },
-                iq,
-                session,
-                then,
-            } => Some((account, iq, session, then)),
+            Effect::Query { query: Query::RemoveAccount { account }, iq, session, then } => {
+                Some((account, iq, session, then))
+            }
             _ => None,
         });
         let (account, iq, session, then) = asked.expect("a removal");
         assert_eq!(account.as_str(), "bill@shakespeare.example");
-        let fx = bill.item(Item::Answered {
-            iq,
-            session,
-            answer: QueryAnswer::Done,
-            then,
-        });
+        let fx = bill.item(Item::Answered { iq, session, answer: QueryAnswer::Done, then });
         assert!(fx.delivered("globe")[0].contains("type='result'"));
     }
 
@@ -284,12 +205,8 @@ mod tests {
 
     #[test]
     fn what_the_operator_does_not_allow_is_not_allowed() {
-        let mut bill = bill()
-            .policy(|policy| (policy.password_change, policy.account_removal) = (false, false));
-        for content in [
-            "<remove/>",
-            "<username>bill</username><password>newpass</password>",
-        ] {
+        let mut bill = bill().policy(|policy| (policy.password_change, policy.account_removal) = (false, false));
+        for content in ["<remove/>", "<username>bill</username><password>newpass</password>"] {
             let fx = sets(&mut bill, content);
             assert!(query(&fx).is_none());
             assert!(fx.delivered("globe")[0].contains("not-allowed"));
@@ -299,27 +216,15 @@ mod tests {
     #[test]
     fn the_refusal_of_the_house_goes_to_the_client() {
         let mut bill = bill();
-        let fx = sets(
-            &mut bill,
-            "<username>bill</username><password>newpass</password>",
-        );
+        let fx = sets(&mut bill, "<username>bill</username><password>newpass</password>");
         let asked = fx.list.into_iter().find_map(|effect| match effect {
-            Effect::Query {
-                iq, session, then, ..
-            } => Some((iq, session, then)),
+            Effect::Query { iq, session, then, .. } => Some((iq, session, then)),
             _ => None,
         });
         let (iq, session, then) = asked.expect("a query");
         let answer = QueryAnswer::Refused(StanzaCondition::NotAcceptable.into());
         assert!(
-            bill.item(Item::Answered {
-                iq,
-                session,
-                answer,
-                then
-            })
-            .delivered("globe")[0]
-                .contains("not-acceptable")
+            bill.item(Item::Answered { iq, session, answer, then }).delivered("globe")[0].contains("not-acceptable")
         );
     }
 }

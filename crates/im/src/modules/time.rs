@@ -19,8 +19,6 @@ pub static MODULE: Module = Module {
 fn time(host: &mut Host, _: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
     let utc = host.now.utc.to_xmpp();
     Ok(Some(
-        Element::new("time", NS)
-            .child(Element::new("tzo", NS).text("+00:00"))
-            .child(Element::new("utc", NS).text(utc)),
+        Element::new("time", NS).child(Element::new("tzo", NS).text("+00:00")).child(Element::new("utc", NS).text(utc)),
     ))
 }

@@ -31,23 +31,13 @@ pub static MODULE: Module = Module {
 };
 
 fn read(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
-    let query = Query::Blob {
-        account: account.jid.clone(),
-        space: SPACE.into(),
-        key: KEY.into(),
-    };
+    let query = Query::Blob { account: account.jid.clone(), space: SPACE.into(), key: KEY.into() };
     Ok(Answer::Query(query, show))
 }
 
 /// No card: the owner hears `item-not-found` (XEP-0054 §3.1), others what an account that does not exist would say
 /// (§3.3).
-fn show(
-    account: &mut Account,
-    iq: &Arc<Stanza>,
-    session: Option<SessionId>,
-    stored: QueryAnswer,
-    fx: &mut Effects,
-) {
+fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, stored: QueryAnswer, fx: &mut Effects) {
     let content = match stored {
         QueryAnswer::Blob(Some(bytes)) => parse(&bytes).map(Some),
         QueryAnswer::Blob(None) if session.is_some() => Err(StanzaCondition::ItemNotFound.into()),
@@ -64,16 +54,9 @@ fn parse(bytes: &[u8]) -> Result<Element, StanzaError> {
 fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let value = iq.child.to_bytes("");
     if value.len() > account.policy.limits.vcard_bytes_max {
-        return Err(
-            StanzaError::from(StanzaCondition::NotAcceptable).with_text("the card is too big")
-        );
+        return Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("the card is too big"));
     }
-    let change = Change::BlobPut {
-        account: account.jid.clone(),
-        space: SPACE.into(),
-        key: KEY.into(),
-        value,
-    };
+    let change = Change::BlobPut { account: account.jid.clone(), space: SPACE.into(), key: KEY.into(), value };
     fx.commit(vec![change], Some(iq.stanza), iq.ticket);
     Ok(Answer::Result(None))
 }
@@ -95,29 +78,17 @@ mod tests {
     /// Lets the store answer the query of a step.
     fn stored(scene: &mut Scene, fx: Fx, blob: Option<&str>) -> Fx {
         let query = fx.list.into_iter().find_map(|effect| match effect {
-            Effect::Query {
-                iq,
-                session,
-                then,
-                query: Query::Blob { .. },
-            } => Some((iq, session, then)),
+            Effect::Query { iq, session, then, query: Query::Blob { .. } } => Some((iq, session, then)),
             _ => None,
         });
         let (iq, session, then) = query.expect("a query");
-        scene.item(Item::Answered {
-            iq,
-            session,
-            answer: QueryAnswer::Blob(blob.map(|b| b.as_bytes().to_vec())),
-            then,
-        })
+        scene.item(Item::Answered { iq, session, answer: QueryAnswer::Blob(blob.map(|b| b.as_bytes().to_vec())), then })
     }
 
     #[test]
     fn a_card_that_was_written_is_answered_for_after_its_commit() {
         let fx = juliet().sends("home", &format!("<iq type='set' id='v2'>{CARD}</iq>"));
-        assert!(
-            matches!(&fx.commits()[0], Change::BlobPut { value, .. } if value == CARD.as_bytes())
-        );
+        assert!(matches!(&fx.commits()[0], Change::BlobPut { value, .. } if value == CARD.as_bytes()));
         let result = |effect: &Effect| matches!(effect, Effect::Edge { .. });
         assert!(fx.in_order(|effect| matches!(effect, Effect::Commit { .. }), result));
     }
@@ -125,13 +96,9 @@ mod tests {
     #[test]
     fn the_owner_reads_the_card() {
         let mut juliet = juliet();
-        let fx = juliet.sends(
-            "home",
-            "<iq type='get' id='v1'><vCard xmlns='vcard-temp'/></iq>",
-        );
+        let fx = juliet.sends("home", "<iq type='get' id='v1'><vCard xmlns='vcard-temp'/></iq>");
         let fx = stored(&mut juliet, fx, Some(CARD));
-        let expected =
-            format!("<iq to='juliet@capulet.example/home' id='v1' type='result'>{CARD}</iq>");
+        let expected = format!("<iq to='juliet@capulet.example/home' id='v1' type='result'>{CARD}</iq>");
         assert_eq!(fx.delivered("home"), [expected]);
     }
 
@@ -139,27 +106,19 @@ mod tests {
     #[test]
     fn the_owner_without_a_card_hears_item_not_found() {
         let mut juliet = juliet();
-        let fx = juliet.sends(
-            "home",
-            "<iq type='get' id='v1'><vCard xmlns='vcard-temp'/></iq>",
-        );
+        let fx = juliet.sends("home", "<iq type='get' id='v1'><vCard xmlns='vcard-temp'/></iq>");
         assert!(stored(&mut juliet, fx, None).delivered("home")[0].contains("item-not-found"));
     }
 
     // XEP-0054 §3.3.
     #[test]
     fn somebody_else_hears_of_no_card_what_a_missing_account_would_say() {
-        let record = AccountRecord {
-            roster: vec![contact("romeo@montague.example", "both")],
-            ..AccountRecord::default()
-        };
+        let record =
+            AccountRecord { roster: vec![contact("romeo@montague.example", "both")], ..AccountRecord::default() };
         let mut juliet = account_with("juliet@capulet.example", record);
-        let fx = juliet.receive("<iq type='get' id='v1' from='romeo@montague.example/x'><vCard xmlns='vcard-temp'/></iq>");
-        assert!(
-            stored(&mut juliet, fx, None).told()[0]
-                .1
-                .contains("service-unavailable")
-        );
+        let fx =
+            juliet.receive("<iq type='get' id='v1' from='romeo@montague.example/x'><vCard xmlns='vcard-temp'/></iq>");
+        assert!(stored(&mut juliet, fx, None).told()[0].1.contains("service-unavailable"));
     }
 
     #[test]
@@ -173,12 +132,6 @@ mod tests {
     #[test]
     fn a_card_of_exactly_the_limit_is_kept() {
         let mut juliet = juliet().policy(|policy| policy.limits.vcard_bytes_max = CARD.len());
-        assert_eq!(
-            juliet
-                .sends("home", &format!("<iq type='set' id='v2'>{CARD}</iq>"))
-                .commits()
-                .len(),
-            1
-        );
+        assert_eq!(juliet.sends("home", &format!("<iq type='set' id='v2'>{CARD}</iq>")).commits().len(), 1);
     }
 }
