@@ -223,7 +223,7 @@ fn worth_an_error(stanza: &Stanza) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Fx, Scene, account, contact, stanza};
+    use crate::testing::{Fx, Scene, account, stanza};
 
     const JULIET: &str = "juliet@capulet.example";
     const ROMEO: &str = "romeo@montague.example/garden";

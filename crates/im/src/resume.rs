@@ -291,3 +291,417 @@ pub(crate) fn ended(account: &mut Account, management: Management, fx: &mut Effe
 
 /// Resumption ids of ended sessions that an account remembers, to tell a late client what was received.
 const ENDED_MAX: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::{DetachReason, Item};
+    use crate::testing::{Fx, Scene, account};
+    use proptest::prelude::*;
+    use xmpp::write::Additions;
+    use xmpp::{MessageType, Stanza};
+
+    const NEW: EdgeRef = EdgeRef(900);
+    const JULIET: &str = "juliet@capulet.example";
+
+    fn asked(resume: bool, max: Option<u32>) -> ManagementRequest {
+        ManagementRequest { resume, max, id: "sm1".into() }
+    }
+
+    /// Juliet at home, with stream management; resumption id `sm1`.
+    fn juliet() -> Scene {
+        let mut juliet = account(JULIET).with("home", 0);
+        let session = juliet.id("home");
+        juliet.item(Item::Manage { session, request: asked(true, None) });
+        juliet
+    }
+
+    fn chat(body: &str) -> String {
+        format!("<message from='romeo@montague.example/x' type='chat'><body>{body}</body></message>")
+    }
+
+    fn presence(status: &str) -> String {
+        format!("<presence from='romeo@montague.example/x'><status>{status}</status></presence>")
+    }
+
+    fn resumes(juliet: &mut Scene, h: u32) -> Fx {
+        juliet.item(Item::Resume { edge: NEW, id: "sm1".into(), h })
+    }
+
+    fn resumed(fx: &Fx) -> Option<(u32, u32)> {
+        fx.edge_items().iter().find_map(|(_, item)| match item {
+            EdgeItem::Resumed { received, sent, .. } => Some((*received, *sent)),
+            _ => None,
+        })
+    }
+
+    fn refused(fx: &Fx) -> Option<Option<u32>> {
+        fx.edge_items().iter().find_map(|(_, item)| match item {
+            EdgeItem::ResumeRefused { h } => Some(*h),
+            _ => None,
+        })
+    }
+
+    fn faults(fx: &Fx) -> Vec<StreamFault> {
+        let fault = |(_, item): (String, &EdgeItem)| match item {
+            EdgeItem::Close(fault) => Some(fault.clone()),
+            _ => None,
+        };
+        fx.edge_items().into_iter().filter_map(fault).collect()
+    }
+
+    fn bodies(fx: &Fx, resource: &str) -> Vec<String> {
+        let cut = |xml: String| {
+            let (_, tail) = xml.split_once("<body>")?;
+            tail.split_once("</body>").map(|(body, _)| body.to_owned())
+        };
+        fx.delivered(resource).into_iter().filter_map(cut).collect()
+    }
+
+    // XEP-0198 §3.
+    #[test]
+    fn enabling_is_answered_with_an_id_and_the_time_that_the_server_waits() {
+        for (request, id, max) in [
+            (asked(true, None), Some("sm1"), 300),
+            (asked(true, Some(60)), Some("sm1"), 60),
+            (asked(true, Some(100_000)), Some("sm1"), 900),
+            (asked(false, None), None, 300),
+        ] {
+            let mut juliet = account(JULIET).with("home", 0);
+            let session = juliet.id("home");
+            let fx = juliet.item(Item::Manage { session, request });
+            match &fx.edge_items()[..] {
+                [(_, EdgeItem::Managed(managed))] => assert_eq!((managed.id.as_deref(), managed.max), (id, max)),
+                other => panic!("{other:?}"),
+            }
+            let resumable = fx.list.iter().any(|e| matches!(e, Effect::Resumable { yes: true, .. }));
+            assert_eq!(resumable, id.is_some());
+        }
+    }
+
+    // XEP-0198 §3: "SHOULD respond with a stream error".
+    #[test]
+    fn enabling_twice_ends_the_stream() {
+        let mut juliet = juliet();
+        let session = juliet.id("home");
+        let fx = juliet.item(Item::Manage { session, request: asked(true, None) });
+        assert!(matches!(faults(&fx)[..], [StreamFault::Other(StreamCondition::PolicyViolation, _)]));
+    }
+
+    // XEP-0198 §6.
+    #[test]
+    fn acknowledging_what_was_never_sent_ends_the_stream() {
+        let mut juliet = juliet();
+        juliet.receive(&chat("1"));
+        assert_eq!(faults(&juliet.acks("home", 2)), [StreamFault::AckTooHigh { h: 2, sent: 1 }]);
+        assert_eq!(faults(&juliet.acks("home", u32::MAX)), [StreamFault::AckTooHigh { h: u32::MAX, sent: 1 }]);
+        assert!(faults(&juliet.acks("home", 1)).is_empty());
+        // Acknowledging less than before is acknowledging nearly all numbers.
+        assert_eq!(faults(&juliet.acks("home", 0)), [StreamFault::AckTooHigh { h: 0, sent: 1 }]);
+    }
+
+    #[test]
+    fn what_is_acknowledged_is_taken_with_the_next_batch() {
+        let mut juliet = juliet();
+        let first = juliet.receive(&chat("1")).appended()[0].position;
+        let second = juliet.receive(&chat("2")).appended()[0].position;
+        assert!(juliet.acks("home", 1).taken().is_empty());
+        assert!(juliet.after_ms(999).taken().is_empty());
+        assert_eq!(juliet.after_ms(1).taken(), [first]);
+        assert!(juliet.inbox.is_pending(second));
+    }
+
+    // XEP-0198 §7.
+    #[test]
+    fn a_session_that_lost_its_stream_is_still_there() {
+        let mut juliet = juliet();
+        let fx = juliet.loses("home", 0, 3);
+        assert!(fx.told_to().is_empty() && fx.commits().is_empty());
+        assert!(juliet.sessions[0].is_available() && juliet.sessions[0].edge.is_none());
+    }
+
+    #[test]
+    fn a_session_that_closed_its_stream_is_not() {
+        for reason in [DetachReason::Closed, DetachReason::Fault] {
+            let mut juliet = juliet();
+            let (session, edge) = (juliet.id("home"), juliet.edge("home"));
+            let fx = juliet.item(Item::Detached { session, edge, reason, deliveries: 0, received: 0 });
+            assert!(juliet.sessions.is_empty());
+            assert!(fx.list.iter().any(|e| matches!(e, Effect::Resumable { yes: false, .. })));
+        }
+    }
+
+    #[test]
+    fn without_resumption_a_lost_stream_ends_the_session() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let session = juliet.id("home");
+        juliet.item(Item::Manage { session, request: asked(false, None) });
+        juliet.loses("home", 0, 0);
+        assert!(juliet.sessions.is_empty());
+    }
+
+    // XEP-0198 §5.
+    #[test]
+    fn a_resumed_session_is_given_in_order_what_it_did_not_handle() {
+        let mut juliet = juliet();
+        juliet.receive(&chat("1"));
+        juliet.receive(&chat("2"));
+        juliet.receive(&presence("3"));
+        juliet.loses("home", 3, 17);
+        assert!(juliet.receive(&chat("4")).written_to().is_empty());
+        let fx = resumes(&mut juliet, 1);
+        assert_eq!(resumed(&fx), Some((17, 1)));
+        assert_eq!(fx.written_to(), ["home", "home", "home"]);
+        let wire = fx.delivered("home");
+        assert!(wire[0].contains("<body>2</body>"), "{wire:?}");
+        assert!(wire[1].contains("<status>3</status>"), "{wire:?}");
+        assert!(wire[2].contains("<body>4</body>"), "{wire:?}");
+        assert!(matches!(fx.list.first(), Some(Effect::Edge { edge: NEW, item: EdgeItem::Resumed { .. } })));
+        assert_eq!(juliet.sessions[0].edge, Some(NEW));
+        assert_eq!(juliet.sessions[0].queued, 3);
+        // And the counters go on.
+        juliet.receive(&chat("5"));
+        assert!(faults(&juliet.acks("home", 5)).is_empty());
+        assert_eq!(faults(&juliet.acks("home", 6)), [StreamFault::AckTooHigh { h: 6, sent: 5 }]);
+    }
+
+    #[test]
+    fn a_message_that_is_sent_again_carries_the_same_stanza_id() {
+        let mut juliet = juliet();
+        let fx = juliet.receive(&chat("1"));
+        let first = fx.delivered("home").remove(0);
+        juliet.loses("home", 1, 0);
+        assert_eq!(resumes(&mut juliet, 0).delivered("home"), [first]);
+    }
+
+    #[test]
+    fn what_a_client_handled_before_it_lost_the_stream_is_taken() {
+        let mut juliet = juliet();
+        let position = juliet.receive(&chat("1")).appended()[0].position;
+        juliet.loses("home", 1, 0);
+        let fx = resumes(&mut juliet, 1);
+        assert!(fx.written_to().is_empty());
+        assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+    }
+
+    // XEP-0352 §5.2.
+    #[test]
+    fn a_resumed_stream_is_active() {
+        let mut juliet = juliet().having("home", |s| s.inactive = true);
+        juliet.loses("home", 0, 0);
+        resumes(&mut juliet, 0);
+        assert!(!juliet.sessions[0].inactive);
+    }
+
+    // XEP-0198 §5: "SHOULD send a 'conflict' stream error and close that stream".
+    #[test]
+    fn a_stream_that_is_still_open_is_closed_before_its_session_is_resumed() {
+        let mut juliet = juliet();
+        juliet.receive(&chat("1"));
+        let old = juliet.edge("home");
+        let fx = resumes(&mut juliet, 0);
+        assert_eq!(faults(&fx), [StreamFault::ReplacedByNewSession]);
+        assert_eq!(resumed(&fx), None);
+        // What comes meanwhile is not lost, nor out of order.
+        juliet.receive(&chat("2"));
+        let session = juliet.id("home");
+        let reason = DetachReason::Fault;
+        let fx = juliet.item(Item::Detached { session, edge: old, reason, deliveries: 1, received: 5 });
+        assert_eq!(resumed(&fx), Some((5, 0)));
+        assert_eq!(bodies(&fx, "home"), ["1", "2"]);
+        assert_eq!(juliet.sessions[0].edge, Some(NEW));
+    }
+
+    #[test]
+    fn of_two_streams_that_resume_at_once_the_later_one_wins() {
+        let mut juliet = juliet();
+        let old = juliet.edge("home");
+        resumes(&mut juliet, 0);
+        let fx = juliet.item(Item::Resume { edge: EdgeRef(901), id: "sm1".into(), h: 0 });
+        assert!(matches!(
+            fx.list[..],
+            [Effect::Edge { edge: NEW, item: EdgeItem::Close(StreamFault::ReplacedByNewSession) }]
+        ));
+        let session = juliet.id("home");
+        let reason = DetachReason::Fault;
+        juliet.item(Item::Detached { session, edge: old, reason, deliveries: 0, received: 0 });
+        assert_eq!(juliet.sessions[0].edge, Some(EdgeRef(901)));
+    }
+
+    #[test]
+    fn an_unknown_id_is_not_resumed() {
+        let mut juliet = juliet();
+        let fx = juliet.item(Item::Resume { edge: NEW, id: "other".into(), h: 0 });
+        assert_eq!(refused(&fx), Some(None));
+        assert_eq!(juliet.sessions.len(), 1);
+    }
+
+    // XEP-0198 §5, example 14.
+    #[test]
+    fn a_client_that_comes_too_late_hears_what_was_received() {
+        let mut juliet = juliet();
+        juliet.loses("home", 0, 23);
+        assert_eq!(juliet.after_ms(299_999).told_to().len(), 0);
+        assert_eq!(juliet.sessions.len(), 1);
+        juliet.after_ms(1);
+        assert!(juliet.sessions.is_empty());
+        assert_eq!(refused(&resumes(&mut juliet, 0)), Some(Some(23)));
+    }
+
+    #[test]
+    fn resuming_with_a_count_too_high_ends_the_new_stream_and_leaves_the_session() {
+        let mut juliet = juliet();
+        juliet.loses("home", 0, 0);
+        let fx = resumes(&mut juliet, 9);
+        assert_eq!(faults(&fx), [StreamFault::AckTooHigh { h: 9, sent: 0 }]);
+        assert!(juliet.sessions[0].edge.is_none());
+        assert_eq!(resumed(&resumes(&mut juliet, 0)), Some((0, 0)));
+    }
+
+    // LIMITS.md: 8 hibernated sessions.
+    #[test]
+    fn of_too_many_waiting_sessions_the_oldest_ends() {
+        let mut juliet = account(JULIET);
+        for n in 0..9 {
+            let resource = format!("r{n}");
+            juliet = juliet.with(&resource, 0);
+            let session = juliet.id(&resource);
+            let id = format!("sm-{n}").into();
+            juliet.item(Item::Manage { session, request: ManagementRequest { resume: true, max: None, id } });
+            juliet.now.mono_ms += 1;
+            juliet.loses(&resource, 0, 0);
+        }
+        assert_eq!(juliet.sessions.len(), 8);
+        assert!(juliet.sessions.iter().all(|s| s.jid.resource_str() != "r0"));
+    }
+
+    // XEP-0198 §4: "delivery to an alternate resource".
+    #[test]
+    fn what_an_ended_session_did_not_acknowledge_is_read_for_another_resource() {
+        let mut juliet = juliet().with("phone", -1);
+        let after = juliet.receive(&chat("1")).appended()[0].position - 1;
+        juliet.loses("home", 1, 0);
+        let juliet = juliet.having("phone", |s| s.priority = 0);
+        let mut juliet = juliet;
+        let fx = juliet.after_ms(300_000);
+        assert!(
+            fx.list.iter().any(|e| matches!(e, Effect::ReadPending { after: a, .. } if *a == after)),
+            "{:?}",
+            fx.list
+        );
+    }
+
+    // XEP-0198 §4, RFC 6121 §8.5.3.2.3.
+    #[test]
+    fn an_iq_that_an_ended_session_did_not_acknowledge_is_answered_with_an_error() {
+        let mut juliet = juliet().having("home", |s| s.directed.push(crate::testing::jid("romeo@montague.example/x")));
+        let iq = "<iq type='get' id='i1' from='romeo@montague.example/x' to='juliet@capulet.example/home'>\
+            <query xmlns='jabber:iq:version'/></iq>";
+        assert_eq!(juliet.receive(iq).written_to(), ["home"]);
+        juliet.loses("home", 1, 0);
+        let fx = juliet.after_ms(300_000);
+        let told = fx.told();
+        let error = told.iter().find(|(_, xml)| xml.starts_with("<iq")).expect("an answer");
+        assert_eq!(error.0, "romeo@montague.example/x");
+        assert!(error.1.contains("<service-unavailable") && error.1.contains("id='i1'"), "{error:?}");
+    }
+
+    #[test]
+    fn presence_that_an_ended_session_did_not_acknowledge_is_dropped() {
+        let mut juliet = juliet().with("phone", 0);
+        juliet.receive(&presence("here"));
+        juliet.loses("home", 1, 0);
+        let fx = juliet.after_ms(300_000);
+        assert!(fx.delivered("phone").iter().all(|xml| !xml.contains("<status>here")), "{:?}", fx.list);
+    }
+
+    #[test]
+    fn what_was_queued_before_management_was_enabled_is_not_counted() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let early = juliet.receive(&chat("1")).appended()[0].position;
+        let session = juliet.id("home");
+        juliet.item(Item::Manage { session, request: asked(true, None) });
+        juliet.receive(&chat("2"));
+        assert_eq!(faults(&juliet.acks("home", 2)), [StreamFault::AckTooHigh { h: 2, sent: 1 }]);
+        let edge = juliet.edge("home");
+        juliet.item(Item::Written { session, edge, deliveries: 1 });
+        assert_eq!(juliet.after_ms(1_000).taken(), [early]);
+    }
+
+    /// What a client and the wire between may do.
+    #[derive(Debug, Clone)]
+    enum Act {
+        Send,
+        /// The client reads so many and acknowledges all it read.
+        Read(u8),
+        Ack,
+        Lose,
+        Resume,
+    }
+
+    fn acts() -> impl Strategy<Value = Vec<Act>> {
+        let act = prop_oneof![
+            4 => Just(Act::Send),
+            3 => (0u8..5).prop_map(Act::Read),
+            2 => Just(Act::Ack),
+            1 => Just(Act::Lose),
+            1 => Just(Act::Resume),
+        ];
+        proptest::collection::vec(act, 1..200)
+    }
+
+    proptest! {
+        // The model: a sequence of numbers, how many the client has read, how many of these it acknowledged.
+        #[test]
+        fn every_stanza_is_handled_once_and_in_order_whatever_breaks(acts in acts(), start in any::<u32>()) {
+            let limits = Limits::default();
+            let mut management = Management { acked: start, ..Management::default() };
+            let (mut sent, mut handled): (Vec<u32>, Vec<u32>) = (Vec::new(), Vec::new());
+            // On the wire, not read yet.
+            let mut wire: VecDeque<u32> = VecDeque::new();
+            let mut connected = true;
+            let number = |d: &Delivery| d.stanza.id.as_deref().and_then(|id| id.parse::<u32>().ok()).expect("a number");
+            for act in acts {
+                match act {
+                    Act::Send => {
+                        let n = sent.len() as u32;
+                        let stanza = Arc::new(Stanza::message(MessageType::Chat).with_id(&n.to_string()));
+                        let delivery = Delivery { stanza, to: None, more: Additions::default(), position: None };
+                        prop_assert!(management.push(delivery, &limits));
+                        sent.push(n);
+                        if connected {
+                            wire.push_back(n);
+                        }
+                    }
+                    Act::Read(count) => {
+                        for _ in 0..count {
+                            handled.extend(wire.pop_front());
+                        }
+                    }
+                    Act::Ack if connected => {
+                        let h = start.wrapping_add(handled.len() as u32);
+                        let acked = management.ack(h);
+                        prop_assert!(acked.is_ok());
+                        prop_assert!(management.ack(h.wrapping_add(management.unacked.len() as u32 + 1)).is_err());
+                    }
+                    Act::Lose => {
+                        connected = false;
+                        wire.clear();
+                    }
+                    Act::Resume if !connected => {
+                        let h = start.wrapping_add(handled.len() as u32);
+                        prop_assert!(management.ack(h).is_ok());
+                        prop_assert_eq!(management.acked, h);
+                        wire.extend(management.unacked.iter().map(number));
+                        connected = true;
+                    }
+                    Act::Ack | Act::Resume => {}
+                }
+                prop_assert_eq!(management.sent(), start.wrapping_add(sent.len() as u32));
+                let bytes: usize = management.unacked.iter().map(|d| weight(&d.stanza)).sum();
+                prop_assert_eq!(management.unacked_bytes, bytes);
+                prop_assert_eq!(&handled[..], &sent[..handled.len()]);
+            }
+        }
+    }
+}

@@ -439,3 +439,298 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::{Item, ManagementRequest};
+    use crate::testing::{Fx, Scene, account};
+
+    const EDGE: EdgeRef = EdgeRef(900);
+
+    fn asks(resource: Option<&str>) -> Attach {
+        Attach {
+            edge: EDGE,
+            resource: resource.map(Into::into),
+            seed: 0x0123_4567_89ab_cdef,
+            client: None,
+            carbons: false,
+            inactive: false,
+            management: None,
+            stream: 42,
+            secure: true,
+        }
+    }
+
+    fn bound(fx: &Fx) -> FullJid {
+        match fx.edge_items().pop() {
+            Some((_, EdgeItem::Attached { jid, .. })) => jid.clone(),
+            other => panic!("not attached: {other:?}"),
+        }
+    }
+
+    fn refused(fx: &Fx) -> StanzaCondition {
+        match fx.edge_items().pop() {
+            Some((_, EdgeItem::AttachRefused(error))) => error.condition,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    fn closed(fx: &Fx) -> Vec<(String, StreamFault)> {
+        let closed = |(resource, item): (String, &EdgeItem)| match item {
+            EdgeItem::Close(fault) => Some((resource, fault.clone())),
+            _ => None,
+        };
+        fx.edge_items().into_iter().filter_map(closed).collect()
+    }
+
+    fn juliet() -> Scene {
+        account("juliet@capulet.example")
+    }
+
+    /// The session of the resource has stream management and waits for its resumption since `lost_at`.
+    fn hibernated(scene: Scene, resource: &str, lost_at: u64) -> Scene {
+        scene.with(resource, 0).having(resource, |session| {
+            session.edge = None;
+            session.management = Some(Management {
+                id: Some(format!("id-{}", session.id.0).into()),
+                max_seconds: 300,
+                lost_at: Some(lost_at),
+                ends_at: Some(lost_at + 300_000),
+                ..Management::default()
+            });
+        })
+    }
+
+    #[test]
+    fn a_client_is_bound_to_the_resource_that_it_asks_for() {
+        let mut juliet = juliet();
+        let fx = juliet.item(Item::Attach(asks(Some("balcony"))));
+        assert_eq!(bound(&fx).as_str(), "juliet@capulet.example/balcony");
+        assert_eq!(juliet.sessions.len(), 1);
+        assert_eq!(juliet.sessions[0].stream, 42);
+        assert!(!juliet.sessions[0].is_available());
+    }
+
+    // RFC 6120 §7.6.
+    #[test]
+    fn a_client_that_asks_for_none_is_bound_to_a_random_resource() {
+        let mut juliet = juliet();
+        let first = bound(&juliet.item(Item::Attach(asks(None))));
+        assert!(first.resource_str().len() >= 12, "{first}");
+        // The same seed again: not the same resource.
+        let second = bound(&juliet.item(Item::Attach(asks(None))));
+        assert_ne!(first, second);
+        assert_eq!(juliet.sessions.len(), 2);
+    }
+
+    // RFC 6120 §7.7.2.2, behaviour 3.
+    #[test]
+    fn a_resource_in_use_goes_to_the_new_client() {
+        let mut juliet = juliet().with("home", 0);
+        let fx = juliet.item(Item::Attach(asks(Some("home"))));
+        assert_eq!(closed(&fx), [("home".to_owned(), StreamFault::ReplacedByNewSession)]);
+        assert_eq!(bound(&fx).resource_str(), "home");
+        assert_eq!(juliet.sessions.len(), 1);
+        assert_eq!(juliet.sessions[0].edge, Some(EDGE));
+    }
+
+    // RFC 6120 §7.7.2.2, behaviour 1.
+    #[test]
+    fn a_resource_in_use_is_renamed_where_the_policy_says_so() {
+        let mut juliet = juliet().with("home", 0).policy(|p| p.resource_conflict = ResourceConflict::Rename);
+        let fx = juliet.item(Item::Attach(asks(Some("home"))));
+        assert!(bound(&fx).resource_str().starts_with("home."), "{}", bound(&fx));
+        assert_eq!(juliet.sessions.len(), 2);
+    }
+
+    // RFC 6120 §7.7.2.2, behaviour 2.
+    #[test]
+    fn a_resource_in_use_is_refused_where_the_policy_says_so() {
+        let mut juliet = juliet().with("home", 0).policy(|p| p.resource_conflict = ResourceConflict::RefuseNew);
+        let fx = juliet.item(Item::Attach(asks(Some("home"))));
+        assert_eq!(refused(&fx), StanzaCondition::Conflict);
+        assert_eq!(juliet.sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_resource_whose_stream_is_lost_is_in_nobodys_way() {
+        for policy in [ResourceConflict::RefuseNew, ResourceConflict::Rename, ResourceConflict::ReplaceOld] {
+            let mut juliet = hibernated(juliet(), "home", 1).policy(|p| p.resource_conflict = policy);
+            let fx = juliet.item(Item::Attach(asks(Some("home"))));
+            assert_eq!(bound(&fx).resource_str(), "home", "{policy:?}");
+            assert_eq!(juliet.sessions.len(), 1);
+        }
+    }
+
+    // XEP-0386 §3.2.
+    #[test]
+    fn a_client_that_comes_back_ends_its_earlier_session() {
+        let mut juliet = juliet().with("home.1", 0).having("home.1", |s| s.client = Some("installation".into()));
+        let fx = juliet.item(Item::Attach(Attach { client: Some("installation".into()), ..asks(Some("home.2")) }));
+        assert_eq!(closed(&fx), [("home.1".to_owned(), StreamFault::ReplacedByNewSession)]);
+        assert_eq!(juliet.sessions.len(), 1);
+    }
+
+    // RFC 6120 §7.6.2.1; LIMITS.md: 16 sessions.
+    #[test]
+    fn one_session_too_many_is_refused() {
+        let mut juliet = (0..16).fold(juliet(), |scene, n| scene.with(&format!("r{n}"), 0));
+        assert_eq!(refused(&juliet.item(Item::Attach(asks(Some("one"))))), StanzaCondition::ResourceConstraint);
+        assert_eq!(juliet.sessions.len(), 16);
+    }
+
+    #[test]
+    fn the_session_that_waits_longest_makes_room_for_a_new_one() {
+        let scene = (0..14).fold(juliet(), |scene, n| scene.with(&format!("r{n}"), 0));
+        let mut juliet = hibernated(hibernated(scene, "younger", 20), "older", 10);
+        let fx = juliet.item(Item::Attach(asks(Some("one"))));
+        assert_eq!(bound(&fx).resource_str(), "one");
+        let left: Vec<&str> = juliet.sessions.iter().map(|s| s.jid.resource_str()).collect();
+        assert!(left.contains(&"younger") && !left.contains(&"older"), "{left:?}");
+    }
+
+    #[test]
+    fn a_disabled_account_binds_nothing() {
+        let mut juliet = juliet();
+        juliet.account.disabled = true;
+        assert_eq!(refused(&juliet.item(Item::Attach(asks(None)))), StanzaCondition::NotAllowed);
+    }
+
+    // XEP-0386 §3.2: carbons, client state and stream management with the bind.
+    #[test]
+    fn what_the_bind_asks_for_is_on_from_the_start() {
+        let mut juliet = juliet();
+        let management = Some(ManagementRequest { resume: true, max: None, id: "sm".into() });
+        let fx = juliet.item(Item::Attach(Attach { carbons: true, inactive: true, management, ..asks(Some("home")) }));
+        let managed = match fx.edge_items().pop() {
+            Some((_, EdgeItem::Attached { management, .. })) => management.clone().expect("managed"),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((managed.id.as_deref(), managed.max), (Some("sm"), 300));
+        assert!(fx.list.iter().any(|e| matches!(e, Effect::Resumable { id, yes: true } if **id == *"sm")));
+        assert!(juliet.sessions[0].carbons && juliet.sessions[0].inactive);
+    }
+
+    // RFC 6121 §4.5.
+    #[test]
+    fn a_session_that_closes_its_stream_ends() {
+        let mut juliet = juliet().with("home", 0).with("phone", 0);
+        let fx = juliet.closes("home");
+        assert_eq!(juliet.sessions.len(), 1);
+        assert!(fx.delivered("phone")[0].contains("type='unavailable'"), "{:?}", fx.list);
+        let deleted = |c: &Change| matches!(c, Change::SessionDelete { resource, .. } if **resource == *"home");
+        assert!(fx.commits().iter().any(deleted));
+    }
+
+    #[test]
+    fn a_stream_that_is_not_the_sessions_any_more_ends_nothing() {
+        let mut juliet = juliet().with("home", 0);
+        let session = juliet.id("home");
+        let reason = DetachReason::Lost;
+        let fx = juliet.item(Item::Detached { session, edge: EdgeRef(1), reason, deliveries: 0, received: 0 });
+        assert!(fx.is_empty());
+        assert_eq!(juliet.sessions.len(), 1);
+    }
+
+    #[test]
+    fn kicking_a_resource_leaves_the_others() {
+        let mut juliet = juliet().with("home", 0).with("phone", 0);
+        let fault = StreamFault::Other(xmpp::StreamCondition::PolicyViolation, "by the operator");
+        let fx = juliet.item(Item::Kick { resource: Some("home".into()), fault: fault.clone() });
+        assert_eq!(closed(&fx), [("home".to_owned(), fault.clone())]);
+        let fx = juliet.item(Item::Kick { resource: None, fault: fault.clone() });
+        assert_eq!(closed(&fx), [("phone".to_owned(), fault)]);
+        assert!(juliet.sessions.is_empty());
+    }
+
+    // XEP-0077 §3.2.
+    #[test]
+    fn a_removed_account_closes_its_streams_and_is_deleted_last() {
+        let mut juliet = hibernated(juliet().with("home", 0), "phone", 1);
+        let fx = juliet.item(Item::Remove { ticket: Ticket::default() });
+        assert_eq!(closed(&fx), [("home".to_owned(), StreamFault::AccountRemoved)]);
+        assert!(juliet.sessions.is_empty() && juliet.removed);
+        assert!(matches!(fx.commits().last(), Some(Change::AccountRemove { .. })));
+        assert!(matches!(fx.list.last(), Some(Effect::Unload)));
+        let fx = juliet.item(Item::Attach(asks(None)));
+        assert_eq!(refused(&fx), StanzaCondition::NotAllowed);
+    }
+
+    #[test]
+    fn a_touched_row_of_the_ledger_is_written_within_a_second() {
+        let mut juliet = juliet().with("home", 0);
+        let id = juliet.id("home");
+        let mut fx = Effects::default();
+        touch_ledger(&mut juliet.account, id, &mut fx);
+        assert!(matches!(fx.list[..], [Effect::WakeAt { mono_ms: 2_000 }]), "{:?}", fx.list);
+        assert!(juliet.after_ms(999).commits().is_empty());
+        let commits = juliet.after_ms(1).commits();
+        let row = match &commits[..] {
+            [Change::SessionPut { row, .. }] => row,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((&*row.resource, row.epoch), ("home", 7));
+        assert!(String::from_utf8_lossy(&row.presence).contains("<priority>0</priority>"));
+        assert!(juliet.after_ms(5_000).commits().is_empty());
+    }
+
+    #[test]
+    fn a_tick_asks_for_the_next_one() {
+        let mut juliet = hibernated(juliet(), "home", 1_000);
+        let fx = juliet.after_ms(10);
+        assert!(matches!(fx.list[..], [Effect::WakeAt { mono_ms: 301_000 }]), "{:?}", fx.list);
+    }
+
+    // XEP-0352.
+    #[test]
+    fn client_state_is_a_flag_of_the_session() {
+        let mut juliet = juliet().with("home", 0);
+        let session = juliet.id("home");
+        juliet.item(Item::ClientState { session, active: false });
+        assert!(juliet.sessions[0].inactive);
+        juliet.item(Item::ClientState { session, active: true });
+        assert!(!juliet.sessions[0].inactive);
+    }
+
+    // LIMITS.md: 1,000 stanzas unacknowledged.
+    #[test]
+    fn a_session_whose_queue_runs_over_is_closed() {
+        let mut juliet = juliet().with("home", 0).policy(|p| p.limits.unacked_stanzas_max = 3);
+        let juliet =
+            juliet.account.sessions.first_mut().map(|s| s.management = Some(Management::default())).map(|()| juliet);
+        let mut juliet = juliet.expect("a session");
+        let chat_state = "<message from='romeo@montague.example/x' to='juliet@capulet.example/home' type='chat'>\
+            <composing xmlns='http://jabber.org/protocol/chatstates'/></message>";
+        for _ in 0..3 {
+            assert_eq!(juliet.receive(chat_state).written_to(), ["home"]);
+        }
+        let fx = juliet.receive(chat_state);
+        assert_eq!(closed(&fx), [("home".to_owned(), StreamFault::SlowReader)]);
+        assert!(fx.written_to().is_empty() && juliet.sessions.is_empty());
+    }
+
+    #[test]
+    fn deliveries_behind_a_commit_that_wrote_nothing_are_not_counted() {
+        let mut juliet = juliet().with("home", 0);
+        let mut fx = juliet.receive("<message from='romeo@montague.example/x' type='chat'><body>1</body></message>");
+        let at = fx.list.iter().position(|e| matches!(e, Effect::Commit { .. })).expect("a commit");
+        let effects = fx.list.split_off(at + 1);
+        juliet.receive("<message from='romeo@montague.example/x' type='chat'><body>2</body></message>");
+        assert_eq!(juliet.sessions[0].queued, 2);
+        juliet.item(Item::Dropped { effects });
+        assert_eq!(juliet.sessions[0].queued, 1);
+        let numbers: Vec<u64> = juliet.sessions[0].unwritten.iter().map(|(n, _)| *n).collect();
+        assert_eq!(numbers, [1]);
+        assert!(!juliet.inbox.is_pending(crate::testing::START.0));
+    }
+
+    #[test]
+    fn a_stream_hears_that_it_is_bound_whatever_became_of_a_commit_before() {
+        let mut juliet = juliet().with("home", 0);
+        let mut fx = juliet.item(Item::Attach(asks(Some("home"))));
+        let at = fx.list.iter().position(|e| matches!(e, Effect::Commit { .. })).expect("a commit");
+        let fx = juliet.item(Item::Dropped { effects: fx.list.split_off(at + 1) });
+        assert_eq!(bound(&fx).resource_str(), "home");
+    }
+}
