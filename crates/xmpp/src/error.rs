@@ -544,3 +544,231 @@ fn write_child(out: &mut Vec<u8>, name: &str, ns: &str, attributes: &[(&str, &st
 pub fn jid_malformed(_: &JidError) -> StanzaError {
     StanzaCondition::JidMalformed.into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 6120 §8.3.3.1 to §8.3.3.22: "the associated error type SHOULD be …", the first where there are two.
+    const STANZA_CONDITIONS: [(&str, &str); 22] = [
+        ("bad-request", "modify"),
+        ("conflict", "cancel"),
+        ("feature-not-implemented", "cancel"),
+        ("forbidden", "auth"),
+        ("gone", "cancel"),
+        ("internal-server-error", "cancel"),
+        ("item-not-found", "cancel"),
+        ("jid-malformed", "modify"),
+        ("not-acceptable", "modify"),
+        ("not-allowed", "cancel"),
+        ("not-authorized", "auth"),
+        ("policy-violation", "modify"),
+        ("recipient-unavailable", "wait"),
+        ("redirect", "modify"),
+        ("registration-required", "auth"),
+        ("remote-server-not-found", "cancel"),
+        ("remote-server-timeout", "wait"),
+        ("resource-constraint", "wait"),
+        ("service-unavailable", "cancel"),
+        ("subscription-required", "auth"),
+        ("undefined-condition", "cancel"),
+        ("unexpected-request", "wait"),
+    ];
+
+    /// RFC 6120 §4.9.3.1 to §4.9.3.25.
+    const STREAM_CONDITIONS: [&str; 25] = [
+        "bad-format",
+        "bad-namespace-prefix",
+        "conflict",
+        "connection-timeout",
+        "host-gone",
+        "host-unknown",
+        "improper-addressing",
+        "internal-server-error",
+        "invalid-from",
+        "invalid-namespace",
+        "invalid-xml",
+        "not-authorized",
+        "not-well-formed",
+        "policy-violation",
+        "remote-connection-failed",
+        "reset",
+        "resource-constraint",
+        "restricted-xml",
+        "see-other-host",
+        "system-shutdown",
+        "undefined-condition",
+        "unsupported-encoding",
+        "unsupported-feature",
+        "unsupported-stanza-type",
+        "unsupported-version",
+    ];
+
+    fn written(fault: &StreamFault) -> String {
+        let mut out = Vec::new();
+        fault.write(&mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    /// As a client reads it.
+    fn read(fault: &StreamFault) -> Element {
+        let mut out = Vec::new();
+        fault.write_framed(&mut out);
+        Element::parse(&out, ns::CLIENT).unwrap()
+    }
+
+    /// One of each offence.
+    fn faults() -> Vec<(StreamFault, &'static str)> {
+        use StreamFault::*;
+        vec![
+            (Xml(XmlFault::NotWellFormed("a tag closed that was not open")), "not-well-formed"),
+            (Xml(XmlFault::Restricted("a comment")), "restricted-xml"),
+            (Xml(XmlFault::Encoding("not UTF-8")), "unsupported-encoding"),
+            (Xml(XmlFault::Prefix("a prefix that is not declared")), "not-well-formed"),
+            (Xml(XmlFault::TooBig { what: "bytes of a stanza", max: 10_000 }), "policy-violation"),
+            (Xml(XmlFault::TextBetweenStanzas), "bad-format"),
+            (HostUnknown("<b>.example".into()), "host-unknown"),
+            (FromNotOurs("romeo@montague.example".into()), "invalid-from"),
+            (ToMalformed, "improper-addressing"),
+            (UnsupportedVersion("11.0".into()), "unsupported-version"),
+            (UnsupportedStanzaType("pubsub".into()), "unsupported-stanza-type"),
+            (InvalidNamespace("http://wrong.example/".into()), "invalid-namespace"),
+            (BadNamespacePrefix, "bad-namespace-prefix"),
+            (StanzaBeforeAuth, "not-authorized"),
+            (StanzaBeforeBind, "not-authorized"),
+            (PlaintextBehindStartTls, "not-authorized"),
+            (TlsRequired, "policy-violation"),
+            (TooManyAuthFailures, "policy-violation"),
+            (NegotiationTimeout, "connection-timeout"),
+            (IdleTimeout, "connection-timeout"),
+            (SlowReader, "resource-constraint"),
+            (RateLimit, "policy-violation"),
+            (ReplacedByNewSession, "conflict"),
+            (AckTooHigh { h: 10, sent: 8 }, "undefined-condition"),
+            (SystemShutdown, "system-shutdown"),
+            (AccountRemoved, "not-authorized"),
+            (InternalError, "internal-server-error"),
+            (SeeOtherHost("[2001:41D0:1:A49b::1]:9222".into()), "see-other-host"),
+            (TooManyConnections, "resource-constraint"),
+            (Reset, "reset"),
+            (Other(StreamCondition::HostGone, "moved away"), "host-gone"),
+            (Other(StreamCondition::UnsupportedFeature, ""), "unsupported-feature"),
+        ]
+    }
+
+    #[test]
+    fn the_stanza_conditions_and_their_types_are_those_of_rfc_6120() {
+        let ours = StanzaCondition::ALL.map(|condition| (condition.name(), condition.default_type().name()));
+        assert_eq!(ours, STANZA_CONDITIONS);
+        for condition in StanzaCondition::ALL {
+            assert_eq!(StanzaCondition::from_name(condition.name()), Some(condition));
+        }
+        assert_eq!(StanzaCondition::from_name("payment-required"), None);
+    }
+
+    #[test]
+    fn the_stream_conditions_are_those_of_rfc_6120() {
+        assert_eq!(StreamCondition::ALL.map(StreamCondition::name), STREAM_CONDITIONS);
+        for condition in StreamCondition::ALL {
+            assert_eq!(StreamCondition::from_name(condition.name()), Some(condition));
+        }
+        assert_eq!(StreamCondition::from_name("xml-not-well-formed"), None);
+    }
+
+    #[test]
+    fn the_error_types_are_those_of_rfc_6120() {
+        for name in ["auth", "cancel", "continue", "modify", "wait"] {
+            assert_eq!(ErrorType::from_name(name).map(ErrorType::name), Some(name));
+        }
+        assert_eq!(ErrorType::from_name("error"), None);
+    }
+
+    #[test]
+    fn a_stanza_error_is_its_condition_in_the_content_namespace() {
+        let error = StanzaError::from(StanzaCondition::ServiceUnavailable).to_element();
+        let expected =
+            "<error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+        assert_eq!(error, Element::parse(expected.as_bytes(), ns::CLIENT).unwrap());
+    }
+
+    #[test]
+    fn a_stanza_error_carries_text_and_an_application_condition_in_that_order() {
+        let error = StanzaError::from(StanzaCondition::UndefinedCondition)
+            .with_type(ErrorType::Modify)
+            .with_text("at most 5 < 6 & no more")
+            .with_application("too-many-parameters", "http://example.org/ns");
+        let expected = "<error type='modify'><undefined-condition xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/>\
+            <text xml:lang='en' xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'>at most 5 &lt; 6 &amp; no more</text>\
+            <too-many-parameters xmlns='http://example.org/ns'/></error>";
+        assert_eq!(error.to_element(), Element::parse(expected.as_bytes(), ns::CLIENT).unwrap());
+    }
+
+    #[test]
+    fn a_bad_address_is_jid_malformed() {
+        let error = jid_malformed(&JidError::Local);
+        assert_eq!((error.condition, error.kind), (StanzaCondition::JidMalformed, ErrorType::Modify));
+    }
+
+    #[test]
+    fn each_fault_has_its_condition() {
+        for (fault, condition) in faults() {
+            assert_eq!(fault.condition().name(), condition, "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_well_formed_and_in_the_order_of_rfc_6120() {
+        for (fault, condition) in faults() {
+            let error = read(&fault);
+            assert!(error.is("error", ns::STREAM), "{fault:?}");
+            let mut children = error.elements();
+            assert!(children.next().is_some_and(|child| child.is(condition, ns::STREAM_ERRORS)), "{fault:?}");
+            if let Some(text) = fault.text() {
+                let child = children.next().unwrap();
+                assert!(child.is("text", ns::STREAM_ERRORS), "{fault:?}");
+                assert_eq!((child.attribute("xml:lang"), child.text_content()), (Some("en"), text));
+            }
+            assert!(children.all(|child| &*child.ns != ns::STREAM_ERRORS), "{fault:?}");
+        }
+    }
+
+    #[test]
+    fn a_stream_error_uses_the_prefix_of_the_header_or_declares_it() {
+        assert_eq!(
+            written(&StreamFault::Reset),
+            "<stream:error><reset xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error>"
+        );
+        let mut framed = Vec::new();
+        StreamFault::Reset.write_framed(&mut framed);
+        assert!(framed.starts_with(b"<stream:error xmlns:stream='http://etherx.jabber.org/streams'><reset"));
+    }
+
+    #[test]
+    fn a_stanza_too_big_is_named_by_its_application_condition() {
+        let error = read(&StreamFault::Xml(XmlFault::TooBig { what: "bytes of a stanza", max: 10_000 }));
+        assert!(error.find("stanza-too-big", "urn:xmpp:errors").is_some());
+        assert!(error.find("text", ns::STREAM_ERRORS).unwrap().text_content().contains("10000"));
+    }
+
+    #[test]
+    fn an_acknowledgement_too_high_names_both_counts() {
+        let error = read(&StreamFault::AckTooHigh { h: 10, sent: 8 });
+        let counts = error.find("handled-count-too-high", ns::SM).unwrap();
+        assert_eq!((counts.attribute("h"), counts.attribute("send-count")), (Some("10"), Some("8")));
+    }
+
+    #[test]
+    fn another_host_is_the_text_of_its_condition() {
+        let error = read(&StreamFault::SeeOtherHost("[2001:41D0:1:A49b::1]:9222".into()));
+        let host = error.find("see-other-host", ns::STREAM_ERRORS).unwrap();
+        assert_eq!(host.text_content(), "[2001:41D0:1:A49b::1]:9222");
+    }
+
+    #[test]
+    fn a_peers_own_words_come_back_escaped_and_cut() {
+        let hostile = format!("</text>{}", "\u{1F600}".repeat(10_000));
+        let fault = StreamFault::HostUnknown(hostile.into());
+        assert!(written(&fault).len() < 600);
+        assert_eq!(read(&fault).elements().count(), 2);
+    }
+}
