@@ -546,6 +546,7 @@ pub fn jid_malformed(_: &JidError) -> StanzaError {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 

@@ -784,6 +784,7 @@ impl TryFrom<Jid> for FullJid {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
 mod tests {
     use super::*;
 
