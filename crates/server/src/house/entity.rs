@@ -102,21 +102,24 @@ impl House {
             }
             CellItem::Committed { seq, outcomes, ticket } => {
                 let void = outcomes.iter().any(|o| matches!(o, Outcome::Duplicate(_)));
-                let mut free = Vec::new();
-                resident.gate.resolve(seq, if void { Verdict::Void } else { Verdict::Committed }, &mut free);
-                for effect in free {
+                let resolved = resident.gate.resolve(seq, if void { Verdict::Void } else { Verdict::Committed });
+                for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
+                }
+                if !resolved.dropped.is_empty() {
+                    resident.gate.begin_step();
+                    resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
                 }
                 drop(ticket);
             }
             CellItem::Failed { seq, error, bounce, ticket, stored } => {
-                let mut free = Vec::new();
-                resident.gate.resolve(seq, Verdict::Void, &mut free);
-                resident.gate.begin_step();
-                resident.account.step(Item::CommitFailed { bounce, error, stored }, now, &mut fx);
-                for effect in free {
+                let resolved = resident.gate.resolve(seq, Verdict::Void);
+                for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
                 }
+                resident.gate.begin_step();
+                resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
+                resident.account.step(Item::CommitFailed { bounce, error, stored }, now, &mut fx);
                 drop(ticket);
             }
             CellItem::Sweep => {

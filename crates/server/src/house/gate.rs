@@ -24,6 +24,13 @@ pub enum Verdict {
     Void,
 }
 
+/// What a commit's outcome sets free.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    pub free: Vec<Effect>,
+    pub dropped: Vec<Effect>,
+}
+
 #[derive(Debug, Default)]
 pub struct Gate {
     entries: VecDeque<Entry>,
@@ -59,8 +66,9 @@ impl Gate {
         None
     }
 
-    /// A commit is on disk, or void. Effects that are free now go to `free`, in order.
-    pub fn resolve(&mut self, seq: u64, verdict: Verdict, free: &mut Vec<Effect>) {
+    /// A commit is on disk, or void. Gives the effects that are free now, in order, and those that do not happen.
+    pub fn resolve(&mut self, seq: u64, verdict: Verdict) -> Resolved {
+        let mut resolved = Resolved::default();
         for entry in &mut self.entries {
             if let Entry::Commit { seq: s, state, .. } = entry
                 && *s == seq
@@ -85,8 +93,10 @@ impl Gate {
                 }
                 Some(Entry::Held { step, effect }) => {
                     self.held -= 1;
-                    if void_step != Some(step) {
-                        free.push(effect);
+                    if void_step == Some(step) {
+                        resolved.dropped.push(effect);
+                    } else {
+                        resolved.free.push(effect);
                     }
                 }
                 None => break,
@@ -95,6 +105,7 @@ impl Gate {
         if self.entries.is_empty() && self.entries.capacity() > 256 {
             self.entries = VecDeque::new();
         }
+        resolved
     }
 
     pub fn is_empty(&self) -> bool {
@@ -123,7 +134,6 @@ mod tests {
     #[test]
     fn effects_behind_a_commit_wait_for_it_and_keep_their_order_over_steps() {
         let mut gate = Gate::default();
-        let mut free = Vec::new();
         gate.begin_step();
         assert!(gate.pass(mark("before")).is_some());
         let one = gate.commit();
@@ -132,10 +142,8 @@ mod tests {
         assert!(gate.pass(mark("soft")).is_none());
         let two = gate.commit();
         assert!(gate.pass(mark("b")).is_none());
-        gate.resolve(two, Verdict::Committed, &mut free);
-        assert!(free.is_empty());
-        gate.resolve(one, Verdict::Committed, &mut free);
-        assert_eq!(names(&free), ["a", "soft", "b"]);
+        assert!(gate.resolve(two, Verdict::Committed).free.is_empty());
+        assert_eq!(names(&gate.resolve(one, Verdict::Committed).free), ["a", "soft", "b"]);
         assert!(gate.is_empty());
     }
 
@@ -151,13 +159,12 @@ mod tests {
     #[test]
     fn a_void_commit_drops_what_stands_behind_it_in_its_own_step_only() {
         let mut gate = Gate::default();
-        let mut free = Vec::new();
         gate.begin_step();
         let one = gate.commit();
         gate.pass(mark("lost"));
         gate.begin_step();
         gate.pass(mark("kept"));
-        gate.resolve(one, Verdict::Void, &mut free);
-        assert_eq!(names(&free), ["kept"]);
+        let resolved = gate.resolve(one, Verdict::Void);
+        assert_eq!((names(&resolved.free), names(&resolved.dropped)), (vec!["kept"], vec!["lost"]));
     }
 }
