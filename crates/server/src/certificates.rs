@@ -5,7 +5,8 @@
 //!     .reload(&Config) -> Result<(), CertificateError>     new connections see the new ones; on error all stays
 //!     .starttls(to) / .direct() -> Offer                   take one a connection
 //! Offer { config: Arc<rustls::ServerConfig> }
-//!     .tls_info(&ServerConnection) -> stream::TlsInfo      after the handshake: bindings, SNI, the client's certificate
+//!     .end_point(sni) -> Option<Arc<[u8]>>                 tls-server-end-point of the certificate that was shown
+//!     .client_jids(host, chain) -> Option<Vec<BareJid>>    whom a client certificate speaks for; None: not valid
 //! ```
 //!
 //! TLS 1.2 (only with the extended master secret, RFC 7627) and 1.3, by rustls on aws-lc-rs. Tickets are stateless.
@@ -18,19 +19,17 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
-use rustls::server::{
-    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
-};
+use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, ServerConnection,
-    SignatureScheme,
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
 };
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+use xmpp::BareJid;
 
 /// The ALPN protocol of direct TLS. XEP-0368 §3.
 pub const ALPN_CLIENT: &[u8] = b"xmpp-client";
@@ -78,10 +77,7 @@ impl Certificates {
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
             .map_err(|error| CertificateError(format!("no key for session tickets: {error}")))?;
         let current = Arc::new(Current::load(config, &ticketer)?);
-        Ok(Certificates {
-            ticketer,
-            current: RwLock::new(current),
-        })
+        Ok(Certificates { ticketer, current: RwLock::new(current) })
     }
 
     /// Reads all again; connections from now on see the new ones.
@@ -98,29 +94,19 @@ impl Certificates {
     pub fn starttls(&self, to: Option<&str>) -> Offer {
         let current = self.current.read().clone();
         let host = to.and_then(|to| current.position(to)).unwrap_or(0);
-        Offer {
-            config: current.hosts[host].starttls.clone(),
-            current,
-            host,
-        }
+        Offer { config: current.hosts[host].starttls.clone(), current, host }
     }
 
     /// For a connection with TLS from the first byte, ALPN `xmpp-client`. XEP-0368.
     pub fn direct(&self) -> Offer {
         let current = self.current.read().clone();
-        Offer {
-            config: current.direct.clone(),
-            current,
-            host: 0,
-        }
+        Offer { config: current.direct.clone(), current, host: 0 }
     }
 
     /// The certificate of a host, its own first; for operators and tests.
     pub fn chain(&self, domain: &str) -> Option<Vec<CertificateDer<'static>>> {
         let current = self.current.read().clone();
-        current
-            .position(domain)
-            .map(|at| current.hosts[at].certificate.cert.clone())
+        current.position(domain).map(|at| current.hosts[at].certificate.cert.clone())
     }
 }
 
@@ -134,81 +120,45 @@ pub struct Offer {
 }
 
 impl Offer {
-    /// What the stream wants to know of a finished handshake on [`Offer::config`]: channel bindings, the name that the
-    /// client asked for, and whom its certificate speaks for.
-    pub fn tls_info(&self, tls: &ServerConnection) -> stream::TlsInfo {
-        let at = tls
-            .server_name()
-            .and_then(|name| self.current.position(name))
-            .unwrap_or(self.host);
-        let host = &self.current.hosts[at];
-        stream::TlsInfo {
-            exporter: exporter(tls),
-            server_end_point: host.end_point.as_deref().map(<[u8]>::to_vec),
-            client_certificate: tls.peer_certificates().and_then(|chain| host.judge(chain)),
-            sni: tls.server_name().map(str::to_string),
-        }
+    /// The channel binding `tls-server-end-point` (RFC 5929 §4) of the certificate that was shown. `sni` is the name
+    /// that the client asked for, as rustls tells it. `None` if the certificate's signature has no such hash.
+    pub fn end_point(&self, sni: Option<&str>) -> Option<Arc<[u8]>> {
+        let at = sni.and_then(|name| self.current.position(name)).unwrap_or(self.host);
+        self.current.hosts[at].end_point.clone()
     }
-}
 
-impl HostTls {
-    /// Whom a client certificate names (XmppAddr, RFC 6120 §13.7.1.4), and does the host's `client_ca` vouch for it?
-    /// XEP-0178 §2. That the client holds its key was verified in the handshake.
-    fn judge(&self, chain: &[CertificateDer<'_>]) -> Option<stream::ClientCert> {
+    /// The accounts of `host` that a client certificate names (XmppAddr, RFC 6120 §13.7.1.4), provided that the host's
+    /// `client_ca` vouches for it; XEP-0178 §2. That the client holds the key was verified in the handshake. `None`:
+    /// the certificate is not valid here.
+    pub fn client_jids(&self, host: &str, chain: &[CertificateDer<'_>]) -> Option<Vec<BareJid>> {
+        let verifier = self.current.hosts[self.current.position(host)?].clients.as_ref()?;
         let (own, others) = chain.split_first()?;
-        let valid = self.clients.as_ref().is_some_and(|verifier| {
-            match verifier.verify_client_cert(own, others, UnixTime::now()) {
-                Ok(_) => true,
-                Err(error) => {
-                    tracing::debug!(host = %self.domain, %error, "client certificate refused");
-                    false
-                }
-            }
-        });
-        Some(stream::ClientCert {
-            xmpp_addresses: xmpp_addresses(own),
-            valid,
-        })
+        if let Err(error) = verifier.verify_client_cert(own, others, UnixTime::now()) {
+            tracing::debug!(host, %error, "client certificate refused");
+            return None;
+        }
+        let jids = xmpp_addresses(own).into_iter().filter_map(|address| BareJid::parse(&address).ok());
+        Some(
+            jids.filter(|jid| {
+                jid.local().is_some() && self.current.position(jid.domain()) == self.current.position(host)
+            })
+            .collect(),
+        )
     }
-}
-
-/// What is known of a handshake without the [`Offer`] that it was made on: no `tls-server-end-point`, no client
-/// certificate.
-pub fn tls_info(tls: &ServerConnection) -> stream::TlsInfo {
-    stream::TlsInfo {
-        exporter: exporter(tls),
-        sni: tls.server_name().map(str::to_string),
-        ..Default::default()
-    }
-}
-
-/// The channel binding `tls-exporter`, RFC 9266: also of TLS 1.2, as the extended master secret is required.
-fn exporter(tls: &ServerConnection) -> Option<[u8; 32]> {
-    tls.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""))
-        .ok()
 }
 
 impl Current {
-    fn load(
-        config: &Config,
-        ticketer: &Arc<dyn ProducesTickets>,
-    ) -> Result<Current, CertificateError> {
+    fn load(config: &Config, ticketer: &Arc<dyn ProducesTickets>) -> Result<Current, CertificateError> {
         let provider = provider();
         let mut loaded = Vec::new();
         for host in &config.hosts {
             let certificate = Arc::new(load_host(config, host, &provider)?);
-            let clients = host
-                .options
-                .client_ca
-                .as_deref()
-                .map(|file| load_authorities(file, &provider))
-                .transpose()?;
+            let clients =
+                host.options.client_ca.as_deref().map(|file| load_authorities(file, &provider)).transpose()?;
             loaded.push((host.domain.clone(), certificate, clients));
         }
-        let shown: Arc<[(Box<str>, Arc<CertifiedKey>)]> = loaded
-            .iter()
-            .map(|(domain, certificate, _)| (domain.clone(), certificate.clone()))
-            .collect();
+        let shown: Arc<[(Box<str>, Arc<CertifiedKey>)]> =
+            loaded.iter().map(|(domain, certificate, _)| (domain.clone(), certificate.clone())).collect();
         // Clients are asked for a certificate only where one can count.
         let hints: Vec<DistinguishedName> = loaded
             .iter()
@@ -216,46 +166,32 @@ impl Current {
             .flat_map(|it| it.root_hint_subjects().to_vec())
             .collect();
         let asks = loaded.iter().any(|(_, _, clients)| clients.is_some());
-        let verifier = asks.then(|| {
-            Arc::new(Asking {
-                provider: provider.clone(),
-                hints,
-            }) as Arc<dyn ClientCertVerifier>
-        });
+        let verifier =
+            asks.then(|| Arc::new(Asking { provider: provider.clone(), hints }) as Arc<dyn ClientCertVerifier>);
 
-        let build =
-            |fallback: usize, alpn: Option<&[u8]>| -> Result<Arc<ServerConfig>, CertificateError> {
-                let builder = ServerConfig::builder_with_provider(provider.clone())
-                    .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-                    .map_err(|error| CertificateError(format!("TLS cannot be set up: {error}")))?;
-                let builder = match &verifier {
-                    Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
-                    None => builder.with_no_client_auth(),
-                };
-                let mut server = builder.with_cert_resolver(Arc::new(BySni {
-                    shown: shown.clone(),
-                    fallback,
-                }));
-                server.require_ems = true;
-                server.session_storage = Arc::new(NoServerSessionStorage {});
-                server.ticketer = ticketer.clone();
-                server.send_tls13_tickets = 1;
-                server.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
-                Ok(Arc::new(server))
+        let build = |fallback: usize, alpn: Option<&[u8]>| -> Result<Arc<ServerConfig>, CertificateError> {
+            let builder = ServerConfig::builder_with_provider(provider.clone())
+                .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+                .map_err(|error| CertificateError(format!("TLS cannot be set up: {error}")))?;
+            let builder = match &verifier {
+                Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
+                None => builder.with_no_client_auth(),
             };
+            let mut server = builder.with_cert_resolver(Arc::new(BySni { shown: shown.clone(), fallback }));
+            server.require_ems = true;
+            server.session_storage = Arc::new(NoServerSessionStorage {});
+            server.ticketer = ticketer.clone();
+            server.send_tls13_tickets = 1;
+            server.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
+            Ok(Arc::new(server))
+        };
         let direct = build(0, Some(ALPN_CLIENT))?;
         let hosts = loaded
             .into_iter()
             .enumerate()
             .map(|(at, (domain, certificate, clients))| {
                 let end_point = certificate.cert.first().and_then(end_point_hash);
-                Ok(HostTls {
-                    domain,
-                    end_point,
-                    certificate,
-                    clients,
-                    starttls: build(at, None)?,
-                })
+                Ok(HostTls { domain, end_point, certificate, clients, starttls: build(at, None)? })
             })
             .collect::<Result<Vec<_>, CertificateError>>()?;
         Ok(Current { hosts, direct })
@@ -268,13 +204,10 @@ impl Current {
 
 /// Which of the domains a name means: as it is, or prepared (an A-label, upper case, a final dot).
 fn position<'d>(domains: impl Iterator<Item = &'d str> + Clone, name: &str) -> Option<usize> {
-    domains
-        .clone()
-        .position(|domain| domain == name)
-        .or_else(|| {
-            let prepared = xmpp::jid::prepare_domain(name).ok()?;
-            domains.clone().position(|domain| domain == prepared)
-        })
+    domains.clone().position(|domain| domain == name).or_else(|| {
+        let prepared = xmpp::jid::prepare_domain(name).ok()?;
+        domains.clone().position(|domain| domain == prepared)
+    })
 }
 
 /// The only provider of cryptography.
@@ -295,9 +228,7 @@ impl ResolvesServerCert for BySni {
             .server_name()
             .and_then(|name| position(self.shown.iter().map(|(domain, _)| &**domain), name))
             .unwrap_or(self.fallback);
-        self.shown
-            .get(at)
-            .map(|(_, certificate)| certificate.clone())
+        self.shown.get(at).map(|(_, certificate)| certificate.clone())
     }
 }
 
@@ -351,9 +282,7 @@ impl ClientCertVerifier for Asking {
         )
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -362,18 +291,11 @@ pub fn paths(config: &Config, host: &Host) -> (PathBuf, PathBuf) {
     let folder = config.certificates_folder();
     match (&host.options.certificate, &host.options.key) {
         (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
-        _ => (
-            folder.join(format!("{}.pem", host.domain)),
-            folder.join(format!("{}.key", host.domain)),
-        ),
+        _ => (folder.join(format!("{}.pem", host.domain)), folder.join(format!("{}.key", host.domain))),
     }
 }
 
-fn load_host(
-    config: &Config,
-    host: &Host,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, CertificateError> {
+fn load_host(config: &Config, host: &Host, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     let (certificate, key) = paths(config, host);
     let configured = host.options.certificate.is_some();
     if !configured && (!certificate.exists() || is_worn_out(&certificate)) {
@@ -385,25 +307,39 @@ fn load_host(
     Ok(loaded)
 }
 
+/// What would keep a server from starting: every certificate, key and authority that cannot be used. Writes nothing.
+pub fn check(config: &Config) -> Vec<CertificateError> {
+    let provider = provider();
+    let mut wrong = Vec::new();
+    for host in &config.hosts {
+        let (certificate, key) = paths(config, host);
+        if (host.options.certificate.is_some() || certificate.exists())
+            && let Err(error) = read_pair(&certificate, &key, &provider)
+        {
+            wrong.push(error);
+        }
+        if let Some(Err(error)) = host.options.client_ca.as_deref().map(|file| load_authorities(file, &provider)) {
+            wrong.push(error);
+        }
+    }
+    wrong
+}
+
 /// Reads a chain and its key.
-fn read_pair(
-    certificate: &Path,
-    key: &Path,
-    provider: &CryptoProvider,
-) -> Result<CertifiedKey, CertificateError> {
+fn read_pair(certificate: &Path, key: &Path, provider: &CryptoProvider) -> Result<CertifiedKey, CertificateError> {
     let chain = read_chain(certificate)?;
     let secret = PrivateKeyDer::from_pem_file(key).map_err(|error| {
         CertificateError(format!("{} holds no private key that can be read: {error}\nit must be a PEM file with a PRIVATE KEY, readable for the user that runs waft", key.display()))
     })?;
-    let signing = provider
-        .key_provider
-        .load_private_key(secret)
-        .map_err(|error| CertificateError(format!("the key {} cannot be used: {error}\nuse an ECDSA (P-256, P-384), Ed25519 or RSA (2048 bits or more) key", key.display())))?;
+    let signing = provider.key_provider.load_private_key(secret).map_err(|error| {
+        CertificateError(format!(
+            "the key {} cannot be used: {error}\nuse an ECDSA (P-256, P-384), Ed25519 or RSA (2048 bits or more) key",
+            key.display()
+        ))
+    })?;
     let pair = CertifiedKey::new(chain, signing);
     match pair.keys_match() {
-        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => {
-            Ok(pair)
-        }
+        Ok(()) | Err(rustls::Error::InconsistentKeys(rustls::InconsistentKeys::Unknown)) => Ok(pair),
         Err(_) => Err(CertificateError(format!(
             "the certificate {} and the key {} do not belong together\nname the key that the certificate was made for",
             certificate.display(),
@@ -429,8 +365,7 @@ pub fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Certifica
     let Some(own) = chain.first() else {
         return Err(wrong("there is no certificate in it".into()));
     };
-    X509Certificate::from_der(own)
-        .map_err(|error| wrong(format!("the first certificate is damaged: {error}")))?;
+    X509Certificate::from_der(own).map_err(|error| wrong(format!("the first certificate is damaged: {error}")))?;
     Ok(chain)
 }
 
@@ -455,11 +390,7 @@ fn warn_about(host: &Host, certificate: &Path, key: &Path, loaded: &CertifiedKey
     {
         tracing::warn!(key = %key.display(), "the private key can be read by everybody on this machine; close it: chmod o= {}", key.display());
     }
-    let Some((_, parsed)) = loaded
-        .cert
-        .first()
-        .and_then(|own| X509Certificate::from_der(own).ok())
-    else {
+    let Some((_, parsed)) = loaded.cert.first().and_then(|own| X509Certificate::from_der(own).ok()) else {
         return;
     };
     let days = (parsed.validity().not_after.timestamp() - now_seconds()) / 86_400;
@@ -482,9 +413,7 @@ fn covers(certificate: &X509Certificate<'_>, domain: &str) -> bool {
         GeneralName::DNSName(name) => {
             name.eq_ignore_ascii_case(domain)
                 || name.strip_prefix("*.").is_some_and(|rest| {
-                    domain
-                        .split_once('.')
-                        .is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(rest))
+                    domain.split_once('.').is_some_and(|(_, parent)| parent.eq_ignore_ascii_case(rest))
                 })
         }
         GeneralName::IPAddress(bytes) => {
@@ -513,13 +442,7 @@ fn xmpp_addresses(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok(Some(names)) = parsed.subject_alternative_name() else {
         return Vec::new();
     };
-    names
-        .value
-        .general_names
-        .iter()
-        .filter_map(xmpp_address)
-        .map(str::to_string)
-        .collect()
+    names.value.general_names.iter().filter_map(xmpp_address).map(str::to_string).collect()
 }
 
 /// The JID of an `otherName` of type XmppAddr: `[0] EXPLICIT UTF8String`.
@@ -558,10 +481,7 @@ fn der_value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (length, rest) = match first {
         0..=0x7F => (usize::from(first), rest),
         0x81 => (usize::from(*rest.first()?), rest.get(1..)?),
-        0x82 => (
-            usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])),
-            rest.get(2..)?,
-        ),
+        0x82 => (usize::from(u16::from_be_bytes([*rest.first()?, *rest.get(1)?])), rest.get(2..)?),
         _ => return None,
     };
     Some((tag, rest.get(..length)?, rest.get(length..)?))
@@ -572,8 +492,7 @@ fn der_value(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
 fn end_point_hash(certificate: &CertificateDer<'static>) -> Option<Arc<[u8]>> {
     use aws_lc_rs::digest;
     let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
-    let algorithm =
-        x509_parser::signature_algorithm::SignatureAlgorithm::try_from(&parsed.signature_algorithm);
+    let algorithm = x509_parser::signature_algorithm::SignatureAlgorithm::try_from(&parsed.signature_algorithm);
     let name = match algorithm {
         Ok(x509_parser::signature_algorithm::SignatureAlgorithm::RSASSA_PSS(parameters)) => {
             parameters.hash_algorithm_oid().to_id_string()
@@ -589,12 +508,8 @@ fn end_point_hash(certificate: &CertificateDer<'static>) -> Option<Arc<[u8]>> {
         | "1.2.840.113549.1.1.11"
         | "1.2.840.10045.4.3.2"
         | "2.16.840.1.101.3.4.2.1" => &digest::SHA256,
-        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" | "2.16.840.1.101.3.4.2.2" => {
-            &digest::SHA384
-        }
-        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" | "2.16.840.1.101.3.4.2.3" => {
-            &digest::SHA512
-        }
+        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" | "2.16.840.1.101.3.4.2.2" => &digest::SHA384,
+        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" | "2.16.840.1.101.3.4.2.3" => &digest::SHA512,
         _ => return None,
     };
     Some(digest::digest(hash, certificate).as_ref().into())
@@ -610,34 +525,21 @@ fn is_worn_out(file: &Path) -> bool {
     let Ok(chain) = read_chain(file) else {
         return false;
     };
-    let Some((_, parsed)) = chain
-        .first()
-        .and_then(|own| X509Certificate::from_der(own).ok())
-    else {
+    let Some((_, parsed)) = chain.first().and_then(|own| X509Certificate::from_der(own).ok()) else {
         return false;
     };
-    let ours = parsed
-        .subject()
-        .iter_organization()
-        .any(|name| name.as_str() == Ok(ORGANISATION))
+    let ours = parsed.subject().iter_organization().any(|name| name.as_str() == Ok(ORGANISATION))
         && parsed.subject() == parsed.issuer();
     ours && parsed.validity().not_after.timestamp() - now_seconds() < 30 * 86_400
 }
 
 fn now_seconds() -> i64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() as i64)
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64)
 }
 
 /// Makes a key and a self-signed certificate that names the domain (DNS name or address, and XmppAddr).
 fn make_self_signed(domain: &str, certificate: &Path, key: &Path) -> Result<(), CertificateError> {
-    make_self_signed_until(
-        domain,
-        certificate,
-        key,
-        now_seconds() + SELF_SIGNED_YEARS * 31_557_600,
-    )
+    make_self_signed_until(domain, certificate, key, now_seconds() + SELF_SIGNED_YEARS * 31_557_600)
 }
 
 fn make_self_signed_until(
@@ -658,8 +560,8 @@ fn make_self_signed_until(
 /// Certificate and key, PEM.
 fn self_signed(domain: &str, not_after: i64) -> Result<(String, String), rcgen::Error> {
     use rcgen::{
-        CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-        KeyUsagePurpose, OtherNameValue, SanType,
+        CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose,
+        OtherNameValue, SanType,
     };
     let mut parameters = CertificateParams::default();
     let mut subject = DistinguishedName::new();
@@ -667,32 +569,17 @@ fn self_signed(domain: &str, not_after: i64) -> Result<(String, String), rcgen::
     subject.push(DnType::OrganizationName, ORGANISATION);
     parameters.distinguished_name = subject;
     match domain.trim_matches(['[', ']']).parse() {
-        Ok(address) => parameters
-            .subject_alt_names
-            .push(SanType::IpAddress(address)),
+        Ok(address) => parameters.subject_alt_names.push(SanType::IpAddress(address)),
         // A name beyond ASCII stands in the XmppAddr alone.
-        Err(_) if domain.is_ascii() => parameters
-            .subject_alt_names
-            .push(SanType::DnsName(domain.try_into()?)),
+        Err(_) if domain.is_ascii() => parameters.subject_alt_names.push(SanType::DnsName(domain.try_into()?)),
         Err(_) => {}
     }
-    let oid = XMPP_ADDR
-        .split('.')
-        .filter_map(|part| part.parse().ok())
-        .collect();
-    parameters.subject_alt_names.push(SanType::OtherName((
-        oid,
-        OtherNameValue::Utf8String(domain.to_string()),
-    )));
+    let oid = XMPP_ADDR.split('.').filter_map(|part| part.parse().ok()).collect();
+    parameters.subject_alt_names.push(SanType::OtherName((oid, OtherNameValue::Utf8String(domain.to_string()))));
     parameters.is_ca = IsCa::ExplicitNoCa;
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    parameters.extended_key_usages = vec![
-        ExtendedKeyUsagePurpose::ServerAuth,
-        ExtendedKeyUsagePurpose::ClientAuth,
-    ];
-    let at = |seconds: i64| {
-        rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds.max(0).unsigned_abs())
-    };
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let at = |seconds: i64| rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds.max(0).unsigned_abs());
     parameters.not_before = at(now_seconds() - 86_400);
     parameters.not_after = at(not_after);
     let key = KeyPair::generate()?;

@@ -1,73 +1,19 @@
-//! The data folder: made for its owner alone, checked at start, locked while it is served from.
+//! The data folder: made for its owner alone, checked at start. The store locks it while it is open.
 
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
-
-/// The locked data folder; other processes are kept out until it is dropped.
-#[derive(Debug)]
-pub struct Folder {
-    _lock: File,
-}
-
-/// Why the data folder cannot be used: what is wrong and what to do.
-#[derive(Debug)]
-pub enum FolderError {
-    /// Another process serves from it.
-    InUse(PathBuf),
-    Other(String),
-}
-
-impl std::fmt::Display for FolderError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            FolderError::InUse(folder) => write!(
-                f,
-                "another waft runs on the data folder {}\nstop it first, or give this one another folder with --data DIR",
-                folder.display()
-            ),
-            FolderError::Other(text) => f.write_str(text),
-        }
-    }
-}
-
-impl Folder {
-    /// Makes the folder if it is not there, checks that it is closed to other users, and locks it.
-    pub fn open(folder: &Path) -> Result<Folder, FolderError> {
-        make_private(folder).map_err(FolderError::Other)?;
-        let path = folder.join("waft.lock");
-        let lock = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(|error| {
-                FolderError::Other(format!(
-                    "cannot write in the data folder {}: {error}\n{}",
-                    folder.display(),
-                    advice(&error)
-                ))
-            })?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Folder { _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(FolderError::InUse(folder.to_path_buf())),
-            Err(TryLockError::Error(error)) => Err(FolderError::Other(format!(
-                "cannot lock {}: {error}\nput the data folder on a local disk, with --data DIR",
-                path.display()
-            ))),
-        }
-    }
-}
+use std::path::Path;
 
 /// Makes a folder of mode 0700, or checks that the existing one is closed to other users. An empty one is closed.
-fn make_private(folder: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// What is wrong and what to do.
+pub fn make_private(folder: &Path) -> Result<(), String> {
     match std::fs::metadata(folder) {
-        Ok(found) if !found.is_dir() => Err(format!(
-            "{} is a file, not a folder\nname a folder with --data DIR",
-            folder.display()
-        )),
+        Ok(found) if !found.is_dir() => {
+            Err(format!("{} is a file, not a folder\nname a folder with --data DIR", folder.display()))
+        }
         Ok(found) if found.mode() & 0o077 == 0 => Ok(()),
         Ok(found) => {
             let empty = std::fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_none());
@@ -81,22 +27,12 @@ fn make_private(folder: &Path) -> Result<(), String> {
                 folder.display()
             ))
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(|error| {
-                format!(
-                    "cannot make the data folder {}: {error}\n{}",
-                    folder.display(),
-                    advice(&error)
-                )
-            }),
-        Err(error) => Err(format!(
-            "cannot look at the data folder {}: {error}\n{}",
-            folder.display(),
-            advice(&error)
-        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|error| {
+                format!("cannot make the data folder {}: {error}\n{}", folder.display(), advice(&error))
+            })
+        }
+        Err(error) => Err(format!("cannot look at the data folder {}: {error}\n{}", folder.display(), advice(&error))),
     }
 }
 
@@ -124,11 +60,7 @@ pub fn write_secret(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    let mut file = OpenOptions::new()
-        .create_new(true)
-        .write(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&new)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     std::fs::rename(&new, path)?;
@@ -148,9 +80,7 @@ pub fn make_subfolder(path: &Path) -> io::Result<()> {
 
 /// Whom this process acts as; `None` where the system does not say.
 pub fn effective_uid() -> Option<u32> {
-    std::fs::metadata("/proc/self")
-        .ok()
-        .map(|found| found.uid())
+    std::fs::metadata("/proc/self").ok().map(|found| found.uid())
 }
 
 #[cfg(test)]
@@ -161,47 +91,25 @@ mod tests {
     fn a_new_folder_is_closed_to_other_users() {
         let parent = tempfile::tempdir().expect("temporary folder");
         let folder = parent.path().join("a/b");
-        let _guard = Folder::open(&folder).expect("can be made");
-        assert_eq!(
-            std::fs::metadata(&folder).expect("is there").mode() & 0o777,
-            0o700
-        );
+        make_private(&folder).expect("can be made");
+        assert_eq!(std::fs::metadata(&folder).expect("is there").mode() & 0o777, 0o700);
     }
 
     #[test]
     fn an_empty_open_folder_is_closed() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
-            .expect("can be opened up");
-        let _guard = Folder::open(folder.path()).expect("is closed");
-        assert_eq!(
-            std::fs::metadata(folder.path()).expect("is there").mode() & 0o777,
-            0o700
-        );
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("can be opened up");
+        make_private(folder.path()).expect("is closed");
+        assert_eq!(std::fs::metadata(folder.path()).expect("is there").mode() & 0o777, 0o700);
     }
 
     #[test]
     fn a_folder_with_files_that_others_can_read_is_refused_with_a_remedy() {
         let folder = tempfile::tempdir().expect("temporary folder");
         std::fs::write(folder.path().join("waft.db"), "x").expect("can be written");
-        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755))
-            .expect("can be opened up");
-        let error = Folder::open(folder.path())
-            .expect_err("others can read it")
-            .to_string();
+        std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("can be opened up");
+        let error = make_private(folder.path()).expect_err("others can read it");
         assert!(error.contains("chmod 700"), "{error}");
-    }
-
-    #[test]
-    fn two_servers_cannot_have_one_folder() {
-        let folder = tempfile::tempdir().expect("temporary folder");
-        let first = Folder::open(folder.path()).expect("is free");
-        assert!(matches!(
-            Folder::open(folder.path()),
-            Err(FolderError::InUse(_))
-        ));
-        drop(first);
-        Folder::open(folder.path()).expect("is free again");
     }
 
     #[test]
@@ -211,9 +119,6 @@ mod tests {
         write_secret(&path, b"one").expect("can be written");
         write_secret(&path, b"two").expect("can be replaced");
         assert_eq!(std::fs::read(&path).expect("can be read"), b"two");
-        assert_eq!(
-            std::fs::metadata(&path).expect("is there").mode() & 0o777,
-            0o600
-        );
+        assert_eq!(std::fs::metadata(&path).expect("is there").mode() & 0o777, 0o600);
     }
 }

@@ -3,10 +3,14 @@
 //! - [`cli`]: the command line; [`commands`]: what each command does, `serve` among them.
 //! - [`config`]: the configuration; [`data`]: the data folder; [`certificates`]: certificates and TLS.
 //! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
+//! - [`listen`], [`edge`], [`house`]: connections, streams, and the accounts behind them.
 //! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
 
-mod cli;
+mod admin;
 mod certificates;
+mod cli;
+mod client;
+mod commands;
 mod config;
 mod crypto;
 mod data;
@@ -21,4 +25,6 @@ mod systemd;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    commands::run(clap::Parser::parse())
+}

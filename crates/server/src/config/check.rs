@@ -24,13 +24,24 @@ fn listeners(config: &Config, reader: &mut Reader) {
                 "use tls = \"required\"; or listen on 127.0.0.1 or [::1], behind a proxy; or, if you know why, set force = true",
             );
         }
-        if let Some(other) = config.listeners[..index].iter().find(|other| other.address == listener.address && listener.address.port() != 0) {
+        if let Some(other) = config.listeners[..index]
+            .iter()
+            .find(|other| other.address == listener.address && listener.address.port() != 0)
+        {
             let span = place(reader, "address");
-            reader.problem(span, format!("two listeners have the address {}", other.address), "give one of them another port");
+            reader.problem(
+                span,
+                format!("two listeners have the address {}", other.address),
+                "give one of them another port",
+            );
         }
     }
     if config.listeners.is_empty() {
-        reader.problem(None, "there is no listener: nobody could connect", "add [[listen]] with address = \"*:5222\", or remove what switches the listeners off");
+        reader.problem(
+            None,
+            "there is no listener: nobody could connect",
+            "add [[listen]] with address = \"*:5222\", or remove what switches the listeners off",
+        );
     }
 }
 
@@ -42,15 +53,25 @@ fn hosts(config: &Config, reader: &mut Reader) {
         match (&options.certificate, &options.key) {
             (Some(_), None) => {
                 let span = place(reader, "certificate");
-                reader.problem(span, format!("{at} has a certificate and no key"), "set key to the file of the certificate's private key");
+                reader.problem(
+                    span,
+                    format!("{at} has a certificate and no key"),
+                    "set key to the file of the certificate's private key",
+                );
             }
             (None, Some(_)) => {
                 let span = place(reader, "key");
-                reader.problem(span, format!("{at} has a key and no certificate"), "set certificate to the file of the certificate chain");
+                reader.problem(
+                    span,
+                    format!("{at} has a key and no certificate"),
+                    "set certificate to the file of the certificate chain",
+                );
             }
             _ => {}
         }
-        for (key, file) in [("certificate", &options.certificate), ("key", &options.key), ("client_ca", &options.client_ca)] {
+        for (key, file) in
+            [("certificate", &options.certificate), ("key", &options.key), ("client_ca", &options.client_ca)]
+        {
             let Some(file) = file else { continue };
             if let Err(error) = std::fs::File::open(file) {
                 let span = place(reader, key);
@@ -59,7 +80,11 @@ fn hosts(config: &Config, reader: &mut Reader) {
         }
         if options.mechanisms.is_empty() && !options.anonymous && options.client_ca.is_none() {
             let span = place(reader, "mechanisms");
-            reader.problem(span, format!("{at} lets nobody log in"), "name a mechanism such as \"SCRAM-SHA-256\", or remove the line");
+            reader.problem(
+                span,
+                format!("{at} lets nobody log in"),
+                "name a mechanism such as \"SCRAM-SHA-256\", or remove the line",
+            );
         }
         for (purpose, addresses) in contact_lists(options) {
             if let Some(address) = addresses.iter().find(|address| !is_uri(address)) {
@@ -86,7 +111,10 @@ pub fn contact_lists(options: &super::HostOptions) -> [(&'static str, &Vec<Strin
 
 fn is_uri(text: &str) -> bool {
     text.split_once(':').is_some_and(|(scheme, rest)| {
-        !rest.is_empty() && scheme.starts_with(|c: char| c.is_ascii_alphabetic()) && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c)) && !text.chars().any(|c| c.is_whitespace() || c.is_control())
+        !rest.is_empty()
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
+            && !text.chars().any(|c| c.is_whitespace() || c.is_control())
     })
 }
 
@@ -108,7 +136,11 @@ fn log_level(config: &Config, reader: &mut Reader) {
         && !reader.problems.iter().any(|problem| problem.title.ends_with("is no log level"))
     {
         let span = reader.span("log.level");
-        reader.problem(span, format!("log.level cannot be used: {error}"), "write a level such as info, or for a part alone info,waft::edge=debug");
+        reader.problem(
+            span,
+            format!("log.level cannot be used: {error}"),
+            "write a level such as info, or for a part alone info,waft::edge=debug",
+        );
     }
 }
 
@@ -116,18 +148,48 @@ fn limits(config: &Config, reader: &mut Reader) {
     let it = &config.limits;
     let mut not_above = |low: u64, low_name: &str, high: u64, high_name: &str| {
         if low > high {
-            let span: Option<Range<usize>> = reader.span(&format!("limits.{low_name}")).or_else(|| reader.span(&format!("limits.{high_name}")));
-            reader.problem(span, format!("limits.{low_name} is greater than limits.{high_name}"), format!("lower {low_name} to {high} or less, or raise {high_name}"));
+            let span: Option<Range<usize>> =
+                reader.span(&format!("limits.{low_name}")).or_else(|| reader.span(&format!("limits.{high_name}")));
+            reader.problem(
+                span,
+                format!("limits.{low_name} is greater than limits.{high_name}"),
+                format!("lower {low_name} to {high} or less, or raise {high_name}"),
+            );
         }
     };
     not_above(it.before_auth_bytes_max as u64, "before_auth_bytes_max", it.stanza_bytes_max as u64, "stanza_bytes_max");
     not_above(it.attribute_bytes_max as u64, "attribute_bytes_max", it.stanza_bytes_max as u64, "stanza_bytes_max");
     not_above(it.stanza_bytes_max as u64, "stanza_bytes_max", it.send_queue_bytes_max as u64, "send_queue_bytes_max");
     not_above(it.stanza_bytes_max as u64, "stanza_bytes_max", it.unacked_bytes_max as u64, "unacked_bytes_max");
-    not_above(it.first_byte_seconds.into(), "first_byte_seconds", it.authentication_seconds.into(), "authentication_seconds");
-    not_above(it.tls_handshake_seconds.into(), "tls_handshake_seconds", it.authentication_seconds.into(), "authentication_seconds");
-    not_above(it.resume_seconds_default.into(), "resume_seconds_default", it.resume_seconds_max.into(), "resume_seconds_max");
-    not_above(it.auth_failures_delay_after.into(), "auth_failures_delay_after", it.auth_failures_refuse_after.into(), "auth_failures_refuse_after");
-    not_above(it.unauthenticated_per_address_max.into(), "unauthenticated_per_address_max", it.connections_per_address_max.into(), "connections_per_address_max");
+    not_above(
+        it.first_byte_seconds.into(),
+        "first_byte_seconds",
+        it.authentication_seconds.into(),
+        "authentication_seconds",
+    );
+    not_above(
+        it.tls_handshake_seconds.into(),
+        "tls_handshake_seconds",
+        it.authentication_seconds.into(),
+        "authentication_seconds",
+    );
+    not_above(
+        it.resume_seconds_default.into(),
+        "resume_seconds_default",
+        it.resume_seconds_max.into(),
+        "resume_seconds_max",
+    );
+    not_above(
+        it.auth_failures_delay_after.into(),
+        "auth_failures_delay_after",
+        it.auth_failures_refuse_after.into(),
+        "auth_failures_refuse_after",
+    );
+    not_above(
+        it.unauthenticated_per_address_max.into(),
+        "unauthenticated_per_address_max",
+        it.connections_per_address_max.into(),
+        "connections_per_address_max",
+    );
     not_above(it.archive_page_default as u64, "archive_page_default", it.archive_page_max as u64, "archive_page_max");
 }

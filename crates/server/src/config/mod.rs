@@ -22,7 +22,10 @@ pub mod read;
 pub mod show;
 pub mod value;
 
-pub use options::{Accounts, Admin, Durability, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log, LogFormat, Mechanism, Registration, ResourceConflict, StoreOptions};
+pub use options::{
+    Accounts, Admin, Durability, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log, LogFormat, Mechanism,
+    Registration, ResourceConflict, StoreOptions,
+};
 pub use problem::{Problem, Problems};
 
 use read::Reader;
@@ -84,7 +87,10 @@ impl Sources {
 
     /// The file that counts and its text; no file is an empty one.
     fn read_file(&self) -> Result<(Option<PathBuf>, String), Problems> {
-        let named = self.file.clone().or_else(|| std::env::var_os("WAFT_CONFIG").filter(|it| !it.is_empty()).map(PathBuf::from));
+        let named = self
+            .file
+            .clone()
+            .or_else(|| std::env::var_os("WAFT_CONFIG").filter(|it| !it.is_empty()).map(PathBuf::from));
         let (path, required) = match named {
             Some(path) => (path, true),
             None => (PathBuf::from(DEFAULT_FILE), false),
@@ -92,15 +98,21 @@ impl Sources {
         match std::fs::read(&path) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok((Some(path), text)),
-                Err(_) => Err(Problems::of(Some(path), "the configuration is not UTF-8 text", "save the file as UTF-8")),
+                Err(_) => {
+                    Err(Problems::of(Some(path), "the configuration is not UTF-8 text", "save the file as UTF-8"))
+                }
             },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound && !required => Ok((None, String::new())),
             Err(error) => Err(Problems::of(
                 Some(path.clone()),
                 format!("the configuration {} cannot be read: {error}", path.display()),
                 match error.kind() {
-                    std::io::ErrorKind::NotFound => "name an existing file with --config FILE, or leave it out to serve with the defaults",
-                    std::io::ErrorKind::PermissionDenied => "let the user that runs waft read it, or name another file with --config FILE",
+                    std::io::ErrorKind::NotFound => {
+                        "name an existing file with --config FILE, or leave it out to serve with the defaults"
+                    }
+                    std::io::ErrorKind::PermissionDenied => {
+                        "let the user that runs waft read it, or name another file with --config FILE"
+                    }
                     _ => "name another file with --config FILE",
                 },
             )),
@@ -116,7 +128,11 @@ pub fn parse(text: &str, file: Option<PathBuf>, sources: &Sources) -> Result<Con
     let (document, syntax) = DeTable::parse_recoverable(text);
     let mut reader = Reader::default();
     for error in &syntax {
-        reader.problem(error.span(), format!("this is no TOML: {}", error.message()), "see https://toml.io for how TOML is written; strings are in quotes, tables in brackets");
+        reader.problem(
+            error.span(),
+            format!("this is no TOML: {}", error.message()),
+            "see https://toml.io for how TOML is written; strings are in quotes, tables in brackets",
+        );
     }
     // A document that is broken is not judged further: what recovery guessed would only confuse.
     let mut config = Config::of_table(document.get_ref(), &mut reader, !syntax.is_empty());
@@ -146,7 +162,8 @@ impl Config {
             let Some((_, value)) = document.iter().find(|(name, _)| name.get_ref() == key) else {
                 return DeTable::new();
             };
-            let Some(table) = reader.table(value, key, &format!("[{key}] on a line of its own, and its options below")) else {
+            let Some(table) = reader.table(value, key, &format!("[{key}] on a line of its own, and its options below"))
+            else {
                 return DeTable::new();
             };
             reader.unknown_keys(table, key, known, &elsewhere);
@@ -178,7 +195,10 @@ impl Config {
         };
         absolute(&mut self.data);
         for host in &mut self.hosts {
-            [&mut host.options.certificate, &mut host.options.key, &mut host.options.client_ca].into_iter().flatten().for_each(absolute);
+            [&mut host.options.certificate, &mut host.options.key, &mut host.options.client_ca]
+                .into_iter()
+                .flatten()
+                .for_each(absolute);
         }
         self.admin.socket.iter_mut().for_each(absolute);
     }
@@ -197,9 +217,14 @@ impl Config {
                     Ok(domain) if self.host(&domain).is_some() => {}
                     Ok(domain) => {
                         let host = told.iter().find(|host| *host.domain == *domain).cloned();
-                        self.hosts.push(host.unwrap_or(Host { domain: domain.into(), options: HostOptions::default() }));
+                        self.hosts
+                            .push(host.unwrap_or(Host { domain: domain.into(), options: HostOptions::default() }));
                     }
-                    Err(_) => reader.problem(None, format!("--domain {domain} is no domain"), "write a name such as example.org"),
+                    Err(_) => reader.problem(
+                        None,
+                        format!("--domain {domain} is no domain"),
+                        "write a name such as example.org",
+                    ),
                 }
             }
         }
@@ -212,7 +237,11 @@ impl Config {
             }
             listeners.retain(|listener| (listener.tls == ListenTls::Direct) != direct);
             let tls = if direct { ListenTls::Direct } else { ListenTls::Required };
-            listeners.extend(addresses.iter().flatten().map(|address| Listener { address: *address, tls, ..Listener::default() }));
+            listeners.extend(addresses.iter().flatten().map(|address| Listener {
+                address: *address,
+                tls,
+                ..Listener::default()
+            }));
         };
         replace(&mut self.listeners, &over.c2s, false);
         replace(&mut self.listeners, &over.direct_tls, true);
@@ -267,9 +296,17 @@ fn read_hosts(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String,
         // `[host.example.org]` without quotes is the table `example` with a table `org` in it.
         if let DeValue::Table(inner) = value.get_ref()
             && !domain.contains('.')
-            && let Some((below, _)) = inner.iter().find(|(key, value)| matches!(value.get_ref(), DeValue::Table(_)) && !HostOptions::KEYS.contains(&key.get_ref().as_ref()) && key.get_ref() != "contact")
+            && let Some((below, _)) = inner.iter().find(|(key, value)| {
+                matches!(value.get_ref(), DeValue::Table(_))
+                    && !HostOptions::KEYS.contains(&key.get_ref().as_ref())
+                    && key.get_ref() != "contact"
+            })
         {
-            reader.problem(Some(name.span()), format!("host.{domain}.{} needs quotes: a dot divides tables", below.get_ref()), format!("write [host.\"{domain}.{}\"]", below.get_ref()));
+            reader.problem(
+                Some(name.span()),
+                format!("host.{domain}.{} needs quotes: a dot divides tables", below.get_ref()),
+                format!("write [host.\"{domain}.{}\"]", below.get_ref()),
+            );
             continue;
         }
         let Some(table) = reader.table(value, &at, write) else { continue };
@@ -289,7 +326,12 @@ fn read_hosts(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String,
     hosts.into_iter().map(|(_, host)| host).collect()
 }
 
-fn read_contact(table: &DeTable<'_>, reader: &mut Reader, at: &str, elsewhere: &[(String, &'static str)]) -> options::Contact {
+fn read_contact(
+    table: &DeTable<'_>,
+    reader: &mut Reader,
+    at: &str,
+    elsewhere: &[(String, &'static str)],
+) -> options::Contact {
     let Some((_, value)) = table.iter().find(|(name, _)| name.get_ref() == "contact") else {
         return options::Contact::default();
     };
@@ -319,7 +361,11 @@ fn read_listeners(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(Str
         reader.note_span(at.clone(), start..item.span().end.min(start + "[[listen]]".len()));
         let listener = Listener::read(reader, table, &at);
         if !table.iter().any(|(name, _)| name.get_ref() == "address") {
-            reader.problem(reader.span(&at), format!("{at} has no address"), "write address = \"*:5222\" below [[listen]]");
+            reader.problem(
+                reader.span(&at),
+                format!("{at} has no address"),
+                "write address = \"*:5222\" below [[listen]]",
+            );
             continue;
         }
         listeners.push(listener);
@@ -385,7 +431,9 @@ impl ListenAddress {
     /// a machine has no IPv6, the IPv4 wildcard.
     pub fn candidates(&self) -> Vec<SocketAddr> {
         match self {
-            ListenAddress::Any(port) => vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), SocketAddr::from(([0, 0, 0, 0], *port))],
+            ListenAddress::Any(port) => {
+                vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), SocketAddr::from(([0, 0, 0, 0], *port))]
+            }
             ListenAddress::At(address) => vec![*address],
         }
     }

@@ -308,7 +308,13 @@ choice! {
 }
 
 impl Mechanism {
-    pub const ALL: [Mechanism; 5] = [Mechanism::ScramSha256Plus, Mechanism::ScramSha1Plus, Mechanism::ScramSha256, Mechanism::ScramSha1, Mechanism::Plain];
+    pub const ALL: [Mechanism; 5] = [
+        Mechanism::ScramSha256Plus,
+        Mechanism::ScramSha1Plus,
+        Mechanism::ScramSha256,
+        Mechanism::ScramSha1,
+        Mechanism::Plain,
+    ];
 }
 
 /// A section as the reference shows it: path, how it is headed, meaning, options.
@@ -337,5 +343,19 @@ pub fn all() -> Vec<Section> {
 
 /// Every option with its section, for remedies.
 pub fn elsewhere() -> Vec<(String, &'static str)> {
-    all().into_iter().flat_map(|section| section.options.into_iter().map(move |option| (section.at.to_string(), option.key))).collect()
+    all()
+        .into_iter()
+        .flat_map(|section| section.options.into_iter().map(move |option| (section.at.to_string(), option.key)))
+        .collect()
+}
+
+impl Listener {
+    /// For people: `STARTTLS`, `direct TLS`, …
+    pub fn how(&self) -> &'static str {
+        match self.tls {
+            ListenTls::Required => "STARTTLS",
+            ListenTls::Optional => "STARTTLS, not required",
+            ListenTls::Direct => "direct TLS",
+        }
+    }
 }

@@ -72,7 +72,11 @@ impl Config {
                 ResourceConflict::Rename => im::policy::ResourceConflict::Rename,
                 ResourceConflict::Refuse => im::policy::ResourceConflict::RefuseNew,
             },
-            contact_addresses: contact_lists(options).into_iter().filter(|(_, list)| !list.is_empty()).map(|(purpose, list)| (format!("{purpose}-addresses"), list.clone())).collect(),
+            contact_addresses: contact_lists(options)
+                .into_iter()
+                .filter(|(_, list)| !list.is_empty())
+                .map(|(purpose, list)| (format!("{purpose}-addresses"), list.clone()))
+                .collect(),
             registration_open: options.registration == Registration::Open,
             ..im::HostPolicy::of(BareJid::of_domain(&host.domain)?)
         })

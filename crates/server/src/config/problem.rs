@@ -29,7 +29,11 @@ pub struct Problems {
 
 impl Problems {
     pub fn of(file: Option<PathBuf>, title: impl Into<String>, remedy: impl Into<String>) -> Problems {
-        Problems { file, text: String::new(), list: vec![Problem { span: None, title: title.into(), label: String::new(), remedy: remedy.into() }] }
+        Problems {
+            file,
+            text: String::new(),
+            list: vec![Problem { span: None, title: title.into(), label: String::new(), remedy: remedy.into() }],
+        }
     }
 
     /// For people, with carets; coloured when asked.

@@ -41,7 +41,14 @@ impl Reader {
     }
 
     /// Reads one option of a table; the default if it is not there or wrong.
-    pub fn option<T: Value>(&mut self, table: &DeTable<'_>, at: &str, key: &'static str, default: T, range: Option<(u64, u64)>) -> T {
+    pub fn option<T: Value>(
+        &mut self,
+        table: &DeTable<'_>,
+        at: &str,
+        key: &'static str,
+        default: T,
+        range: Option<(u64, u64)>,
+    ) -> T {
         let Some((_, value)) = table.iter().find(|(name, _)| name.get_ref() == key) else {
             return default;
         };
@@ -53,44 +60,73 @@ impl Reader {
                     && !(low..=high).contains(&number)
                 {
                     let (low, high) = (super::value::grouped(low), super::value::grouped(high));
-                    self.problem(Some(value.span()), format!("{path} is out of range"), format!("write a number from {low} to {high}"));
+                    self.problem(
+                        Some(value.span()),
+                        format!("{path} is out of range"),
+                        format!("write a number from {low} to {high}"),
+                    );
                     return default;
                 }
                 it
             }
             Err(wants) => {
-                self.problem(Some(value.span()), format!("{path} has a value that cannot be used: {}", type_of(value.get_ref())), format!("write {wants}"));
+                self.problem(
+                    Some(value.span()),
+                    format!("{path} has a value that cannot be used: {}", type_of(value.get_ref())),
+                    format!("write {wants}"),
+                );
                 default
             }
         }
     }
 
     /// Notes every key of a table that is not in `known`. `elsewhere` are the options of other tables, for the remedy.
-    pub fn unknown_keys(&mut self, table: &DeTable<'_>, at: &str, known: &[&'static str], elsewhere: &[(String, &'static str)]) {
+    pub fn unknown_keys(
+        &mut self,
+        table: &DeTable<'_>,
+        at: &str,
+        known: &[&'static str],
+        elsewhere: &[(String, &'static str)],
+    ) {
         for name in table.keys() {
             let key = name.get_ref().as_ref();
             if known.contains(&key) {
                 continue;
             }
-            let remedy = if let Some((section, _)) = elsewhere.iter().find(|(section, other)| *other == key && section != at) {
-                format!("{key} belongs in {}", header(section))
-            } else if let Some(near) = nearest(key, known.iter().copied()) {
-                format!("did you mean {near}?")
-            } else if let Some((section, near)) = nearest(key, elsewhere.iter().map(|(_, key)| *key)).and_then(|near| elsewhere.iter().find(|(_, key)| *key == near)) {
-                format!("did you mean {near} in {}?", header(section))
-            } else {
-                format!("remove it; `waft config show --defaults` lists all options. Here are known: {}", known.join(", "))
-            };
+            let remedy =
+                if let Some((section, _)) = elsewhere.iter().find(|(section, other)| *other == key && section != at) {
+                    format!("{key} belongs in {}", header(section))
+                } else if let Some(near) = nearest(key, known.iter().copied()) {
+                    format!("did you mean {near}?")
+                } else if let Some((section, near)) = nearest(key, elsewhere.iter().map(|(_, key)| *key))
+                    .and_then(|near| elsewhere.iter().find(|(_, key)| *key == near))
+                {
+                    format!("did you mean {near} in {}?", header(section))
+                } else {
+                    format!(
+                        "remove it; `waft config show --defaults` lists all options. Here are known: {}",
+                        known.join(", ")
+                    )
+                };
             self.problem(Some(name.span()), format!("unknown option {}", join(at, key)), remedy);
         }
     }
 
     /// A key that must be a table; `None` (and a problem) when it is not.
-    pub fn table<'t, 'i>(&mut self, value: &'t toml::Spanned<DeValue<'i>>, path: &str, write: &str) -> Option<&'t DeTable<'i>> {
+    pub fn table<'t, 'i>(
+        &mut self,
+        value: &'t toml::Spanned<DeValue<'i>>,
+        path: &str,
+        write: &str,
+    ) -> Option<&'t DeTable<'i>> {
         match value.get_ref() {
             DeValue::Table(table) => Some(table),
             other => {
-                self.problem(Some(value.span()), format!("{path} is {}, not a table", type_of(other)), format!("write {write}"));
+                self.problem(
+                    Some(value.span()),
+                    format!("{path} is {}, not a table", type_of(other)),
+                    format!("write {write}"),
+                );
                 None
             }
         }
@@ -124,7 +160,11 @@ fn type_of(value: &DeValue<'_>) -> String {
 
 /// The known word that is most like the given one, if any is near enough to be meant.
 pub fn nearest<'w>(word: &str, known: impl Iterator<Item = &'w str>) -> Option<&'w str> {
-    known.map(|other| (strsim::damerau_levenshtein(word, other), other)).filter(|(distance, other)| *distance * 3 <= other.len().max(word.len())).min().map(|(_, other)| other)
+    known
+        .map(|other| (strsim::damerau_levenshtein(word, other), other))
+        .filter(|(distance, other)| *distance * 3 <= other.len().max(word.len()))
+        .min()
+        .map(|(_, other)| other)
 }
 
 /// A table of the file: the struct, its defaults, its reference and its reader from one list.

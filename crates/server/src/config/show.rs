@@ -22,7 +22,14 @@ pub fn effective(config: &Config) -> String {
     table(&mut out, "[accounts]", config.accounts.show());
     table(&mut out, "[store]", config.store.show());
     table(&mut out, "[log]", config.log.show());
-    table(&mut out, "[admin]", vec![("socket", quoted(&config.admin_socket().to_string_lossy())), ("uids", super::value::Value::show(&config.admin.uids))]);
+    table(
+        &mut out,
+        "[admin]",
+        vec![
+            ("socket", quoted(&config.admin_socket().to_string_lossy())),
+            ("uids", super::value::Value::show(&config.admin.uids)),
+        ],
+    );
     table(&mut out, "[limits]", config.limits.show());
     out
 }
@@ -81,11 +88,17 @@ fn kind(option: &super::read::Documented) -> String {
 pub fn reference() -> String {
     let mut out = String::from(INTRODUCTION);
     for section in options::all() {
-        let _ = writeln!(out, "\n## {}\n\n{}\n", if section.heading.is_empty() { "Top of the file".to_string() } else { format!("`{}`", section.heading) }, section.about);
+        let _ = writeln!(
+            out,
+            "\n## {}\n\n{}\n",
+            if section.heading.is_empty() { "Top of the file".to_string() } else { format!("`{}`", section.heading) },
+            section.about
+        );
         out.push_str("| option | type | default | meaning |\n|---|---|---|---|\n");
         for option in &section.options {
             let default = if option.default.is_empty() { "unset".to_string() } else { code(&option.default) };
-            let _ = writeln!(out, "| `{}` | {} | {default} | {} |", option.key, cell(&kind(option)), cell(&option.meaning));
+            let _ =
+                writeln!(out, "| `{}` | {} | {default} | {} |", option.key, cell(&kind(option)), cell(&option.meaning));
         }
         if section.at == Listener::AT {
             out.push_str("\nWithout any `[[listen]]`, the listeners are:\n\n```toml\n");
@@ -134,6 +147,16 @@ key = \"/etc/waft/example.org.key\"
 
 // Every section is shown; a new one must be added above.
 const _: fn(&Config) = |config| {
-    let Config { data: _, hosts: _, listeners: _, accounts: Accounts { .. }, store: StoreOptions { .. }, log: Log { .. }, limits: Limits { .. }, admin: Admin { .. }, sources: _ } = config;
+    let Config {
+        data: _,
+        hosts: _,
+        listeners: _,
+        accounts: Accounts { .. },
+        store: StoreOptions { .. },
+        log: Log { .. },
+        limits: Limits { .. },
+        admin: Admin { .. },
+        sources: _,
+    } = config;
     let _: Option<HostOptions> = None;
 };

@@ -122,7 +122,10 @@ impl<T: Value> Value for Vec<T> {
         let DeValue::Array(array) = value else {
             return Err(format!("a list in brackets: [ {}, … ]", T::kind()));
         };
-        array.iter().map(|item| T::read(item.get_ref()).map_err(|wants| format!("a list of which each item is {wants}"))).collect()
+        array
+            .iter()
+            .map(|item| T::read(item.get_ref()).map_err(|wants| format!("a list of which each item is {wants}")))
+            .collect()
     }
     fn show(&self) -> String {
         format!("[{}]", self.iter().map(T::show).collect::<Vec<_>>().join(", "))

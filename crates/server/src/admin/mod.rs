@@ -1,0 +1,161 @@
+//! Commands to the running server: one JSON object a line, over a unix socket that only its owner and root may use.
+//!
+//! - [`server`]: the socket; who may speak; requests to [`AdminOps`].
+//! - [`client`]: the other end, for `waft user`, `waft status` and the like.
+//!
+//! A connection carries any number of requests, one after the other; each gets one [`Answer`]:
+//!
+//! ```text
+//! → {"do":"user-add","jid":"alice@localhost","password":"…"}
+//! ← {"is":"done"}
+//! → {"do":"user-add","jid":"alice@localhost","password":"…"}
+//! ← {"is":"refused","why":"alice@localhost exists already"}
+//! ```
+
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use xmpp::BareJid;
+use zeroize::Zeroize;
+
+/// Longest line that is read; an answer of [`USERS_PER_PAGE`] accounts fits.
+pub const LINE_BYTES_MAX: usize = 4 << 20;
+/// Accounts or sessions of one answer.
+pub const USERS_PER_PAGE: usize = 1_000;
+
+/// What is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "do", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Request {
+    UserAdd {
+        jid: String,
+        password: Secret,
+    },
+    UserPasswd {
+        jid: String,
+        password: Secret,
+    },
+    UserDel {
+        jid: String,
+    },
+    /// Accounts of a host, by name, those after `after`; at most [`USERS_PER_PAGE`].
+    UserList {
+        host: String,
+        after: String,
+    },
+    Sessions,
+    Status,
+    Reload,
+    Stop,
+}
+
+/// What comes back.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "kebab-case")]
+pub enum Answer {
+    Done,
+    /// Nothing was changed; for people.
+    Refused {
+        why: String,
+    },
+    Users {
+        users: Vec<User>,
+    },
+    Sessions {
+        sessions: Vec<Session>,
+    },
+    Status(Box<Status>),
+    /// Sentences on what took effect and what did not.
+    Notes {
+        notes: Vec<String>,
+    },
+}
+
+/// A password on its way; not printed, wiped after use.
+#[derive(Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(pub String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+/// An account as it is listed. Times as XEP-0082 writes them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct User {
+    pub jid: String,
+    pub created: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_activity: Option<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub disabled: bool,
+}
+
+impl From<store::AccountSummary> for User {
+    fn from(it: store::AccountSummary) -> User {
+        User {
+            jid: it.account.to_string(),
+            created: it.created.to_xmpp(),
+            last_activity: it.last_activity.map(|at| at.to_xmpp()),
+            disabled: it.disabled,
+        }
+    }
+}
+
+/// A session as it is listed.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Session {
+    /// Full.
+    pub jid: String,
+    /// `available`, `connected` (no presence sent), `suspended` (waits to be resumed).
+    pub state: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i8>,
+}
+
+/// The running server at a glance.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    pub version: String,
+    pub pid: u32,
+    pub uptime_seconds: u64,
+    pub hosts: Vec<String>,
+    pub listeners: Vec<String>,
+    pub data: String,
+    pub streams: u64,
+    pub accounts: u64,
+    /// Changes that wait for the disk.
+    pub store_queue: u64,
+    pub store_bytes: u64,
+    /// By name; what they count is in the documentation.
+    pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// What a command comes to; the error is for people.
+pub type Doing<'a, T> = Pin<Box<dyn Future<Output = Result<T, String>> + Send + 'a>>;
+
+/// What the running server does on command. Names were parsed; who asks was checked.
+pub trait AdminOps: Send + Sync + 'static {
+    fn user_add(&self, jid: BareJid, password: Secret) -> Doing<'_, ()>;
+    fn user_passwd(&self, jid: BareJid, password: Secret) -> Doing<'_, ()>;
+    fn user_del(&self, jid: BareJid) -> Doing<'_, ()>;
+    fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>>;
+    fn sessions(&self) -> Doing<'_, Vec<Session>>;
+    fn status(&self) -> Doing<'_, Status>;
+    /// Gives sentences on what waits for a restart.
+    fn reload(&self) -> Doing<'_, Vec<String>>;
+    /// Begins to stop; answers at once.
+    fn stop(&self) -> Doing<'_, ()>;
+}

@@ -1,0 +1,95 @@
+//! What each command does.
+//!
+//! - [`serve`]: the server, from its start to its end.
+//! - [`user`]: accounts, in the running server or in the store.
+//! - [`config`]: check and show. [`status`]: status, reload, stop.
+//! - [`password`]: how a password is asked for.
+
+pub mod config;
+pub mod password;
+pub mod serve;
+pub mod status;
+pub mod user;
+
+use crate::cli::{Cli, Command};
+use crate::config::Problems;
+use std::fmt;
+use std::io::{IsTerminal, Write};
+use std::process::ExitCode;
+
+/// Why a command failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// What is wrong; further lines say what to do.
+    Said(String),
+    Config(Problems),
+    /// Was told already.
+    Silent,
+}
+
+impl Failure {
+    pub fn said(what: impl fmt::Display) -> Failure {
+        Failure::Said(what.to_string())
+    }
+}
+
+impl From<Problems> for Failure {
+    fn from(problems: Problems) -> Failure {
+        Failure::Config(problems)
+    }
+}
+
+impl From<String> for Failure {
+    fn from(what: String) -> Failure {
+        Failure::Said(what)
+    }
+}
+
+/// Does what the command line says.
+pub fn run(cli: Cli) -> ExitCode {
+    let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
+        Command::Serve(arguments) => serve::serve(&arguments),
+        Command::User(arguments) => user::user(&arguments),
+        Command::Config(arguments) => config::config(&arguments),
+        Command::Status(arguments) => status::status(&arguments),
+        Command::Reload(place) => status::reload(&place),
+        Command::Stop(place) => status::stop(&place),
+        Command::Client(arguments) => crate::client::client(&arguments),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            tell(&failure);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// To standard error: what is wrong, then what to do.
+fn tell(failure: &Failure) {
+    let mut out = std::io::stderr().lock();
+    let coloured = out.is_terminal();
+    let _ = match failure {
+        Failure::Silent => Ok(()),
+        Failure::Config(problems) => write!(out, "{}{}", problems.render(coloured), summary(problems)),
+        Failure::Said(what) => {
+            let mut lines = what.lines();
+            let first = lines.next().unwrap_or_default();
+            let rest: Vec<&str> = lines.collect();
+            let error = if coloured { "\x1b[1;31merror\x1b[0m" } else { "error" };
+            writeln!(out, "{error}: {first}").and_then(|()| rest.iter().try_for_each(|line| writeln!(out, "  {line}")))
+        }
+    };
+}
+
+fn summary(problems: &Problems) -> String {
+    match problems.list.len() {
+        1 => "1 error in the configuration\n".into(),
+        several => format!("{several} errors in the configuration\n"),
+    }
+}
+
+/// A line to standard output; a reader that went away is no error.
+pub fn say(line: impl fmt::Display) {
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}

@@ -1,0 +1,92 @@
+//! `waft status`, `waft reload`, `waft stop`: commands that need a running server.
+
+use super::{Failure, say};
+use crate::admin::client::AdminConnection;
+use crate::admin::{Answer, Request};
+use crate::cli::{self, Place};
+
+fn connect(place: &Place) -> Result<AdminConnection, Failure> {
+    let config = place.sources().load()?;
+    let socket = config.admin_socket();
+    AdminConnection::open(&socket)?.ok_or_else(|| {
+        Failure::Said(format!("no server runs on the data folder {}\nstart it with `waft`, or name the folder of the one that runs with --data DIR", config.data.display()))
+    })
+}
+
+pub fn status(arguments: &cli::Status) -> Result<(), Failure> {
+    let mut server = connect(&arguments.place)?;
+    let Answer::Status(status) = server.ask(&Request::Status)? else { return Err(unexpected()) };
+    if arguments.json {
+        say(serde_json::to_string(&status).map_err(Failure::said)?);
+    } else {
+        say(format_args!(
+            "waft {} (pid {}) serves {} since {}",
+            status.version,
+            status.pid,
+            status.hosts.join(", "),
+            duration(status.uptime_seconds)
+        ));
+        say(format_args!("  listens on   {}", status.listeners.join(", ")));
+        say(format_args!(
+            "  data         {} ({} of store, {} changes wait for the disk)",
+            status.data,
+            bytes(status.store_bytes),
+            status.store_queue
+        ));
+        say(format_args!("  streams      {}", status.streams));
+        say(format_args!("  accounts     {}", status.accounts));
+        for (name, value) in &status.counters {
+            say(format_args!("  {name:<24} {value}"));
+        }
+    }
+    if arguments.sessions {
+        let Answer::Sessions { sessions } = server.ask(&Request::Sessions)? else { return Err(unexpected()) };
+        for session in sessions {
+            if arguments.json {
+                say(serde_json::to_string(&session).map_err(Failure::said)?);
+            } else {
+                let priority = session.priority.map(|priority| format!(" priority {priority}")).unwrap_or_default();
+                say(format_args!("{} {}{priority}", session.jid, session.state));
+            }
+        }
+    }
+    Ok(())
+}
+
+pub fn reload(place: &Place) -> Result<(), Failure> {
+    let Answer::Notes { notes } = connect(place)?.ask(&Request::Reload)? else { return Err(unexpected()) };
+    say("reloaded");
+    for note in notes {
+        say(note);
+    }
+    Ok(())
+}
+
+pub fn stop(place: &Place) -> Result<(), Failure> {
+    connect(place)?.ask(&Request::Stop)?;
+    say("stopping");
+    Ok(())
+}
+
+pub fn unexpected() -> Failure {
+    Failure::Said(
+        "the server's answer is to another question: are this command and the server of the same version?".into(),
+    )
+}
+
+fn duration(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7_199 => format!("{} min", seconds / 60),
+        7_200..=172_799 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+fn bytes(bytes: u64) -> String {
+    match bytes {
+        0..=99_999 => format!("{bytes} B"),
+        100_000..=99_999_999 => format!("{} KiB", bytes >> 10),
+        _ => format!("{} MiB", bytes >> 20),
+    }
+}
