@@ -10,7 +10,7 @@ use crate::session::Session;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::AccountRecord;
-use xmpp::{BareJid, Stamp};
+use xmpp::{BareJid, Stamp, Stanza};
 
 #[derive(Debug)]
 pub struct Account {
@@ -34,6 +34,8 @@ pub struct Account {
     pub photo_hash: Option<Box<str>>,
     /// Ledger rows that an earlier process left.
     pub ledger: Vec<store::SessionRow>,
+    /// The iq by which a client asked for the account's removal: answered before its stream is closed. XEP-0077 §3.2.
+    pub leaving: Option<(SessionId, Arc<Stanza>)>,
     /// Set by `Remove`: nothing is accepted any more.
     pub removed: bool,
     /// A session passed a bound in this step.
@@ -60,6 +62,7 @@ impl Account {
             last_activity: None,
             photo_hash: None,
             ledger: Vec::new(),
+            leaving: None,
             removed: false,
             overrun: false,
             ended: VecDeque::new(),

@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
+use crate::modules;
 use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
 use crate::resume::{self, Management};
@@ -336,9 +337,19 @@ pub fn kick(account: &mut Account, resource: Option<&str>, fault: StreamFault, f
 pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) {
     account.removed = true;
     presence::leave_all_rosters(account, fx);
-    kick(account, None, StreamFault::AccountRemoved, fx);
+    // The client that asked hears of the success, then all streams are closed: both when nothing is left on disk.
+    let mut last = Effects::default();
+    if let Some((id, iq)) = account.leaving.take() {
+        modules::answer(account, &iq, Some(id), Ok(None), &mut last);
+    }
+    let mut kicked = Effects::default();
+    kick(account, None, StreamFault::AccountRemoved, &mut kicked);
+    for effect in kicked.list {
+        if matches!(effect, Effect::Edge { .. }) { last.push(effect) } else { fx.push(effect) }
+    }
     let jid: BareJid = account.jid.clone();
     fx.commit(vec![Change::AccountRemove { account: jid }], None, &ticket);
+    fx.list.append(&mut last.list);
     fx.push(Effect::Unload);
 }
 

@@ -73,7 +73,8 @@ fn remove(account: &mut Account, iq: &Iq<'_>) -> Handled {
     if !account.policy.account_removal {
         return Err(StanzaCondition::NotAllowed.into());
     }
-    Ok(Answer::Query(Query::RemoveAccount { account: account.jid.clone() }, done))
+    account.leaving = iq.session.map(|session| (session, iq.stanza.clone()));
+    Ok(Answer::Query(Query::RemoveAccount { account: account.jid.clone() }, not_removed))
 }
 
 /// XEP-0077 §3.3.
@@ -94,6 +95,20 @@ fn names(username: &str, account: &BareJid) -> bool {
     if username.contains('@') { BareJid::parse(username).is_ok_and(|jid| jid == *account) } else { is_local() }
 }
 
+/// Success was told before the streams were closed (`session::remove_account`).
+fn not_removed(
+    account: &mut Account,
+    iq: &Arc<Stanza>,
+    session: Option<SessionId>,
+    came: QueryAnswer,
+    fx: &mut Effects,
+) {
+    account.leaving = None;
+    if !matches!(came, QueryAnswer::Done) {
+        answer(account, iq, session, Err(unexpected(came)), fx);
+    }
+}
+
 fn done(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, came: QueryAnswer, fx: &mut Effects) {
     let content = match came {
         QueryAnswer::Done => Ok(None),
@@ -105,7 +120,7 @@ fn done(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, cam
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::effects::Effect;
+    use crate::effects::{EdgeItem, Effect};
     use crate::item::Item;
     use crate::testing::{Fx, Scene, account};
 
@@ -179,20 +194,33 @@ mod tests {
         assert!(!fx.delivered("globe")[0].contains("m1cro$oft"));
     }
 
+    // XEP-0077 §3.2, example 12.
     #[test]
-    fn removal_is_of_the_account_of_the_session_and_answered_when_it_is_done() {
+    fn removal_is_of_the_account_of_the_session_and_answered_after_its_commit_before_the_stream_is_closed() {
         let mut bill = bill();
         let fx = sets(&mut bill, "<remove/>");
-        let asked = fx.list.into_iter().find_map(|effect| match effect {
-            Effect::Query { query: Query::RemoveAccount { account }, iq, session, then } => {
-                Some((account, iq, session, then))
-            }
+        assert!(
+            matches!(query(&fx), Some(Query::RemoveAccount { account }) if account.as_str() == "bill@shakespeare.example")
+        );
+        let fx = bill.item(Item::Remove { ticket: Default::default() });
+        let result = |effect: &Effect| matches!(effect, Effect::Edge { item: EdgeItem::Deliver(_), .. });
+        assert!(fx.delivered("globe")[0].contains("type='result'"));
+        assert!(fx.in_order(|effect| matches!(effect, Effect::Commit { .. }), result));
+        assert!(fx.in_order(result, |effect| matches!(effect, Effect::Edge { item: EdgeItem::Close(_), .. })));
+    }
+
+    #[test]
+    fn a_removal_that_the_house_refuses_is_refused_to_the_client() {
+        let mut bill = bill();
+        let asked = sets(&mut bill, "<remove/>").list.into_iter().find_map(|effect| match effect {
+            Effect::Query { iq, session, then, .. } => Some((iq, session, then)),
             _ => None,
         });
-        let (account, iq, session, then) = asked.expect("a removal");
-        assert_eq!(account.as_str(), "bill@shakespeare.example");
-        let fx = bill.item(Item::Answered { iq, session, answer: QueryAnswer::Done, then });
-        assert!(fx.delivered("globe")[0].contains("type='result'"));
+        let (iq, session, then) = asked.expect("a query");
+        let answer = QueryAnswer::Refused(StanzaCondition::InternalServerError.into());
+        let fx = bill.item(Item::Answered { iq, session, answer, then });
+        assert!(fx.delivered("globe")[0].contains("internal-server-error"));
+        assert!(bill.leaving.is_none());
     }
 
     // XEP-0077 §3.2, table 1.
