@@ -21,6 +21,8 @@ pub(crate) struct Frames {
     pub opened: bool,
     /// Our close tag is out.
     pub closed: bool,
+    /// White space belongs to the stream that was restarted, not before the XML declaration of the next.
+    between: bool,
 }
 
 impl Frames {
@@ -29,7 +31,7 @@ impl Frames {
             Framing::Tcp => Scanner::new(limits),
             Framing::WebSocket => Scanner::framed(limits, content_ns),
         };
-        Frames { scanner, framing, opened: false, closed: false }
+        Frames { scanner, framing, opened: false, closed: false, between: false }
     }
 
     pub fn framing(&self) -> Framing {
@@ -42,14 +44,17 @@ impl Frames {
 
     /// A new header is due. RFC 6120 §4.3.3.
     pub fn restart(&mut self) {
-        if self.framing == Framing::Tcp {
-            self.scanner.restart();
-        }
+        self.scanner.restart();
         self.opened = false;
+        self.between = true;
     }
 
     /// The next whole frame. On a WebSocket `<open/>` is the header and `<close/>` the end. RFC 7395 §3.4, §3.6.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, StreamFault> {
+        if self.between {
+            *input = input.trim_ascii_start();
+            self.between = input.is_empty();
+        }
         let frame = self.scanner.next(input)?;
         Ok(match frame {
             Some(Frame::Element(raw)) if self.framing == Framing::WebSocket && raw.ns() == FRAMING => {
@@ -96,10 +101,9 @@ impl Frames {
 
     /// The error element. RFC 6120 §4.9.2.
     pub fn error(&self, out: &mut Vec<u8>, fault: &StreamFault) {
-        let at = out.len() + b"<stream:error".len();
-        fault.write(out);
-        if self.framing == Framing::WebSocket {
-            out.splice(at..at, STREAM_PREFIX.iter().copied());
+        match self.framing {
+            Framing::Tcp => fault.write(out),
+            Framing::WebSocket => fault.write_framed(out),
         }
     }
 
