@@ -6,7 +6,7 @@ use crate::item::{Ingress, SessionId, Ticket};
 use crate::roster::Roster;
 use crate::session::{self, Session};
 use crate::subscription::{self, Act};
-use crate::view::{Exit, Seen, view};
+use crate::view::{self, Exit, Seen, view};
 use crate::ways::{Flow, Passage};
 use crate::{block, inbox};
 use std::sync::Arc;
@@ -244,7 +244,7 @@ fn available(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut E
         account.presence_counter += 1;
         // After a crash the ledger tells who must hear that the resource is gone; so the row stands before anybody
         // hears that it is there. DESIGN.md D11.
-        write_ledger(account, id, &passage.ticket, fx);
+        write_ledger(account, id, passage, fx);
         let targets = audience(account, true, &[]);
         fan(account, &stanza, targets, fx);
         let own = Jid::from(account.jid.clone());
@@ -338,7 +338,7 @@ fn directed(
                 );
             }
             session.directed.push(passage.to.clone());
-            write_ledger(account, id, &passage.ticket, fx);
+            write_ledger(account, id, passage, fx);
         }
         (PresenceType::Unavailable, Some(at)) => {
             session.directed.swap_remove(at);
@@ -431,8 +431,7 @@ fn forget_directed(account: &mut Account, passage: &Passage) {
 fn audience(account: &Account, to_watchers: bool, directed: &[Jid]) -> Vec<Jid> {
     let mut targets = Vec::new();
     if to_watchers {
-        let watchers = account.roster.watchers().filter(|watcher| view(account, watcher, Exit::Broadcast) == Seen::All);
-        targets.extend(watchers.map(|watcher| Jid::from(watcher.clone())));
+        targets.extend(view::watchers(account, Exit::Broadcast).map(|watcher| Jid::from(watcher.clone())));
     }
     let is_told = |to: &Jid| to_watchers && account.roster.subscription(to).from;
     targets.extend(directed.iter().filter(|to| !is_told(to) && !account.blocks.blocks(to)).cloned());
@@ -470,7 +469,7 @@ fn plain(kind: PresenceType, from: &FullJid) -> Stanza {
 }
 
 /// Puts the session in the ledger: at once if it is not there, else with the next batch.
-fn write_ledger(account: &mut Account, id: SessionId, ticket: &Ticket, fx: &mut Effects) {
+fn write_ledger(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut Effects) {
     let epoch = account.epoch;
     let Some(session) = account.session_mut(id) else { return };
     if std::mem::replace(&mut session.in_ledger, true) {
@@ -478,7 +477,7 @@ fn write_ledger(account: &mut Account, id: SessionId, ticket: &Ticket, fx: &mut 
         return;
     }
     let row = session.ledger_row(epoch);
-    fx.commit(vec![Change::SessionPut { account: account.jid.clone(), row }], None, ticket);
+    fx.commit(vec![Change::SessionPut { account: account.jid.clone(), row }], Some(&passage.stanza), &passage.ticket);
 }
 
 /// Notes when the last resource left. XEP-0012 §4.

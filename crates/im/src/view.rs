@@ -3,7 +3,7 @@
 //! Today's rules are the roster subscription and the block list; the ACCESS RULES document comes to stand here.
 
 use crate::account::Account;
-use xmpp::Jid;
+use xmpp::{BareJid, Jid};
 
 /// Ways out of an account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,7 +55,18 @@ enum Actor {
 /// What `watcher` sees of `account` at this exit. A subscription is of a bare JID: the watcher's resource matters to the
 /// block list alone.
 pub fn view(account: &Account, watcher: &Jid, exit: Exit) -> Seen {
-    let seen = match (actor(account, watcher), exit) {
+    decide(account, actor(account, watcher), exit)
+}
+
+/// All subscribers that see the account at this exit. The decision is one for their class; for each of them the block
+/// list alone is asked.
+pub fn watchers(account: &Account, exit: Exit) -> impl Iterator<Item = &BareJid> {
+    let seen = decide(account, Actor::Subscriber, exit) == Seen::All;
+    account.roster.watchers().filter(move |watcher| seen && !account.blocks.blocks(watcher))
+}
+
+fn decide(account: &Account, actor: Actor, exit: Exit) -> Seen {
+    let seen = match (actor, exit) {
         (Actor::Blocked, Exit::MessageError) => true,
         (Actor::Blocked, _) => false,
         (Actor::Owner | Actor::Subscriber, _) => true,

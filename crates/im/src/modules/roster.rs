@@ -2,7 +2,7 @@
 
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
-use crate::module::{Answer, Handled, Iq, Module, Who};
+use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::roster::{self, Catchup, NAME_BYTES_MAX};
 use crate::{presence, session, subscription};
 use std::sync::Arc;
@@ -11,6 +11,8 @@ use xmpp::{BareJid, Element, IqType, Jid, StanzaCondition, StanzaError, ns};
 
 pub static MODULE: Module = Module {
     name: "roster",
+    // Now RFC 6121 §2.6; the stream says so (`urn:xmpp:features:rosterver`).
+    specs: &[xep(237, "1.3")],
     host_features: &[ns::ROSTER],
     account_iq: &[
         (IqType::Get, ns::ROSTER, "query", Who::Owner, get),
@@ -18,11 +20,6 @@ pub static MODULE: Module = Module {
     ],
     ..Module::EMPTY
 };
-
-/// Stream features that say what this file and `subscription` can do; informative. RFC 6121 §2.6.1, §3.4.
-pub fn stream_features() -> [Element; 2] {
-    [Element::new("ver", "urn:xmpp:features:rosterver"), Element::new("sub", "urn:xmpp:features:pre-approval")]
-}
 
 /// The roster; or nothing and pushes of what is new, to a client that says which version it has.
 /// RFC 6121 §2.1.3, §2.1.4, §2.6.3.
