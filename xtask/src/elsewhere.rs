@@ -4,20 +4,18 @@ use crate::xeps::Spec::{self, Rfc, Xep};
 
 /// (specification, version, what is missing, crate).
 pub static SPECS: &[(Spec, &str, &str, &str)] = &[
-    (
-        Rfc(6120),
-        "2011",
-        "server-to-server streams",
-        "xmpp, stream, im",
-    ),
+    (Rfc(6120), "2011", "server-to-server streams", "xmpp, stream, im"),
     (Rfc(6121), "2011", "", "im"),
     (Rfc(7590), "2015", "", "stream, server"),
     (Rfc(7622), "2015", "", "xmpp"),
+    (Rfc(4422), "2006", "", "stream"),
+    (Rfc(4505), "2006", "", "stream"),
     (Rfc(4616), "2006", "", "stream"),
     (Rfc(5802), "2010", "", "stream"),
     (Rfc(7677), "2015", "", "stream"),
     (Rfc(9266), "2022", "", "stream"),
     (Rfc(8265), "2017", "", "stream, xmpp"),
+    (Xep(178), "1.2", "between servers (§3)", "stream"),
     (Xep(368), "1.1.0", "", "server"),
     (Xep(386), "1.1.0", "", "stream, im"),
     (Xep(388), "1.0.4", "", "stream"),
@@ -29,13 +27,12 @@ pub static SPECS: &[(Spec, &str, &str, &str)] = &[
 
 /// As the series print them; for RFCs shortened.
 pub fn title(spec: Spec) -> Option<&'static str> {
-    TITLES
-        .iter()
-        .find(|(titled, _)| *titled == spec)
-        .map(|(_, title)| *title)
+    TITLES.iter().find(|(titled, _)| *titled == spec).map(|(_, title)| *title)
 }
 
 static TITLES: &[(Spec, &str)] = &[
+    (Rfc(4422), "Simple Authentication and Security Layer (SASL)"),
+    (Rfc(4505), "Anonymous SASL Mechanism"),
     (Rfc(4616), "The PLAIN SASL Mechanism"),
     (Rfc(5802), "SCRAM SASL Mechanisms"),
     (Rfc(6120), "XMPP: Core"),
@@ -44,10 +41,7 @@ static TITLES: &[(Spec, &str)] = &[
     (Rfc(7590), "Use of TLS in XMPP"),
     (Rfc(7622), "XMPP: Address Format"),
     (Rfc(7677), "SCRAM-SHA-256 and SCRAM-SHA-256-PLUS"),
-    (
-        Rfc(8265),
-        "Internationalized Strings Representing Usernames and Passwords",
-    ),
+    (Rfc(8265), "Internationalized Strings Representing Usernames and Passwords"),
     (Rfc(9266), "Channel Bindings for TLS 1.3"),
     (Xep(4), "Data Forms"),
     (Xep(12), "Last Activity"),
@@ -64,6 +58,7 @@ static TITLES: &[(Spec, &str)] = &[
     (Xep(153), "vCard-Based Avatars"),
     (Xep(157), "Contact Addresses for XMPP Services"),
     (Xep(160), "Best Practices for Handling Offline Messages"),
+    (Xep(178), "Best Practices for Use of SASL EXTERNAL with Certificates"),
     (Xep(191), "Blocking Command"),
     (Xep(198), "Stream Management"),
     (Xep(199), "XMPP Ping"),

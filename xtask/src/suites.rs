@@ -50,36 +50,19 @@ pub static SUITES: &[Suite] = &[
         ],
     },
     Suite {
-        name: "Web (§2.2)",
-        features: &[wants(
-            "Web connection mechanisms",
-            Server,
-            &[&[Rfc(7395)], &[Xep(206)]],
-        )],
+        name: "Web (§2.2)", features: &[wants("Web connection mechanisms", Server, &[&[Rfc(7395)], &[Xep(206)]])]
     },
     Suite {
         name: "IM (§2.3)",
         features: &[
             wants("Core features", Server, &[&[Rfc(6121)]]),
-            wants(
-                "User avatar compatibility",
-                Advanced,
-                &[&[Xep(398)], &[Xep(153)]],
-            ),
+            wants("User avatar compatibility", Advanced, &[&[Xep(398)], &[Xep(153)]]),
             wants("vcard-temp", Server, &[&[Xep(54)]]),
             wants("Outbound message synchronization", Server, &[&[Xep(280)]]),
             wants("User blocking", Advanced, &[&[Xep(191)]]),
             wants("Group chat", Server, &[&[Xep(45)], &[Xep(249)]]),
-            wants(
-                "Advanced group chat",
-                Advanced,
-                &[&[Xep(48)], &[Xep(313)], &[Xep(402)], &[Xep(410)]],
-            ),
-            wants(
-                "Persistent storage of private data via PubSub",
-                Advanced,
-                &[&[Xep(223)]],
-            ),
+            wants("Advanced group chat", Advanced, &[&[Xep(48)], &[Xep(313)], &[Xep(402)], &[Xep(410)]]),
+            wants("Persistent storage of private data via PubSub", Advanced, &[&[Xep(223)]]),
             wants("Private XML storage", Advanced, &[&[Xep(49)]]),
             wants("Stream management", Advanced, &[&[Xep(198)]]),
             wants("History storage and retrieval", Advanced, &[&[Xep(313)]]),
@@ -94,8 +77,5 @@ pub static SUITES: &[Suite] = &[
             wants("Third party push notifications", Advanced, &[&[Xep(357)]]),
         ],
     },
-    Suite {
-        name: "A/V calling (§2.5)",
-        features: &[wants("STUN/TURN server discovery", Server, &[&[Xep(215)]])],
-    },
+    Suite { name: "A/V calling (§2.5)", features: &[wants("STUN/TURN server discovery", Server, &[&[Xep(215)]])] },
 ];

@@ -37,23 +37,12 @@ pub fn all() -> BTreeMap<Spec, Done> {
     let mut all = BTreeMap::new();
     for module in MODULES {
         for spec in module.specs {
-            let done = Done {
-                version: spec.version,
-                missing: spec.missing,
-                place: format!("im, {}", module.name),
-            };
+            let done = Done { version: spec.version, missing: spec.missing, place: format!("im, {}", module.name) };
             all.insert(Spec::Xep(spec.number), done);
         }
     }
     for &(spec, version, missing, place) in elsewhere::SPECS {
-        all.insert(
-            spec,
-            Done {
-                version,
-                missing,
-                place: place.to_owned(),
-            },
-        );
+        all.insert(spec, Done { version, missing, place: place.to_owned() });
     }
     all
 }
@@ -70,45 +59,19 @@ pub fn page() -> String {
     );
     for (spec, done) in &all {
         let title = elsewhere::title(*spec).unwrap_or("");
-        line(
-            &mut page,
-            &[
-                &spec.to_string(),
-                title,
-                done.version,
-                &done.place,
-                done.missing,
-            ],
-        );
+        line(&mut page, &[&spec.to_string(), title, done.version, &done.place, done.missing]);
     }
     page.push_str(
         "\n## Compliance suites 2023, XEP-0479\n\n\
         What a *server* must do for its level. \"partly\" names what is missing.\n",
     );
     for suite in suites::SUITES {
-        let _ = write!(
-            page,
-            "\n### {}\n\n| Feature | Level | Wants | Done |\n|---|---|---|---|\n",
-            suite.name
-        );
+        let _ = write!(page, "\n### {}\n\n| Feature | Level | Wants | Done |\n|---|---|---|---|\n", suite.name);
         for feature in suite.features {
-            let wants = feature.wants.iter().map(|group| {
-                group
-                    .iter()
-                    .map(Spec::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" or ")
-            });
+            let wants =
+                feature.wants.iter().map(|group| group.iter().map(Spec::to_string).collect::<Vec<_>>().join(" or "));
             let wants = wants.collect::<Vec<_>>().join(", ");
-            line(
-                &mut page,
-                &[
-                    feature.name,
-                    feature.level.name(),
-                    &wants,
-                    &status(&all, feature),
-                ],
-            );
+            line(&mut page, &[feature.name, feature.level.name(), &wants, &status(&all, feature)]);
         }
     }
     page
@@ -124,18 +87,9 @@ fn status(all: &BTreeMap<Spec, Done>, feature: &suites::Feature) -> String {
     let mut done = 0;
     for group in feature.wants {
         // Of alternatives the best counts.
-        let best = group
-            .iter()
-            .filter_map(|spec| all.get(spec))
-            .min_by_key(|done| done.missing.len());
+        let best = group.iter().filter_map(|spec| all.get(spec)).min_by_key(|done| done.missing.len());
         match best {
-            None => missing.push(
-                group
-                    .iter()
-                    .map(Spec::to_string)
-                    .collect::<Vec<_>>()
-                    .join(" or "),
-            ),
+            None => missing.push(group.iter().map(Spec::to_string).collect::<Vec<_>>().join(" or ")),
             Some(partly) if !partly.missing.is_empty() => {
                 done += 1;
                 missing.push(partly.missing.to_owned());
@@ -170,28 +124,18 @@ mod tests {
     #[test]
     fn the_page_in_the_book_is_what_the_cards_print() {
         let written = std::fs::read_to_string(path()).unwrap_or_default();
-        assert!(
-            written == page(),
-            "docs/xeps.md is stale: run `cargo run -p xtask -- xeps`"
-        );
+        assert!(written == page(), "docs/xeps.md is stale: run `cargo run -p xtask -- xeps`");
     }
 
     #[test]
     fn each_specification_has_a_title() {
-        let nameless: Vec<_> = all()
-            .into_keys()
-            .filter(|spec| elsewhere::title(*spec).is_none())
-            .collect();
+        let nameless: Vec<_> = all().into_keys().filter(|spec| elsewhere::title(*spec).is_none()).collect();
         assert_eq!(nameless, []);
     }
 
     #[test]
     fn no_specification_stands_on_two_cards() {
-        let mut numbers: Vec<u16> = MODULES
-            .iter()
-            .flat_map(|module| module.specs)
-            .map(|spec| spec.number)
-            .collect();
+        let mut numbers: Vec<u16> = MODULES.iter().flat_map(|module| module.specs).map(|spec| spec.number).collect();
         numbers.extend(elsewhere::SPECS.iter().filter_map(|(spec, ..)| match spec {
             Spec::Xep(number) => Some(*number),
             Spec::Rfc(_) => None,
@@ -204,29 +148,13 @@ mod tests {
 
     #[test]
     fn a_feature_whose_specification_is_incomplete_is_done_partly() {
-        let all = BTreeMap::from([(
-            Spec::Xep(1),
-            Done {
-                version: "1.0",
-                missing: "the hard part",
-                place: String::new(),
-            },
-        )]);
-        let feature = |wants| suites::Feature {
-            name: "",
-            level: suites::Level::Server,
-            wants,
-        };
-        assert_eq!(
-            status(&all, &feature(&[&[Spec::Xep(1)]])),
-            "partly: without the hard part"
-        );
+        let all =
+            BTreeMap::from([(Spec::Xep(1), Done { version: "1.0", missing: "the hard part", place: String::new() })]);
+        let feature = |wants| suites::Feature { name: "", level: suites::Level::Server, wants };
+        assert_eq!(status(&all, &feature(&[&[Spec::Xep(1)]])), "partly: without the hard part");
         assert_eq!(status(&all, &feature(&[&[Spec::Xep(2)]])), "no");
         assert_eq!(
-            status(
-                &all,
-                &feature(&[&[Spec::Xep(1), Spec::Xep(2)], &[Spec::Xep(2)]])
-            ),
+            status(&all, &feature(&[&[Spec::Xep(1), Spec::Xep(2)], &[Spec::Xep(2)]])),
             "partly: without the hard part; XEP-0002"
         );
     }
