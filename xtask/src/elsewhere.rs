@@ -64,6 +64,7 @@ static TITLES: &[(Spec, &str)] = &[
     (Xep(199), "XMPP Ping"),
     (Xep(202), "Entity Time"),
     (Xep(203), "Delayed Delivery"),
+    (Xep(237), "Roster Versioning"),
     (Xep(280), "Message Carbons"),
     (Xep(297), "Stanza Forwarding"),
     (Xep(313), "Message Archive Management"),
