@@ -34,6 +34,8 @@ pub struct Account {
     pub photo_hash: Option<Box<str>>,
     /// Ledger rows that an earlier process left.
     pub ledger: Vec<store::SessionRow>,
+    /// Sets of private XML that wait for each other; the first is under way. XEP-0049.
+    pub private_writes: VecDeque<crate::modules::private::Write>,
     /// The iq by which a client asked for the account's removal: answered before its stream is closed. XEP-0077 §3.2.
     pub leaving: Option<(SessionId, Arc<Stanza>)>,
     /// Set by `Remove`: nothing is accepted any more.
@@ -62,6 +64,7 @@ impl Account {
             last_activity: None,
             photo_hash: None,
             ledger: Vec::new(),
+            private_writes: VecDeque::new(),
             leaving: None,
             removed: false,
             overrun: false,
