@@ -182,30 +182,39 @@ impl ClientStream {
                 Some(_) => return Ok(None),
                 None => self.frames.next(input),
             };
-            let done = taken.and_then(|frame| frame.map(|frame| self.take(frame, input, out)).transpose());
-            match done {
-                Ok(Some(())) => {}
+            let taken = match taken {
                 Ok(None) => return Ok(None),
+                Ok(Some(frame)) => self.take(frame, input, out),
+                Err(fault) => Err(fault),
+            };
+            match taken {
+                Ok(None) => {}
+                Ok(event) => return Ok(event),
                 Err(fault) => self.fault = Some(fault),
             }
         }
     }
 
-    fn take(&mut self, frame: Frame, input: &[u8], out: &mut Vec<u8>) -> Result<(), StreamFault> {
+    /// What a session's frame means is given at once, what a negotiation's means is queued.
+    fn take(&mut self, frame: Frame, input: &[u8], out: &mut Vec<u8>) -> Result<Option<Event>, StreamFault> {
         match (frame, self.stage) {
-            (Frame::Element(raw), Stage::Bound) => self.in_session(raw, out),
-            (Frame::Element(raw), Stage::Binding) => self.binding(&raw, out),
-            (Frame::Element(raw), Stage::Negotiating) => self.negotiating(&raw, input, out),
-            (Frame::Header(header), Stage::Header) => self.header(header, out),
+            (Frame::Element(raw), Stage::Bound) => return self.in_session(raw, out),
+            (Frame::Element(raw), Stage::Binding) => self.binding(&raw, out)?,
+            (Frame::Element(raw), Stage::Negotiating) => self.negotiating(&raw, input, out)?,
+            (Frame::Header(header), Stage::Header) => self.header(header, out)?,
             (Frame::Close, _) => {
                 self.stage = Stage::Ended;
-                self.events.push_back(Event::Closed);
-                Ok(())
+                return Ok(Some(Event::Closed));
             }
             // Only in a framed stream, RFC 7395 §3.4.
-            (Frame::Header(_), _) => Err(StreamFault::Other(StreamCondition::BadFormat, "The stream is open already.")),
-            (Frame::Element(_), _) => Err(StreamFault::Other(StreamCondition::BadFormat, "The stream is not open.")),
+            (Frame::Header(_), _) => {
+                return Err(StreamFault::Other(StreamCondition::BadFormat, "The stream is open already."));
+            }
+            (Frame::Element(_), _) => {
+                return Err(StreamFault::Other(StreamCondition::BadFormat, "The stream is not open."));
+            }
         }
+        Ok(None)
     }
 }
 
@@ -824,7 +833,10 @@ impl ClientStream {
     fn begin_session(&mut self, jid: FullJid) {
         self.jid = Some(jid);
         self.stage = Stage::Bound;
+        // An idle session keeps no more than it needs.
         self.negotiation = None;
+        self.host = None;
+        self.events.shrink_to_fit();
     }
 
     /// Answers [`Event::Bind`]. The client may try again; with Bind 2 its authentication has failed with it
@@ -873,64 +885,58 @@ impl ClientStream {
 
 /// The session: stanzas and the nonzas among them.
 impl ClientStream {
-    fn in_session(&mut self, raw: Raw, out: &mut Vec<u8>) -> Result<(), StreamFault> {
+    fn in_session(&mut self, raw: Raw, out: &mut Vec<u8>) -> Result<Option<Event>, StreamFault> {
         if Stanza::kind_of(&raw).is_some() {
             return self.stanza(raw, out);
         }
-        match (raw.ns(), raw.name(), &mut self.counting) {
+        Ok(match (raw.ns(), raw.name(), &mut self.counting) {
             (management::NS, "a", Some(counting)) => {
                 let h = management::handled(&raw)?;
                 counting.acked(out);
-                self.events.push_back(Event::Acked(h));
+                Some(Event::Acked(h))
             }
-            (management::NS, "r", Some(_)) => self.events.push_back(Event::AckRequested),
-            (management::NS, "a", None) => {}
+            (management::NS, "r", Some(_)) => Some(Event::AckRequested),
+            (management::NS, "a", None) => None,
             (management::NS, "enable", None) => {
-                let request = management::enable(|name| raw.attribute(name).map(|value| value.into_owned()));
                 self.waits = Some(Wait::Manage);
-                self.events.push_back(Event::Manage(request));
+                Some(Event::Manage(management::enable(|name| raw.attribute(name).map(|value| value.into_owned()))))
             }
             // Once is enough (XEP-0198 §3), and a bound stream resumes nothing (§5).
             (management::NS, "enable" | "resume" | "r", _) => {
                 management::write_failed(out, StanzaCondition::UnexpectedRequest, None);
+                None
             }
-            (CSI, "active", _) => self.events.push_back(Event::ClientState { active: true }),
-            (CSI, "inactive", _) => self.events.push_back(Event::ClientState { active: false }),
+            (CSI, "active", _) => Some(Event::ClientState { active: true }),
+            (CSI, "inactive", _) => Some(Event::ClientState { active: false }),
             (_, other, _) => return Err(StreamFault::UnsupportedStanzaType(other.into())),
-        }
-        Ok(())
+        })
     }
 
     /// RFC 6120 §8.1.2.1, §8.1.5.
-    fn stanza(&mut self, raw: Raw, out: &mut Vec<u8>) -> Result<(), StreamFault> {
-        let Some(jid) = &self.jid else {
-            return Err(StreamFault::StanzaBeforeBind);
-        };
+    fn stanza(&mut self, raw: Raw, out: &mut Vec<u8>) -> Result<Option<Event>, StreamFault> {
+        let jid = self.jid.as_ref().expect("a session has an address");
         if let Some(from) = raw.attribute("from")
             && !is_own(&from, jid)
         {
             return Err(StreamFault::FromNotOurs(from.as_ref().into()));
         }
-        match Stanza::from_raw(raw) {
-            Ok(mut stanza) => {
-                stanza.from = Some(jid.clone().into());
-                if stanza.lang.is_none() {
-                    stanza.lang = self.lang.clone();
-                }
-                // RFC 3921 §3, answered here while nobody counts.
-                if self.counting.is_none() && is_session(&stanza) {
-                    let id = stanza.id.as_deref().unwrap_or_default();
-                    self.frames.iq(out, "result", id, |_| {});
-                    return Ok(());
-                }
-                self.events.push_back(Event::Stanza(stanza));
-            }
+        let mut stanza = match Stanza::from_raw(raw) {
+            Ok(stanza) => stanza,
             Err(mut fault) => {
                 fault.stanza.from = Some(jid.clone().into());
-                self.events.push_back(Event::BadStanza(fault));
+                return Ok(Some(Event::BadStanza(fault)));
             }
+        };
+        stanza.from = Some(jid.clone().into());
+        if stanza.lang.is_none() {
+            stanza.lang = self.lang.clone();
         }
-        Ok(())
+        // RFC 3921 §3, answered here while nobody counts.
+        if self.counting.is_none() && is_session(&stanza) {
+            self.frames.iq(out, "result", stanza.id.as_deref().unwrap_or_default(), |_| {});
+            return Ok(None);
+        }
+        Ok(Some(Event::Stanza(stanza)))
     }
 
     /// Answers [`Event::Manage`].
@@ -1021,7 +1027,7 @@ impl ClientStream {
 
     /// Our domain, once the header has named it.
     pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
+        self.host.as_deref().or_else(|| self.account.as_ref().map(|account| account.domain()))
     }
 
     /// Once authenticated.
@@ -1074,4 +1080,15 @@ fn is_own(from: &str, jid: &FullJid) -> bool {
 fn is_session(stanza: &Stanza) -> bool {
     stanza.kind == StanzaType::Iq(IqType::Set)
         && stanza.payload.first().is_some_and(|child| child.name == "session" && child.ns == ns::SESSION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_session_costs_little() {
+        // Half of it is the scanner.
+        assert!(size_of::<ClientStream>() <= 384, "{} bytes", size_of::<ClientStream>());
+    }
 }

@@ -90,7 +90,7 @@ pub struct Account {
 }
 
 /// A FAST token, XEP-0484. Same shape as the store's.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct Token {
     pub client: Box<str>,
     pub mechanism: Mechanism,
@@ -109,8 +109,13 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Bytes that are wiped when dropped and never printed. Compare by [`Crypto::eq_constant_time`].
-#[derive(Clone, PartialEq, Eq)]
+/// Bytes that are wiped when dropped and never printed. They have no `==`, only [`Crypto::eq_constant_time`]:
+/// ```compile_fail
+/// fn leak(a: &stream::Secret, b: &stream::Secret) -> bool {
+///     a == b
+/// }
+/// ```
+#[derive(Clone)]
 pub struct Secret(pub Vec<u8>);
 
 impl Drop for Secret {
@@ -170,6 +175,24 @@ pub struct AuthFailed {
     /// `None`: asked for one we do not know.
     pub mechanism: Option<Mechanism>,
     pub condition: Condition,
+}
+
+impl AuthFailed {
+    /// Was a wrong proof given, or another's name? Then it may be guessing, and counts against the peer's address.
+    /// What is left is a client that cannot, or trouble of our own.
+    pub fn is_guess(&self) -> bool {
+        match self.condition {
+            Condition::NotAuthorized | Condition::InvalidAuthzid | Condition::AccountDisabled => true,
+            Condition::Aborted
+            | Condition::CredentialsExpired
+            | Condition::EncryptionRequired
+            | Condition::IncorrectEncoding
+            | Condition::InvalidMechanism
+            | Condition::MalformedRequest
+            | Condition::MechanismTooWeak
+            | Condition::TemporaryAuthFailure => false,
+        }
+    }
 }
 
 pub struct Registration {

@@ -36,3 +36,10 @@ pub use event::{
 };
 pub use password::{ScramKeys, prepare_password, scram_keys, verify_plain};
 pub use sasl::{Condition, Mechanism};
+
+/// So that the tests' crypto can be written once, for the inside and the outside.
+#[cfg(test)]
+extern crate self as stream;
+#[cfg(test)]
+#[path = "../tests/client/fake.rs"]
+mod fake;

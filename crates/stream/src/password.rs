@@ -11,7 +11,7 @@ pub const SHA1_ITERATIONS: u32 = 10_000;
 pub const SALT_BYTES: usize = 16;
 
 /// Proves a password, and is none. RFC 5802 §3. Same shape as the store's keys.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone)]
 pub struct ScramKeys {
     pub salt: Vec<u8>,
     pub iterations: u32,
@@ -57,4 +57,31 @@ pub fn scram_keys(crypto: &dyn Crypto, hash: Hash, password: &str, salt: &[u8], 
 pub fn verify_plain(crypto: &dyn Crypto, hash: Hash, password: &str, keys: &ScramKeys) -> bool {
     scram_keys(crypto, hash, password, &keys.salt, keys.iterations)
         .is_some_and(|made| crypto.eq_constant_time(&made.stored_key, &keys.stored_key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn a_password_is_verified_by_its_keys() {
+        let crypto = Fake::default();
+        for hash in [Hash::Sha1, Hash::Sha256] {
+            let keys = scram_keys(&crypto, hash, "pencil", b"salt", 8).expect("pencil can be a password");
+            assert!(verify_plain(&crypto, hash, "pencil", &keys));
+            assert!(!verify_plain(&crypto, hash, "Pencil", &keys));
+            assert!(!verify_plain(&crypto, hash, "", &keys));
+        }
+    }
+
+    #[test]
+    fn passwords_are_prepared_by_opaque_string() {
+        // RFC 8265 §4.3: composed, other spaces made plain; case and inner spaces stay.
+        let prepared = |text| prepare_password(text).map(|password| password.to_string());
+        assert_eq!(prepared("Correct Horse").as_deref(), Some("Correct Horse"));
+        assert_eq!(prepared("e\u{301}\u{a0}x").as_deref(), Some("\u{e9} x"));
+        assert_eq!(prepared(""), None);
+        assert_eq!(prepared("my cat is a \u{9}by"), None);
+    }
 }

@@ -16,6 +16,7 @@ pub(crate) fn start(message: &[u8], cx: &Context<'_>) -> Result<Step, Condition>
     // Only the XmppAddr count, never a common name; and only those of this host.
     let mut accounts: Vec<Jid> = certificate.xmpp_addresses.iter().filter_map(|text| Jid::parse(text).ok()).collect();
     accounts.retain(|jid| jid.is_bare() && jid.local().is_some() && jid.domain() == cx.host);
+    accounts.sort();
     accounts.dedup();
 
     let account = match (authzid, accounts.as_slice()) {

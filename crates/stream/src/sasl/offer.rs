@@ -132,3 +132,36 @@ pub(crate) fn token_binding(mechanism: Mechanism) -> Option<ChannelBinding> {
 fn fits_clear(mechanism: Mechanism) -> bool {
     matches!(mechanism, Mechanism::ScramSha256 | Mechanism::ScramSha1 | Mechanism::Anonymous)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::Fake;
+
+    #[test]
+    fn what_was_offered_is_digested_as_in_the_example_of_xep_0474() {
+        let offer = Offer {
+            mechanisms: vec![Mechanism::ScramSha1Plus, Mechanism::ScramSha1],
+            bindings: vec![ChannelBinding::TlsServerEndPoint, ChannelBinding::TlsExporter],
+            ..Offer::default()
+        };
+        assert_eq!(offer.digest(&Fake::default(), Hash::Sha1), "G6k/rBLDqgOhRRaCuuatSDFkJ08=");
+    }
+
+    #[test]
+    fn without_channel_binding_no_mechanism_that_binds_is_offered() {
+        let offer = Offer::new(&HostAuth::default(), Tls::Direct, Some(&TlsInfo::default()));
+        assert!(offer.bindings.is_empty());
+        assert_eq!(offer.mechanisms, [Mechanism::ScramSha256, Mechanism::ScramSha1, Mechanism::Plain]);
+        assert_eq!(offer.fast, [Mechanism::HtSha256None]);
+    }
+
+    #[test]
+    fn in_clear_only_what_tells_no_secret_is_offered_and_nothing_where_tls_is_required() {
+        let host = HostAuth::default();
+        let offer = Offer::new(&host, Tls::Optional, None);
+        assert_eq!(offer.mechanisms, [Mechanism::ScramSha256, Mechanism::ScramSha1]);
+        assert!(!offer.sasl2 && offer.fast.is_empty());
+        assert_eq!(Offer::new(&host, Tls::Required, None), Offer::default());
+    }
+}

@@ -102,7 +102,11 @@ impl Named {
 
         let mut random = [0; NONCE_BYTES];
         cx.crypto.random(&mut random);
-        let nonce = format!("{}{}", self.client_nonce, STANDARD.encode(random));
+        self.challenge(keys, known, &STANDARD.encode(random), cx)
+    }
+
+    fn challenge(self, keys: ScramKeys, known: bool, our_nonce: &str, cx: &Context<'_>) -> Step {
+        let nonce = format!("{}{our_nonce}", self.client_nonce);
         let mut challenge = format!("r={nonce},s={},i={}", STANDARD.encode(&keys.salt), keys.iterations);
         if cx.config.downgrade_protection {
             challenge.push_str(",h=");
@@ -188,6 +192,74 @@ fn is_printable(nonce: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
+    use crate::fake::Fake;
+    use crate::password::scram_keys;
+    use crate::sasl::offer::Offer;
+
+    /// One exchange of `user` with the password `pencil`, our nonce given: challenge and signature.
+    fn exchange(hash: Hash, first: &str, our_nonce: &str, salt: &str, last: &str) -> (String, Option<String>) {
+        let config = Config { downgrade_protection: false, ..Config::default() };
+        let cx = Context {
+            crypto: &Fake::default(),
+            config: &config,
+            host: "example.org",
+            tls: None,
+            from: None,
+            client: None,
+            offer: &Offer::default(),
+        };
+        let salt = STANDARD.decode(salt).expect("the vector's salt is base64");
+        let keys = scram_keys(cx.crypto, hash, "pencil", &salt, 4096).expect("pencil can be a password");
+        let Ok(Step::Lookup(_, Exchange::ScramNamed(named))) = start(hash, false, first.as_bytes(), &cx) else {
+            panic!("the client is named by its first message");
+        };
+        let Step::Challenge(challenge, Exchange::ScramChallenged(challenged)) =
+            named.challenge(keys, true, our_nonce, &cx)
+        else {
+            panic!("a challenge follows");
+        };
+        let signature = match challenged.respond(last.as_bytes(), &cx) {
+            Step::Done { additional, .. } => additional,
+            _ => None,
+        };
+        let text = |bytes| String::from_utf8(bytes).expect("SCRAM is text");
+        (text(challenge), signature.map(text))
+    }
+
+    #[test]
+    fn the_example_of_rfc_5802_section_5_succeeds() {
+        let (challenge, signature) = exchange(
+            Hash::Sha1,
+            "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL",
+            "3rfcNHYJY1ZVvWVs7j",
+            "QSXCR+Q6sek8bf92",
+            "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Ts=",
+        );
+        assert_eq!(challenge, "r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,s=QSXCR+Q6sek8bf92,i=4096");
+        assert_eq!(signature.as_deref(), Some("v=rmF9pqV8S7suAoZWja4dJRkFsKQ="));
+    }
+
+    #[test]
+    fn the_example_of_rfc_7677_section_3_succeeds() {
+        let (challenge, signature) = exchange(
+            Hash::Sha256,
+            "n,,n=user,r=rOprNGfwEbeRWgbNEkqO",
+            "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0",
+            "W22ZaJ0SNY7soEsUEjb6gQ==",
+            "c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,\
+             p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=",
+        );
+        assert_eq!(challenge, "r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096");
+        assert_eq!(signature.as_deref(), Some("v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
+    }
+
+    #[test]
+    fn one_bit_of_the_proof_decides() {
+        let last = "c=biws,r=fyko+d2lbbFgONRv9qkxdawL3rfcNHYJY1ZVvWVs7j,p=v0X8v3Bz2T0CJGbJQyF0X+HI4Tw=";
+        let first = "n,,n=user,r=fyko+d2lbbFgONRv9qkxdawL";
+        assert_eq!(exchange(Hash::Sha1, first, "3rfcNHYJY1ZVvWVs7j", "QSXCR+Q6sek8bf92", last).1, None);
+    }
 
     #[test]
     fn names_are_unescaped_and_nothing_else_may_be_escaped() {

@@ -20,7 +20,7 @@ pub(crate) struct Named {
 }
 
 /// A token that was good.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) struct Used {
     pub token: Token,
     /// It was the one before: the client never heard of the newer.
@@ -82,7 +82,7 @@ impl Named {
 }
 
 /// What is to happen to tokens when an authentication has succeeded.
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub(crate) enum TokenChange {
     /// `tell`: it is new, the client hears of it when it is stored.
     Put {
@@ -129,10 +129,9 @@ pub(crate) fn changes(
     let mut request = wishes.request;
     if let Some(Used { mut token, previous }) = used {
         // The counts of the token before are not kept: without 0-RTT, TLS itself forbids replays.
-        if let Some(count) = wishes.count.filter(|_| !previous) {
-            if token.count > 0 && count <= token.count {
-                return Err(Condition::NotAuthorized);
-            }
+        let seen = |count: u32| token.count > 0 && count <= token.count;
+        if !previous && wishes.count.is_some_and(seen) {
+            return Err(Condition::NotAuthorized);
         }
         let issued = token.expires.0.saturating_sub(i64::from(fast.lifetime_seconds) * MICROS);
         let is_old = now.0.saturating_sub(issued) > i64::from(fast.rotate_after_seconds) * MICROS;

@@ -8,7 +8,8 @@ use stream::{Crypto, Hash};
 
 #[derive(Default)]
 pub struct Fake {
-    drawn: AtomicU64,
+    /// How often randomness was drawn.
+    pub drawn: AtomicU64,
     /// How often secrets were compared.
     pub comparisons: AtomicU64,
 }

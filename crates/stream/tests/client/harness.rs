@@ -86,11 +86,7 @@ impl Peer {
     pub fn clear(config: Config) -> Peer {
         let crypto = Arc::new(Fake::default());
         let keys = |hash| scram_keys(&*crypto, hash, PASSWORD, b"salt of juliet's", 16);
-        let juliet = Account {
-            scram_sha1: keys(Hash::Sha1),
-            scram_sha256: keys(Hash::Sha256),
-            ..Account::default()
-        };
+        let juliet = Account { scram_sha1: keys(Hash::Sha1), scram_sha256: keys(Hash::Sha256), ..Account::default() };
         Peer {
             stream: ClientStream::new(Arc::new(config), crypto.clone()),
             crypto,
@@ -125,8 +121,12 @@ impl Peer {
     }
 
     /// Bound as `juliet@capulet.example/balcony`.
-    pub fn bound(mut self) -> Peer {
-        self = self.authenticated();
+    pub fn bound(self) -> Peer {
+        self.authenticated().bound_here()
+    }
+
+    /// The same for a client that is authenticated already.
+    pub fn bound_here(mut self) -> Peer {
         self.says("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>balcony</resource></bind></iq>");
         self.events.clear();
         self

@@ -1,1 +1,94 @@
+//! An account before there is one. XEP-0077 §3.1.
 
+use crate::harness::*;
+use stream::{Config, Tls};
+use xmpp::StanzaCondition;
+
+fn open() -> Config {
+    let mut config = config();
+    host(&mut config).registration_open = true;
+    config
+}
+
+fn submit(inside: &str) -> String {
+    format!("<iq type='set' id='r'><query xmlns='jabber:iq:register'>{inside}</query></iq>")
+}
+
+const FORM: &str = "<iq type='get' id='r'><query xmlns='jabber:iq:register'/></iq>";
+const ROMEO: &str = "<username>Romeo</username><password>secret</password>";
+
+#[test]
+fn it_is_offered_where_it_is_open_and_only_encrypted() {
+    let feature = "<register xmlns='http://jabber.org/features/iq-register'/>";
+    assert!(Peer::new(open()).says(HEADER).contains(feature));
+    assert!(!Peer::new(config()).says(HEADER).contains(feature));
+    assert!(!Peer::clear(Config { tls: Tls::Optional, ..open() }).says(HEADER).contains(feature));
+}
+
+#[test]
+fn the_form_asks_for_a_username_and_a_password() {
+    let said = Peer::new(open()).open().says(FORM);
+    assert!(said.starts_with("<iq type='result' id='r'><query xmlns='jabber:iq:register'>"), "{said}");
+    assert!(said.ends_with("<username/><password/></query></iq>"), "{said}");
+}
+
+#[test]
+fn what_is_submitted_is_prepared_and_the_outcome_told() {
+    let mut peer = Peer::new(open()).open();
+    assert_eq!(peer.says(&submit(ROMEO)), "<iq type='result' id='r'></iq>");
+    assert_eq!(peer.events, ["Register romeo@capulet.example secret"]);
+    peer.registers = Err(StanzaCondition::Conflict.into());
+    let said = peer.says(&submit(ROMEO));
+    assert!(said.starts_with("<iq type='error' id='r'><error type='cancel'><conflict "), "{said}");
+    // And then authenticates on the same stream.
+    assert!(peer.says(&plain("juliet", PASSWORD)).contains("<success"));
+}
+
+#[test]
+fn what_cannot_be_an_account_is_not_acceptable() {
+    for inside in [
+        "",
+        "<username>romeo</username>",
+        "<password>x</password>",
+        "<username/><password>x</password>",
+        "<username>a b</username><password>x</password>",
+        "<username>a@b</username><password>x</password>",
+    ] {
+        let mut peer = Peer::new(open()).open();
+        let said = peer.says(&submit(inside));
+        assert!(said.contains("<not-acceptable "), "{inside}: {said}");
+        assert!(peer.events.is_empty(), "{inside}");
+    }
+    let said = Peer::new(open()).open().says(&submit("<remove/>"));
+    assert!(said.contains("<unexpected-request "), "{said}");
+}
+
+#[test]
+fn where_it_is_closed_an_iq_is_an_iq_before_authentication() {
+    for what in [FORM.to_owned(), submit(ROMEO)] {
+        let mut peer = Peer::new(config()).open();
+        peer.says(&what);
+        assert_eq!(peer.condition(), "not-authorized");
+        assert!(peer.events.is_empty());
+    }
+}
+
+#[test]
+fn other_iqs_are_refused_where_it_is_open_too() {
+    for other in ["<iq type='get' id='1'><query xmlns='jabber:iq:roster'/></iq>", "<iq type='result' id='1'/>"] {
+        let mut peer = Peer::new(open()).open();
+        peer.says(other);
+        assert_eq!(peer.condition(), "not-authorized", "{other}");
+    }
+}
+
+#[test]
+fn the_eleventh_request_ends_the_stream() {
+    let mut peer = Peer::new(open()).open();
+    for _ in 0..10 {
+        peer.says(FORM);
+        assert_eq!(peer.fault, None);
+    }
+    peer.says(FORM);
+    assert_eq!(peer.condition(), "policy-violation");
+}
