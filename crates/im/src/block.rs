@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::Effects;
 use crate::ways::{Flow, Passage};
 use xmpp::error::ErrorType;
-use xmpp::{IqType, Jid, MessageType, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{IqType, Jid, MessageType, PresenceType, StanzaCondition, StanzaError, StanzaType};
 
 pub const ERRORS_NS: &str = "urn:xmpp:blocking:errors";
 
@@ -97,6 +97,9 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -
 
 /// Nothing comes from one: message and iq → `service-unavailable`, presence ignored. XEP-0191 §3.3.
 ///
+/// What a blocked contact says of a subscription that exists goes on to be noted, though the user's clients are given
+/// none of it: else the two rosters would disagree for ever.
+///
 /// # Errors
 /// `service-unavailable`, the same as from an account that does not exist.
 pub fn inbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
@@ -108,6 +111,9 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) ->
         StanzaType::Message(MessageType::Error) => Ok(Flow::Done),
         StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => {
             Err(StanzaCondition::ServiceUnavailable.into())
+        }
+        StanzaType::Presence(PresenceType::Subscribed | PresenceType::Unsubscribe | PresenceType::Unsubscribed) => {
+            Ok(Flow::Next)
         }
         StanzaType::Presence(_) | StanzaType::Iq(IqType::Result | IqType::Error) => Ok(Flow::Done),
     }

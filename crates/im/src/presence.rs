@@ -182,7 +182,9 @@ pub fn conceal_from(account: &mut Account, entry: &Jid, fx: &mut Effects) {
         if !told.is_empty() {
             forgot.push(session.id);
         }
-        targets.extend(told.into_iter().filter(|to| !watchers.iter().any(|watcher| watcher.as_str() == to.bare_str())));
+        let is_told = |to: &Jid| targets.iter().any(|target| target.as_str() == to.bare_str());
+        let more: Vec<Jid> = told.into_iter().filter(|to| !is_told(to)).collect();
+        targets.extend(more);
         fans.push((Arc::new(plain(PresenceType::Unavailable, &session.jid)), targets));
     }
     for (stanza, targets) in fans {
@@ -193,23 +195,29 @@ pub fn conceal_from(account: &mut Account, entry: &Jid, fx: &mut Effects) {
     }
 }
 
-/// Whoever an entry stood for that is no longer in the block list sees all resources again, and is asked for its own
-/// presence, which was not let in meanwhile. XEP-0191 §3.4.
-pub fn reveal_to(account: &Account, entry: &Jid, fx: &mut Effects) {
-    let watchers = seen_by(account, entry);
+/// Whoever an entry stood for that is no longer in the block list sees all resources again. XEP-0191 §3.4.
+///
+/// What the own resources knew of the contacts among them is out of date, as nothing was let in meanwhile: it ends here
+/// and is asked for anew. DESIGN.md D7.
+pub fn reveal_to(account: &mut Account, entry: &Jid, fx: &mut Effects) {
     let presences: Vec<Arc<Stanza>> = account.sessions.iter().filter_map(|session| session.presence.clone()).collect();
-    if presences.is_empty() {
+    if presences.is_empty() || !account.policy.presence {
         return;
     }
+    let watchers = seen_by(account, entry);
     for presence in &presences {
         fan(account, presence, watchers.clone(), fx);
     }
-    if account.policy.presence {
-        let asked = account
-            .roster
-            .contacts()
-            .filter(|contact| block::matches(entry, contact) && !account.blocks.blocks(contact));
-        asked.for_each(|contact| probe(account, contact, fx));
+    let stands_for = |contact: &&BareJid| block::matches(entry, contact) || entry.same_bare(contact);
+    let contacts: Vec<BareJid> = account.roster.contacts().filter(stands_for).cloned().collect();
+    for contact in contacts {
+        let who = if entry.same_bare(&contact) { entry.clone() } else { contact.clone().into() };
+        if account.blocks.blocks(&who) {
+            continue;
+        }
+        let gone = Stanza::presence(PresenceType::Unavailable).with_from(who).with_to(account.jid.clone());
+        session::deliver_where(account, Session::is_available, &Arc::new(gone), None, fx);
+        probe(account, &contact, fx);
     }
 }
 
@@ -505,6 +513,8 @@ fn status(stanza: &Stanza) -> String {
 mod tests {
     use super::*;
     use crate::testing::{Fx, START, Scene, account, account_with, bare, contact, jid};
+    use proptest::prelude::*;
+    use std::collections::{BTreeSet, VecDeque};
     use store::AccountRecord;
 
     fn record() -> AccountRecord {
@@ -904,5 +914,153 @@ mod tests {
         let kept = juliet.last_activity.as_ref().map(|(_, status)| status.len());
         assert_eq!(kept, Some(STATUS_BYTES_MAX - 1));
         assert_eq!(juliet.jid, bare("juliet@example.com"));
+    }
+
+    // ---- what two accounts' clients know of each other ----
+
+    /// What one side does.
+    #[derive(Debug, Clone)]
+    enum Does {
+        /// A stanza of one resource; `%` is the contact.
+        Sends(usize, &'static str),
+        Closes(usize),
+    }
+
+    const RESOURCES: [&str; 2] = ["a", "b"];
+    const NAMES: [&str; 2] = ["romeo@example.net", "juliet@example.com"];
+
+    fn does() -> impl Strategy<Value = Does> {
+        let sends = prop::sample::select(vec![
+            "<presence/>",
+            "<presence/>",
+            "<presence><show>away</show></presence>",
+            "<presence type='unavailable'/>",
+            "<presence to='%'/>",
+            "<presence to='%' type='subscribe'/>",
+            "<presence to='%' type='subscribed'/>",
+            "<presence to='%' type='subscribed'/>",
+            "<presence to='%' type='unsubscribe'/>",
+            "<presence to='%' type='unsubscribed'/>",
+            "<presence to='%' type='probe'/>",
+            "<iq type='set' id='1'><query xmlns='jabber:iq:roster'><item jid='%' subscription='remove'/></query></iq>",
+            "<iq type='set' id='1'><block xmlns='urn:xmpp:blocking'><item jid='%'/></block></iq>",
+            "<iq type='set' id='1'><unblock xmlns='urn:xmpp:blocking'><item jid='%'/></unblock></iq>",
+            "<iq type='set' id='1'><unblock xmlns='urn:xmpp:blocking'/></iq>",
+        ]);
+        prop_oneof![
+            8 => (0..2usize, sends).prop_map(|(resource, xml)| Does::Sends(resource, xml)),
+            1 => (0..2usize).prop_map(Does::Closes),
+        ]
+    }
+
+    /// Two accounts, and for each resource of each which resources of the other its client takes to be there.
+    struct Pair {
+        scenes: [Scene; 2],
+        known: [[BTreeSet<String>; 2]; 2],
+    }
+
+    impl Pair {
+        fn new() -> Pair {
+            Pair { scenes: NAMES.map(|name| account(name).connected("a").connected("b")), known: Default::default() }
+        }
+
+        fn act(&mut self, side: usize, act: &Does) {
+            let fx = match act {
+                Does::Sends(resource, xml) => {
+                    let contact = NAMES[1 - side];
+                    self.scenes[side].sends(RESOURCES[*resource], &xml.replace('%', contact))
+                }
+                Does::Closes(resource) => self.scenes[side].closes(RESOURCES[*resource]),
+            };
+            let mut under_way = VecDeque::new();
+            self.happened(side, fx, &mut under_way);
+            while let Some((to, xml)) = under_way.pop_front() {
+                let fx = self.scenes[to].receive(&xml);
+                self.happened(to, fx, &mut under_way);
+            }
+            if let Does::Closes(resource) = act {
+                let scene = std::mem::replace(&mut self.scenes[side], account(NAMES[side]));
+                self.scenes[side] = scene.connected(RESOURCES[*resource]);
+            }
+        }
+
+        fn happened(&mut self, side: usize, fx: Fx, under_way: &mut VecDeque<(usize, String)>) {
+            // RFC 6121 §3.3.3: who asks no more knows that it sees nothing any more.
+            let is_blind = !self.scenes[side].roster.subscription(&jid(NAMES[1 - side])).to && self.blocks(side);
+            for (at, resource) in RESOURCES.iter().enumerate() {
+                let known = &mut self.known[side][at];
+                for xml in fx.delivered(resource) {
+                    let stanza = crate::testing::stanza(&xml);
+                    let from = stanza.from.clone().filter(|from| from.bare_str() == NAMES[1 - side]);
+                    match (stanza.kind, from) {
+                        (StanzaType::Presence(PresenceType::Available), Some(from)) => {
+                            known.insert(from.to_string());
+                        }
+                        (StanzaType::Presence(PresenceType::Unavailable), Some(from)) if from.is_bare() => {
+                            known.clear()
+                        }
+                        (StanzaType::Presence(PresenceType::Unavailable), Some(from)) => {
+                            known.remove(from.as_str());
+                        }
+                        _ => {}
+                    }
+                }
+                let session = self.scenes[side].sessions.iter().find(|s| s.jid.resource_str() == *resource);
+                if is_blind || !session.is_some_and(Session::is_available) {
+                    known.clear();
+                }
+            }
+            under_way.extend(fx.told().into_iter().map(|(to, xml)| (usize::from(to.starts_with(NAMES[1])), xml)));
+        }
+
+        fn blocks(&self, side: usize) -> bool {
+            self.scenes[side].blocks.blocks(&jid(NAMES[1 - side]))
+        }
+
+        fn check(&self) -> Result<(), TestCaseError> {
+            for side in 0..2 {
+                if self.blocks(side) {
+                    continue;
+                }
+                let (watcher, other) = (&self.scenes[side], &self.scenes[1 - side]);
+                let contact = jid(NAMES[1 - side]);
+                let hidden = self.blocks(1 - side);
+                let is_there = |s: &&Session| s.is_available();
+                let directed = |s: &&Session| s.directed.iter().any(|to| to.bare_str() == NAMES[side]);
+                let sees = watcher.roster.subscription(&contact).to && !hidden;
+                let must: BTreeSet<String> =
+                    other.sessions.iter().filter(|s| sees && is_there(s)).map(|s| s.jid.to_string()).collect();
+                let may: BTreeSet<String> = other
+                    .sessions
+                    .iter()
+                    .filter(|s| !hidden && (sees && is_there(s) || directed(s)))
+                    .map(|s| s.jid.to_string())
+                    .collect();
+                for (known, resource) in self.known[side].iter().zip(RESOURCES) {
+                    let session = watcher.sessions.iter().find(|s| s.jid.resource_str() == resource);
+                    if session.is_some_and(Session::is_available) {
+                        prop_assert!(must.is_subset(known), "{resource} of {side} misses some: {known:?}, {must:?}");
+                        prop_assert!(known.is_subset(&may), "{resource} of {side} sees ghosts: {known:?}, {may:?}");
+                    }
+                }
+            }
+            Ok(())
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(256))]
+        /// When nothing is under way, each available resource knows of all resources of the contact that it may see,
+        /// and of no ghosts.
+        #[test]
+        fn clients_know_who_is_there_after_whatever_either_side_does(
+            acts in prop::collection::vec((0..2usize, does()), 1..40),
+        ) {
+            let mut pair = Pair::new();
+            for (side, act) in acts {
+                pair.act(side, &act);
+                pair.check().map_err(|error| TestCaseError::fail(format!("after {act:?} of {side}: {error}")))?;
+            }
+        }
     }
 }

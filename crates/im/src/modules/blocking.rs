@@ -76,13 +76,13 @@ fn unblock(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let owner = account.jid.clone();
     let changes = gone.iter().map(|jid| Change::BlockDelete { account: owner.clone(), jid: jid.clone() }).collect();
     fx.commit(changes, Some(iq.stanza), iq.ticket);
+    let shown = if all { &[] } else { gone.as_slice() };
+    push(account, Element::new("unblock", NS).children_from(shown.iter().map(item)), fx);
     for jid in &gone {
         account.blocks.remove(jid);
         // While another entry still stands for somebody, that one sees nothing; so each is revealed once.
         presence::reveal_to(account, jid, fx);
     }
-    let shown = if all { &[] } else { gone.as_slice() };
-    push(account, Element::new("unblock", NS).children_from(shown.iter().map(item)), fx);
     Ok(Answer::Result(None))
 }
 
@@ -199,6 +199,26 @@ mod tests {
     }
 
     #[test]
+    fn a_watcher_who_had_directed_presence_alone_sees_us_leave() {
+        let mut juliet = juliet().connected("cellar").having("cellar", |s| s.directed.push(jid("tybalt@example.com")));
+        let fx = block(&mut juliet, &["tybalt@example.com"]);
+        let told = fx.told();
+        assert_eq!(fx.told_to(), ["tybalt@example.com", "tybalt@example.com"]);
+        assert!(told[0].1.contains("/balcony'") && told[1].1.contains("/cellar'"));
+    }
+
+    #[test]
+    fn what_a_blocked_contact_says_of_its_subscription_is_noted_in_silence() {
+        let mut juliet = juliet().having("balcony", |s| s.interested = true);
+        block(&mut juliet, &["romeo@example.net"]);
+        let fx = juliet.receive("<presence from='romeo@example.net' type='unsubscribe'/>");
+        assert!(fx.told().is_empty());
+        assert_eq!(fx.delivered("balcony").len(), 1, "the push alone");
+        let fx = juliet.receive("<presence from='romeo@example.net' type='unsubscribed'/>");
+        assert!(fx.told().is_empty() && fx.delivered("balcony")[0].contains("subscription='none'"));
+    }
+
+    #[test]
     fn an_unblocked_watcher_sees_the_presence_again_and_is_asked_for_his() {
         let mut juliet = juliet();
         block(&mut juliet, &["romeo@example.net", "example.net"]);
@@ -208,6 +228,9 @@ mod tests {
         assert_eq!(fx.told_to(), ["romeo@example.net", "romeo@example.net"]);
         assert!(told[0].1.contains("from='juliet@example.com/balcony'") && !told[0].1.contains("type="));
         assert!(told[1].1.contains("type='probe'"));
+        // What was known of him before is void.
+        assert!(fx.delivered("balcony")[0].contains("from='romeo@example.net'"));
+        assert!(fx.delivered("balcony")[0].contains("type='unavailable'"));
         assert!(fx.commits().iter().all(|change| matches!(change, Change::BlockDelete { .. })));
     }
 
