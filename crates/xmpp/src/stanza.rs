@@ -148,9 +148,7 @@ impl Stanza {
         }
         match kind {
             None => refuse(StanzaCondition::BadRequest),
-            Some(Kind::Message) => {
-                stanza.kind = StanzaType::Message(message_type(stanza_type.as_deref()))
-            }
+            Some(Kind::Message) => stanza.kind = StanzaType::Message(message_type(stanza_type.as_deref())),
             Some(Kind::Presence) => {
                 let read = presence_type(stanza_type.as_deref());
                 stanza.kind = StanzaType::Presence(read.unwrap_or(PresenceType::Available));
@@ -161,8 +159,7 @@ impl Stanza {
             Some(Kind::Iq) => {
                 let read = iq_type(stanza_type.as_deref());
                 stanza.kind = StanzaType::Iq(read.unwrap_or(IqType::Get));
-                let one_child = raw.tape.children_count == 1
-                    || matches!(read, Some(IqType::Result | IqType::Error));
+                let one_child = raw.tape.children_count == 1 || matches!(read, Some(IqType::Result | IqType::Error));
                 if read.is_none() || stanza.id.is_none() || !one_child {
                     refuse(StanzaCondition::BadRequest);
                 }
@@ -172,10 +169,7 @@ impl Stanza {
         stanza.payload = Payload::of_raw(raw);
         match error {
             None => Ok(stanza),
-            Some(condition) => Err(Box::new(StanzaFault {
-                error: condition.into(),
-                stanza,
-            })),
+            Some(condition) => Err(Box::new(StanzaFault { error: condition.into(), stanza })),
         }
     }
 
@@ -188,24 +182,13 @@ impl Stanza {
             Ok(raw) => Stanza::from_raw(raw),
             Err(_) => {
                 let stanza = Stanza::of(StanzaType::Message(MessageType::Normal));
-                Err(Box::new(StanzaFault {
-                    error: StanzaCondition::NotAcceptable.into(),
-                    stanza,
-                }))
+                Err(Box::new(StanzaFault { error: StanzaCondition::NotAcceptable.into(), stanza }))
             }
         }
     }
 
     fn of(kind: StanzaType) -> Stanza {
-        Stanza {
-            kind,
-            from: None,
-            to: None,
-            id: None,
-            lang: None,
-            foreign: None,
-            payload: Payload::default(),
-        }
+        Stanza { kind, from: None, to: None, id: None, lang: None, foreign: None, payload: Payload::default() }
     }
 
     pub fn message(kind: MessageType) -> Stanza {
@@ -270,8 +253,7 @@ impl Stanza {
     /// The `type` attribute as written, `None` where the default says it (`available`, `normal`).
     pub fn type_str(&self) -> Option<&'static str> {
         Some(match self.kind {
-            StanzaType::Message(MessageType::Normal)
-            | StanzaType::Presence(PresenceType::Available) => return None,
+            StanzaType::Message(MessageType::Normal) | StanzaType::Presence(PresenceType::Available) => return None,
             StanzaType::Message(MessageType::Chat) => "chat",
             StanzaType::Message(MessageType::Groupchat) => "groupchat",
             StanzaType::Message(MessageType::Headline) => "headline",
@@ -292,8 +274,7 @@ impl Stanza {
 
     /// `<iq type='result'>` with `from` and `to` swapped; `None` content is an empty result.
     pub fn result(&self, content: Option<Element>) -> Stanza {
-        self.answer(StanzaType::Iq(IqType::Result))
-            .with_children(content)
+        self.answer(StanzaType::Iq(IqType::Result)).with_children(content)
     }
 
     /// The stanza as an error, `from` and `to` swapped, the sender's payload not included (RFC 6120 §8.3.1 allows).
@@ -312,12 +293,7 @@ impl Stanza {
 
     /// An empty stanza back to the sender, with the same id.
     fn answer(&self, kind: StanzaType) -> Stanza {
-        Stanza {
-            from: self.to.clone(),
-            to: self.from.clone(),
-            id: self.id.clone(),
-            ..Stanza::of(kind)
-        }
+        Stanza { from: self.to.clone(), to: self.from.clone(), id: self.id.clone(), ..Stanza::of(kind) }
     }
 
     /// Value of `<priority/>`, 0 when absent or no number; clamped to -128..=127. RFC 6121 §4.7.2.3.
@@ -441,5 +417,185 @@ impl Raw {
             Some(Frame::Element(raw)) if input.trim_ascii().is_empty() => Ok(raw),
             _ => Err(XmlFault::NotWellFormed("not one element")),
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+    use crate::write::{Additions, Wire, write_stanza};
+    use crate::xml::TREES_BUILT;
+
+    fn parse(text: &str) -> Stanza {
+        Stanza::parse(text.as_bytes()).unwrap()
+    }
+
+    fn refused(text: &str) -> (StanzaCondition, Stanza) {
+        let fault = Stanza::parse(text.as_bytes()).unwrap_err();
+        (fault.error.condition, fault.stanza)
+    }
+
+    fn written(stanza: &Stanza) -> String {
+        let mut out = Vec::new();
+        write_stanza(&mut out, stanza, None, &Additions::default(), Wire::Client);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn routing_a_payload_that_no_module_reads_builds_no_tree() {
+        let before = TREES_BUILT.get();
+        let stanza = parse("<message to='a@b'><body>x</body><x xmlns='urn:x' by='me'><y/></x></message>");
+        assert!(stanza.payload.has("x", "urn:x"));
+        assert_eq!(stanza.payload.child("x", "urn:x").unwrap().attribute("by").unwrap(), "me");
+        let stanza = Stanza { payload: stanza.payload.without(|c| c.attribute("by").is_some()), ..stanza };
+        assert_eq!(written(&stanza), "<message to='a@b'><body>x</body></message>");
+        assert_eq!(TREES_BUILT.get(), before);
+        stanza.payload.first().unwrap().to_element();
+        assert_eq!(TREES_BUILT.get(), before + 1);
+    }
+
+    #[test]
+    fn types_are_read_and_written() {
+        for (name, types) in [
+            ("message", &["chat", "groupchat", "headline", "error"][..]),
+            ("presence", &["unavailable", "subscribe", "subscribed", "unsubscribe", "unsubscribed", "probe", "error"]),
+            ("iq", &["result", "error"]),
+        ] {
+            for kind in types {
+                let text = format!("<{name} id='1' type='{kind}'/>");
+                assert_eq!(parse(&text).type_str(), Some(*kind));
+                assert_eq!(written(&parse(&text)), text);
+            }
+        }
+        assert_eq!(parse("<message/>").kind, StanzaType::Message(MessageType::Normal));
+        assert_eq!(parse("<presence/>").kind, StanzaType::Presence(PresenceType::Available));
+        assert_eq!(written(&parse("<message type='normal'/>")), "<message/>");
+        // RFC 6121 §5.2.2.
+        assert_eq!(parse("<message type='unheard-of'/>").kind, StanzaType::Message(MessageType::Normal));
+    }
+
+    #[test]
+    fn a_bad_address_is_jid_malformed_and_left_out() {
+        let (condition, stanza) = refused("<message to='@' from='a@b/c' id='1' type='chat'><body/></message>");
+        assert_eq!(condition, StanzaCondition::JidMalformed);
+        assert_eq!((stanza.to, stanza.from.unwrap().as_str(), stanza.id.as_deref()), (None, "a@b/c", Some("1")));
+        assert_eq!(refused("<iq from='a@' id='1' type='result'/>").0, StanzaCondition::JidMalformed);
+        assert_eq!(refused("<presence to=''/>").0, StanzaCondition::JidMalformed);
+    }
+
+    #[test]
+    fn iqs_have_an_id_a_type_and_in_requests_one_child() {
+        for bad in [
+            "<iq type='get'><a/></iq>",
+            "<iq id='1'><a/></iq>",
+            "<iq id='1' type='GET'><a/></iq>",
+            "<iq id='1' type='get'/>",
+            "<iq id='1' type='set'>text</iq>",
+            "<iq id='1' type='set'><a/><b/></iq>",
+        ] {
+            let (condition, stanza) = refused(bad);
+            assert_eq!(condition, StanzaCondition::BadRequest, "{bad}");
+            assert!(stanza.may_be_answered_with_error());
+        }
+        for good in [
+            "<iq id='1' type='get'><a/></iq>",
+            "<iq id='1' type='set'> <a><b/><c/></a> </iq>",
+            "<iq id='1' type='result'/>",
+            "<iq id='1' type='result'><a/></iq>",
+            "<iq id='1' type='error'><a/><error type='cancel'/></iq>",
+            "<iq id='' type='result'/>",
+        ] {
+            parse(good);
+        }
+    }
+
+    #[test]
+    fn a_presence_type_that_is_none_is_a_bad_request() {
+        assert_eq!(refused("<presence type='away'/>").0, StanzaCondition::BadRequest);
+        assert_eq!(refused("<presence type=''/>").0, StanzaCondition::BadRequest);
+        assert_eq!(refused("<presence type='available'/>").0, StanzaCondition::BadRequest);
+    }
+
+    #[test]
+    fn what_is_no_stanza_is_refused() {
+        assert_eq!(refused("<a xmlns='urn:x'/>").0, StanzaCondition::BadRequest);
+        assert_eq!(refused("<messages/>").0, StanzaCondition::BadRequest);
+        assert_eq!(refused("<message xmlns='urn:x'/>").0, StanzaCondition::BadRequest);
+        for broken in ["", "x", "<message>", "<message/><message/>", "<message/>x", "<message", "</stream:stream>"] {
+            assert_eq!(refused(broken).0, StanzaCondition::NotAcceptable, "{broken}");
+        }
+    }
+
+    #[test]
+    fn errors_go_back_without_the_payload_and_never_to_errors_or_results() {
+        let iq = parse("<iq from='a@b/c' to='d@e' id='&lt;1&gt;' type='set'><x xmlns='urn:x'/></iq>");
+        let error = iq.error(&StanzaCondition::ServiceUnavailable.into()).unwrap();
+        assert_eq!(
+            written(&error),
+            "<iq from='d@e' to='a@b/c' id='&lt;1&gt;' type='error'><error type='cancel'>\
+             <service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error></iq>"
+        );
+        assert!(error.error(&StanzaCondition::BadRequest.into()).is_none());
+        assert!(parse("<iq id='1' type='result'/>").error(&StanzaCondition::BadRequest.into()).is_none());
+        assert!(parse("<message type='error'/>").error(&StanzaCondition::BadRequest.into()).is_none());
+        assert!(parse("<presence type='probe'/>").error(&StanzaCondition::BadRequest.into()).unwrap().is_error());
+    }
+
+    #[test]
+    fn results_go_back_with_the_same_id() {
+        let iq = parse("<iq from='a@b/c' to='d@e' id='1' type='get'><x xmlns='urn:x'/></iq>");
+        assert_eq!(written(&iq.result(None)), "<iq from='d@e' to='a@b/c' id='1' type='result'/>");
+        let content = Element::new("x", "urn:x").attr("y", "z");
+        assert_eq!(
+            written(&iq.result(Some(content))),
+            "<iq from='d@e' to='a@b/c' id='1' type='result'><x xmlns='urn:x' y='z'/></iq>"
+        );
+    }
+
+    #[test]
+    fn the_priority_is_a_number_in_its_bounds_or_0() {
+        for (text, priority) in [
+            ("", 0),
+            ("<priority>5</priority>", 5),
+            ("<priority>\n -128 </priority>", -128),
+            ("<priority>128</priority>", 127),
+            ("<priority>-129</priority>", -128),
+            ("<priority>99999999999999999999999</priority>", 127),
+            ("<priority>-99999999999999999999999</priority>", -128),
+            ("<priority>five</priority>", 0),
+            ("<priority/>", 0),
+            ("<priority>1<x/>2</priority>", 12),
+            ("<priority xmlns='urn:x'>5</priority>", 0),
+        ] {
+            assert_eq!(parse(&format!("<presence>{text}</presence>")).priority(), priority, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_weight_is_not_below_what_is_written_without_escapes() {
+        for text in [
+            "<presence type='unsubscribed'/>",
+            "<message from='a@b/c' to='d@e' id='1' xml:lang='en'><body>x</body></message>",
+        ] {
+            assert!(parse(text).weight() >= text.len());
+        }
+    }
+
+    #[test]
+    fn stanzas_are_built_by_value() {
+        let juliet = Jid::parse("juliet@example.com/balcony").unwrap();
+        let stanza = Stanza::message(MessageType::Chat)
+            .with_from(juliet.clone())
+            .with_to(juliet)
+            .with_id("1")
+            .with_children([Element::new("body", ns::CLIENT).text("a < b")]);
+        assert_eq!(
+            written(&stanza),
+            "<message from='juliet@example.com/balcony' to='juliet@example.com/balcony' id='1' type='chat'><body>a &lt; b</body></message>"
+        );
+        assert_eq!(parse(&written(&stanza)), stanza);
+        assert_eq!(written(&Stanza::iq(IqType::Get, "&")), "<iq id='&amp;' type='get'/>");
+        assert_eq!(written(&Stanza::presence(PresenceType::Unavailable)), "<presence type='unavailable'/>");
     }
 }

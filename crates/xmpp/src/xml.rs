@@ -74,10 +74,7 @@ impl Limits {
         attribute_bytes_max: 32 * 1024,
     };
     /// After authentication on a server's or component's stream: 524,288 B.
-    pub const SERVER: Limits = Limits {
-        element_bytes_max: 524_288,
-        ..Limits::CLIENT
-    };
+    pub const SERVER: Limits = Limits { element_bytes_max: 524_288, ..Limits::CLIENT };
 }
 
 /// Why bytes are refused; each maps to one stream condition.
@@ -155,11 +152,7 @@ impl Raw {
 
     /// Its namespace, resolved; `jabber:client` for the content namespace of any stream.
     pub fn ns(&self) -> &str {
-        self.tape.root.ns.resolve(
-            &self.bytes,
-            0,
-            self.tape.owned.as_deref().unwrap_or_default(),
-        )
+        self.tape.root.ns.resolve(&self.bytes, 0, self.tape.owned.as_deref().unwrap_or_default())
     }
 
     /// The bytes of the whole element, canonical: default namespace = the content namespace, all other prefixes
@@ -170,9 +163,7 @@ impl Raw {
 
     /// An unprefixed attribute of the start tag, unescaped; also `xml:lang`.
     pub fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.tag()?
-            .attribute(name.as_bytes())
-            .map(unescape_attribute)
+        self.tag()?.attribute(name.as_bytes()).map(unescape_attribute)
     }
 
     /// The whole as a tree, for nonzas (SASL, SM, …).
@@ -186,9 +177,7 @@ impl Raw {
 
     pub(crate) fn name_bytes(&self) -> &[u8] {
         let root = &self.tape.root;
-        self.bytes
-            .get(root.name_at as usize..(root.name_at + root.name_len) as usize)
-            .unwrap_or_default()
+        self.bytes.get(root.name_at as usize..(root.name_at + root.name_len) as usize).unwrap_or_default()
     }
 
     pub(crate) fn tag(&self) -> Option<Tag<'_>> {

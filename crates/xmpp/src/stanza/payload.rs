@@ -1,10 +1,7 @@
 //! What a stanza carries: bytes, and where its children lie in them.
 
 use crate::ns;
-use crate::xml::{
-    CHILDREN_NOTED_MAX, ChildSpan, Children, Element, Raw, Tag, build, element_len,
-    unescape_attribute,
-};
+use crate::xml::{CHILDREN_NOTED_MAX, ChildSpan, Children, Element, Raw, Tag, build, element_len, unescape_attribute};
 use bytes::Bytes;
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -59,11 +56,7 @@ impl<'a> Child<'a> {
             Some(prefix) => tag.declaration_of(prefix).unwrap_or_default(),
         };
         let text = |b| std::str::from_utf8(b).unwrap_or_default();
-        Some(Child {
-            name: text(tag.local()),
-            ns: text(declared),
-            raw,
-        })
+        Some(Child { name: text(tag.local()), ns: text(declared), raw })
     }
 }
 
@@ -77,13 +70,7 @@ impl Payload {
         }
         bytes.truncate(end as usize);
         let _ = bytes.split_to(start as usize);
-        Payload {
-            bytes,
-            base: start,
-            children: tape.children,
-            children_count: tape.children_count,
-            owned: tape.owned,
-        }
+        Payload { bytes, base: start, children: tape.children, children_count: tape.children_count, owned: tape.owned }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -105,10 +92,7 @@ impl Payload {
         let noted = (0..self.children.len()).filter_map(|i| self.noted(i));
         let all_noted = self.children_count as usize <= self.children.len();
         let mut rest: &[u8] = match self.children.last() {
-            Some(last) if !all_noted => self
-                .bytes
-                .get((last.end - self.base) as usize..)
-                .unwrap_or_default(),
+            Some(last) if !all_noted => self.bytes.get((last.end - self.base) as usize..).unwrap_or_default(),
             _ => &[],
         };
         noted.chain(std::iter::from_fn(move || {
@@ -122,22 +106,10 @@ impl Payload {
     #[inline]
     fn noted(&self, i: usize) -> Option<Child<'_>> {
         let span = self.children.get(i)?;
-        let raw = self
-            .bytes
-            .get((span.start - self.base) as usize..(span.end - self.base) as usize)?;
-        let name = raw.get(
-            usize::from(span.name_at)..usize::from(span.name_at) + usize::from(span.name_len),
-        )?;
-        let ns = span.ns.resolve(
-            &self.bytes,
-            self.base,
-            self.owned.as_deref().unwrap_or_default(),
-        );
-        Some(Child {
-            name: std::str::from_utf8(name).ok()?,
-            ns,
-            raw,
-        })
+        let raw = self.bytes.get((span.start - self.base) as usize..(span.end - self.base) as usize)?;
+        let name = raw.get(usize::from(span.name_at)..usize::from(span.name_at) + usize::from(span.name_len))?;
+        let ns = span.ns.resolve(&self.bytes, self.base, self.owned.as_deref().unwrap_or_default());
+        Some(Child { name: std::str::from_utf8(name).ok()?, ns, raw })
     }
 
     /// The first child of this name and namespace.
@@ -193,9 +165,7 @@ impl Payload {
 
     pub fn of(children: impl IntoIterator<Item = Element>) -> Payload {
         let mut bytes = Vec::new();
-        children
-            .into_iter()
-            .for_each(|e| e.write(&mut bytes, ns::CLIENT));
+        children.into_iter().for_each(|e| e.write(&mut bytes, ns::CLIENT));
         Payload::of_bytes(bytes)
     }
 
@@ -222,12 +192,6 @@ impl Payload {
             }
         }
         let bytes = Bytes::from(bytes.into_boxed_slice());
-        Payload {
-            bytes,
-            base: 0,
-            children,
-            children_count,
-            owned: (!owned.is_empty()).then(|| owned.into()),
-        }
+        Payload { bytes, base: 0, children, children_count, owned: (!owned.is_empty()).then(|| owned.into()) }
     }
 }

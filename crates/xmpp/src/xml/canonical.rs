@@ -9,9 +9,8 @@
 
 use super::XmlFault;
 use super::escape::{escape_attribute, escape_text, push_normal_lines, unescape_attribute};
-use super::tokens::{Outer, Work, used_prefixes};
+use super::tokens::{Outer, Work, is_content, used_prefixes};
 use super::walk::{Event, Tag, Walker};
-use crate::ns;
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
@@ -30,18 +29,12 @@ struct DefaultNs<'a> {
 }
 
 /// Writes `bytes`, which `work` has checked, in canonical form. Not longer than `bytes_max`.
-pub(super) fn rewrite(
-    bytes: &[u8],
-    work: &Work,
-    outer: &Outer,
-    bytes_max: usize,
-) -> Result<Vec<u8>, XmlFault> {
+pub(super) fn rewrite(bytes: &[u8], work: &Work, outer: &Outer, bytes_max: usize) -> Result<Vec<u8>, XmlFault> {
     let mut out = Vec::with_capacity(bytes.len() + bytes.len() / 8 + 64);
     let mut open: SmallVec<[Open<'_>; 8]> = SmallVec::new();
     let mut used = work.children_used.iter().peekable();
     let mut child = 0;
     let mut root_tag: Option<Tag<'_>> = None;
-    let is_content = |ns: &str| ns == ns::CLIENT || ns == outer.content_ns;
     for event in Walker::new(bytes) {
         match event {
             Event::Text(raw) => write_text(&mut out, raw),
@@ -61,27 +54,21 @@ pub(super) fn rewrite(
                 let depth = open.len();
                 let (around, parent_content) = match open.last() {
                     Some(o) => (o.default.clone(), o.content),
-                    None => (
-                        DefaultNs {
-                            ns: Cow::Borrowed(&*outer.default_ns),
-                            outer: true,
-                        },
-                        true,
-                    ),
+                    None => (DefaultNs { ns: Cow::Borrowed(&*outer.default_ns), outer: true }, true),
                 };
                 let mut default = match tag.attribute(b"xmlns") {
-                    Some(value) => DefaultNs {
-                        ns: unescape_attribute(value),
-                        outer: false,
-                    },
+                    Some(value) => DefaultNs { ns: unescape_attribute(value), outer: false },
                     None => around,
                 };
                 // Prefixes of the content namespace were refused where they would matter.
                 let inherits = tag.prefix().is_none();
                 let content = parent_content
                     && inherits
-                    && is_content(&default.ns)
-                    && (depth > 0 || !default.outer || outer.default_is_content);
+                    && match depth {
+                        0 if default.outer => outer.default_is_content,
+                        0 => outer.is_content(default.ns.as_bytes()),
+                        _ => is_content(default.ns.as_bytes()),
+                    };
                 out.push(b'<');
                 out.extend_from_slice(tag.qname);
                 if content {
@@ -115,19 +102,12 @@ pub(super) fn rewrite(
                     out.extend_from_slice(b"/>");
                 } else {
                     out.push(b'>');
-                    open.push(Open {
-                        qname: tag.qname,
-                        default,
-                        content,
-                    });
+                    open.push(Open { qname: tag.qname, default, content });
                 }
             }
         }
         if out.len() > bytes_max {
-            return Err(XmlFault::TooBig {
-                what: "element",
-                max: bytes_max,
-            });
+            return Err(XmlFault::TooBig { what: "element", max: bytes_max });
         }
     }
     Ok(out)
@@ -142,11 +122,8 @@ fn declare_used(out: &mut Vec<u8>, mask: u64, outer: &Outer, root_tag: Option<&T
         }
     }
     for i in root {
-        let declared = root_tag.and_then(|tag| {
-            tag.attributes()
-                .filter_map(|(n, v)| Some((n.strip_prefix(b"xmlns:")?, v)))
-                .nth(i)
-        });
+        let declared =
+            root_tag.and_then(|tag| tag.attributes().filter_map(|(n, v)| Some((n.strip_prefix(b"xmlns:")?, v))).nth(i));
         if let Some((prefix, value)) = declared {
             write_declaration(out, Some(prefix), &unescape_attribute(value));
         }
@@ -176,11 +153,7 @@ fn write_text(out: &mut Vec<u8>, raw: &[u8]) {
 }
 
 fn write_value(out: &mut Vec<u8>, raw: &[u8]) {
-    let quote = if memchr::memchr(b'\'', raw).is_some() {
-        b'"'
-    } else {
-        b'\''
-    };
+    let quote = if memchr::memchr(b'\'', raw).is_some() { b'"' } else { b'\'' };
     out.extend_from_slice(&[b'=', quote]);
     push_normal_lines(out, raw);
     out.push(quote);

@@ -70,9 +70,7 @@ fn decode(bytes: &[u8]) -> Result<Option<char>, XmlFault> {
     let head = &bytes[..bytes.len().min(4)];
     let valid = match std::str::from_utf8(head) {
         Ok(s) => s,
-        Err(e) if e.valid_up_to() > 0 => {
-            std::str::from_utf8(&head[..e.valid_up_to()]).unwrap_or_default()
-        }
+        Err(e) if e.valid_up_to() > 0 => std::str::from_utf8(&head[..e.valid_up_to()]).unwrap_or_default(),
         Err(e) if e.error_len().is_none() && head.len() < 4 => return Ok(None),
         Err(_) => return Err(NOT_UTF8),
     };
@@ -80,27 +78,19 @@ fn decode(bytes: &[u8]) -> Result<Option<char>, XmlFault> {
 }
 
 pub(super) const NOT_UTF8: XmlFault = XmlFault::Encoding("bytes that are not UTF-8");
-const BAD_NAME: XmlFault =
-    XmlFault::NotWellFormed("a name with a character that names do not have");
+const BAD_NAME: XmlFault = XmlFault::NotWellFormed("a name with a character that names do not have");
 
 /// Goes over the characters of a qualified name from `pos` on; `start` is where the name began, `colon` where its
 /// colon stands (0: none yet). Returns false when the bytes end first; `pos` says how far it came.
 #[inline(always)]
-pub(super) fn skip_name(
-    buf: &[u8],
-    pos: &mut usize,
-    start: usize,
-    colon: &mut usize,
-) -> Result<bool, XmlFault> {
+pub(super) fn skip_name(buf: &[u8], pos: &mut usize, start: usize, colon: &mut usize) -> Result<bool, XmlFault> {
     while let Some(&b) = buf.get(*pos) {
         match class(b) {
             Class::Start | Class::Inner => *pos += 1,
             Class::Stop => return Ok(true),
             Class::Colon => {
                 if *colon != 0 || *pos == start {
-                    return Err(XmlFault::NotWellFormed(
-                        "a colon that separates no prefix from a name",
-                    ));
+                    return Err(XmlFault::NotWellFormed("a colon that separates no prefix from a name"));
                 }
                 *colon = *pos;
                 *pos += 1;
@@ -130,12 +120,7 @@ fn starts_well(buf: &[u8], at: usize, end: usize) -> bool {
 
 /// Checks what [`skip_name`] went over: both parts of a qualified name are there and start as names do.
 #[inline(always)]
-pub(super) fn check_name(
-    buf: &[u8],
-    start: usize,
-    end: usize,
-    colon: usize,
-) -> Result<(), XmlFault> {
+pub(super) fn check_name(buf: &[u8], start: usize, end: usize, colon: usize) -> Result<(), XmlFault> {
     if !starts_well(buf, start, end) || (colon != 0 && !starts_well(buf, colon + 1, end)) {
         return Err(BAD_NAME);
     }
@@ -150,19 +135,8 @@ pub(super) fn is_ncname(name: &str) -> bool {
         Class::Inner => !start,
         _ => false,
     };
-    chars.next().is_some_and(|c| {
-        if c.is_ascii() {
-            ascii(c, true)
-        } else {
-            starts_name(c)
-        }
-    }) && chars.all(|c| {
-        if c.is_ascii() {
-            ascii(c, false)
-        } else {
-            in_name(c)
-        }
-    })
+    chars.next().is_some_and(|c| if c.is_ascii() { ascii(c, true) } else { starts_name(c) })
+        && chars.all(|c| if c.is_ascii() { ascii(c, false) } else { in_name(c) })
 }
 
 const ONES: u64 = 0x0101_0101_0101_0101;
@@ -177,11 +151,7 @@ fn zero_bytes(v: u64) -> u64 {
 /// The high bits of what it read are added to `high`, so that the caller knows whether all was ASCII.
 #[inline(always)]
 pub(super) fn skip_plain(buf: &[u8], mut pos: usize, a: u8, b: u8, c: u8, high: &mut u64) -> usize {
-    let (wa, wb, wc) = (
-        ONES * u64::from(a),
-        ONES * u64::from(b),
-        ONES * u64::from(c),
-    );
+    let (wa, wb, wc) = (ONES * u64::from(a), ONES * u64::from(b), ONES * u64::from(c));
     let mut words = 0u32;
     while let Some(word) = buf.get(pos..).and_then(|rest| rest.first_chunk::<8>()) {
         let w = u64::from_le_bytes(*word);
@@ -246,18 +216,26 @@ pub(super) fn check_utf8(bytes: &[u8]) -> Result<(), XmlFault> {
     Ok(())
 }
 
+const IN_NO_URI: [bool; 256] = {
+    let mut t = [false; 256];
+    let mut i = 0;
+    while i <= 0x20 {
+        t[i] = true;
+        i += 1;
+    }
+    let others = b"\"<>\\^`{|}\x7F";
+    let mut i = 0;
+    while i < others.len() {
+        t[others[i] as usize] = true;
+        i += 1;
+    }
+    t
+};
+
 /// A namespace name is a URI reference: what no URI has in it would let two parsers disagree on where it ends.
 pub(super) fn check_namespace(ns: &[u8]) -> Result<(), XmlFault> {
-    let bad = |&b: &u8| {
-        matches!(
-            b,
-            0..=0x20 | 0x7F | b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}'
-        )
-    };
-    if ns.iter().any(bad) {
-        return Err(XmlFault::NotWellFormed(
-            "a namespace with a character that no URI has",
-        ));
+    if ns.iter().fold(false, |bad, b| bad | IN_NO_URI[*b as usize]) {
+        return Err(XmlFault::NotWellFormed("a namespace with a character that no URI has"));
     }
     Ok(())
 }
@@ -275,19 +253,12 @@ mod tests {
                     let mut buf = vec![b'a'; len];
                     buf[at] = special;
                     let mut high = 0;
-                    assert_eq!(
-                        skip_plain(&buf, 0, b'<', b'&', b'>', &mut high),
-                        at,
-                        "{len} {at} {special}"
-                    );
+                    assert_eq!(skip_plain(&buf, 0, b'<', b'&', b'>', &mut high), at, "{len} {at} {special}");
                     assert!(!saw_high(high));
                 }
             }
             let mut high = 0;
-            assert_eq!(
-                skip_plain(&vec![0xFF; len], 0, b'<', b'&', b'>', &mut high),
-                len
-            );
+            assert_eq!(skip_plain(&vec![0xFF; len], 0, b'<', b'&', b'>', &mut high), len);
             assert_eq!(saw_high(high), len > 0);
         }
     }

@@ -28,12 +28,7 @@ pub enum Node {
 impl Element {
     pub fn new(name: &str, ns: &str) -> Element {
         debug_assert!(is_ncname(name), "an element's name is a name: {name:?}");
-        Element {
-            name: name.into(),
-            ns: ns.into(),
-            attributes: Vec::new(),
-            nodes: Vec::new(),
-        }
+        Element { name: name.into(), ns: ns.into(), attributes: Vec::new(), nodes: Vec::new() }
     }
 
     /// Sets an attribute; one of the same name is replaced. `name` as in [`Element::attributes`].
@@ -74,10 +69,7 @@ impl Element {
     }
 
     pub fn attribute(&self, name: &str) -> Option<&str> {
-        self.attributes
-            .iter()
-            .find(|(n, _)| **n == *name)
-            .map(|(_, value)| &**value)
+        self.attributes.iter().find(|(n, _)| **n == *name).map(|(_, value)| &**value)
     }
 
     pub fn elements(&self) -> impl Iterator<Item = &Element> {
@@ -178,10 +170,7 @@ fn write_attribute(out: &mut Vec<u8>, i: usize, name: &str, value: &str) {
             out.extend_from_slice(local.as_bytes());
         }
         None => {
-            debug_assert!(
-                name == "xml:lang" || (name != "xmlns" && is_ncname(name)),
-                "an attribute's name: {name:?}"
-            );
+            debug_assert!(name == "xml:lang" || (name != "xmlns" && is_ncname(name)), "an attribute's name: {name:?}");
             out.extend_from_slice(name.as_bytes());
         }
     }
@@ -254,12 +243,7 @@ pub(crate) fn build(bytes: &[u8], default_ns: &str) -> Option<Element> {
                 if let Some(top) = open.last_mut() {
                     top.flush();
                 }
-                let begun = Unfinished {
-                    element,
-                    text: String::new(),
-                    default_ns,
-                    prefixes: prefixes_before,
-                };
+                let begun = Unfinished { element, text: String::new(), default_ns, prefixes: prefixes_before };
                 if tag.empty {
                     prefixes.truncate(prefixes_before);
                     match open.last_mut() {
@@ -287,19 +271,13 @@ pub(crate) fn build(bytes: &[u8], default_ns: &str) -> Option<Element> {
 impl Unfinished {
     fn flush(&mut self) {
         if !self.text.is_empty() {
-            self.element
-                .nodes
-                .push(Node::Text(std::mem::take(&mut self.text).into()));
+            self.element.nodes.push(Node::Text(std::mem::take(&mut self.text).into()));
         }
     }
 }
 
 /// The element of a start tag, without content, and the default namespace within. Binds the prefixes that it declares.
-fn start<'a>(
-    tag: &Tag<'a>,
-    around: &Arc<str>,
-    prefixes: &mut Vec<(&'a [u8], Arc<str>)>,
-) -> (Element, Arc<str>) {
+fn start<'a>(tag: &Tag<'a>, around: &Arc<str>, prefixes: &mut Vec<(&'a [u8], Arc<str>)>) -> (Element, Arc<str>) {
     let mut default_ns = around.clone();
     let mut count = 0;
     for (name, value) in tag.attributes() {
@@ -318,11 +296,7 @@ fn start<'a>(
         if prefix == b"xml" {
             return ns::XML.into();
         }
-        prefixes
-            .iter()
-            .rev()
-            .find(|(p, _)| *p == prefix)
-            .map_or_else(|| "".into(), |(_, ns)| ns.clone())
+        prefixes.iter().rev().find(|(p, _)| *p == prefix).map_or_else(|| "".into(), |(_, ns)| ns.clone())
     };
     let mut attributes = Vec::with_capacity(count);
     for (name, value) in tag.attributes() {
@@ -330,11 +304,9 @@ fn start<'a>(
             continue;
         }
         let key: Cow<'_, str> = match memchr::memchr(b':', name) {
-            Some(colon) if name != b"xml:lang" => Cow::Owned(format!(
-                "{{{}}}{}",
-                bound(&name[..colon]),
-                String::from_utf8_lossy(&name[colon + 1..])
-            )),
+            Some(colon) if name != b"xml:lang" => {
+                Cow::Owned(format!("{{{}}}{}", bound(&name[..colon]), String::from_utf8_lossy(&name[colon + 1..])))
+            }
             _ => String::from_utf8_lossy(name),
         };
         attributes.push((key.into(), unescape_attribute(value).into()));
@@ -343,13 +315,143 @@ fn start<'a>(
         Some(prefix) => bound(prefix),
         None => default_ns.clone(),
     };
-    (
-        Element {
-            name: String::from_utf8_lossy(tag.local()).into(),
-            ns,
-            attributes,
-            nodes: Vec::new(),
-        },
-        default_ns,
-    )
+    (Element { name: String::from_utf8_lossy(tag.local()).into(), ns, attributes, nodes: Vec::new() }, default_ns)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test may panic")]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Element {
+        Element::parse(text.as_bytes(), ns::CLIENT).unwrap()
+    }
+
+    fn written(element: &Element, around: &str) -> String {
+        String::from_utf8(element.to_bytes(around)).unwrap()
+    }
+
+    #[test]
+    fn namespaces_are_resolved_and_prefixes_are_gone() {
+        let e = parse(
+            "<p:a xmlns:p='urn:p' xmlns='urn:d' p:x='1' y='2' xml:lang='en' xml:id='3'><b/><p:c><d xmlns=''/></p:c></p:a>",
+        );
+        assert!(e.is("a", "urn:p"));
+        assert_eq!(e.attribute("{urn:p}x"), Some("1"));
+        assert_eq!(e.attribute("y"), Some("2"));
+        assert_eq!(e.attribute("xml:lang"), Some("en"));
+        assert_eq!(e.attribute("{http://www.w3.org/XML/1998/namespace}id"), Some("3"));
+        assert!(e.find("b", "urn:d").is_some());
+        assert!(e.find("c", "urn:p").unwrap().find("d", "").is_some());
+        assert_eq!(parse("<a><b/></a>").elements().next().unwrap().ns.as_ref(), ns::CLIENT);
+    }
+
+    #[test]
+    fn text_is_unescaped_joined_and_split_by_elements_only() {
+        let e = parse("<a>x &amp; <![CDATA[<y>\r\n]]>\rz<b>not this</b>&#x1F600;</a>");
+        assert_eq!(e.text_content(), "x & <y>\n\nz😀");
+        assert_eq!(e.nodes.len(), 3);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_the_same_wherever_it_stands() {
+        let elements = [
+            Element::new("a", ""),
+            Element::new("a", ns::CLIENT).attr("b", "\t\n\r<>&'\"").text("\r\n<]]>&"),
+            Element::new("a", "urn:a&b").child(Element::new("b", "urn:a&b").child(Element::new("c", ""))),
+            Element::new("a", "urn:x")
+                .attr("{urn:y}b", "1")
+                .attr("{urn:z}b", "2")
+                .attr("xml:lang", "en")
+                .attr("b", "3"),
+            Element::new("x", ns::XML)
+                .attr("{http://www.w3.org/XML/1998/namespace}space", "preserve")
+                .child(Element::new("y", "urn:y")),
+        ];
+        for e in &elements {
+            for around in ["", ns::CLIENT, ns::SERVER, "urn:x", "urn:a&b"] {
+                let bytes = e.to_bytes(around);
+                assert_eq!(&Element::parse(&bytes, around).unwrap(), e, "{}", String::from_utf8_lossy(&bytes));
+            }
+        }
+    }
+
+    #[test]
+    fn a_namespace_is_declared_only_where_it_changes() {
+        let e = Element::new("a", "urn:a")
+            .child(Element::new("b", "urn:a"))
+            .child(Element::new("c", "urn:c"))
+            .child(Element::new("d", ""));
+        assert_eq!(written(&e, ns::CLIENT), "<a xmlns='urn:a'><b/><c xmlns='urn:c'/><d xmlns=''/></a>");
+        assert_eq!(written(&e, "urn:a"), "<a><b/><c xmlns='urn:c'/><d xmlns=''/></a>");
+    }
+
+    #[test]
+    fn builders_replace_attributes_and_join_text() {
+        let e = Element::new("a", "")
+            .attr("b", "1")
+            .attr("b", "2")
+            .attr_opt("c", Some("3"))
+            .attr_opt("d", None::<&str>)
+            .text("x")
+            .text("")
+            .text("y")
+            .children_from([Element::new("e", ""), Element::new("f", "")]);
+        assert_eq!(written(&e, ""), "<a b='2' c='3'>xy<e/><f/></a>");
+        assert_eq!(format!("{e:?}"), written(&e, ""));
+    }
+
+    #[test]
+    fn one_element_and_nothing_else_is_parsed() {
+        assert!(Element::parse(b" \n<a/>\t", "").is_ok());
+        for bad in
+            ["", " ", "x", "<a", "<a>", "<a/><b/>", "<a/>x", "x<a/>", "</a>", "<p:a/>", "<?xml version='1.0'?><a/>"]
+        {
+            assert!(Element::parse(bad.as_bytes(), "").is_err(), "{bad}");
+        }
+        let large = format!("<a>{}</a>", "x".repeat(600_000));
+        assert!(matches!(Element::parse(large.as_bytes(), ""), Err(XmlFault::TooBig { .. })));
+    }
+
+    /// LIMITS.md §2 row 29.
+    #[test]
+    fn the_deepest_tree_is_cloned_compared_written_and_dropped_on_a_small_stack() {
+        let depth = usize::from(super::super::Limits::SERVER.depth_max);
+        let text = format!("{}{}", "<a b='c'>x".repeat(depth), "</a>".repeat(depth));
+        std::thread::Builder::new()
+            .stack_size(128 * 1024)
+            .spawn(move || {
+                let e = parse(&text);
+                let copy = e.clone();
+                assert!(e == copy);
+                assert_eq!(written(&copy, ns::CLIENT), text);
+                drop(copy);
+            })
+            .unwrap()
+            .join()
+            .unwrap();
+    }
+
+    #[test]
+    fn bytes_that_were_never_checked_build_something_or_nothing_but_do_not_panic() {
+        for bytes in [
+            "",
+            "<",
+            "<a",
+            "<a b",
+            "<a b=",
+            "<a b='",
+            "</",
+            "</a>",
+            "<>",
+            "<a><",
+            "<a></b>",
+            "<![CDATA[",
+            "<a>&#xFFFFFFFF;</a>",
+            "<a:b:c d:e:f=''/>",
+            "=''",
+        ] {
+            build(bytes.as_bytes(), "");
+        }
+    }
 }

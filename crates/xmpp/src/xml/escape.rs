@@ -40,14 +40,13 @@ fn escape(out: &mut Vec<u8>, text: &str, with: impl Fn(u8) -> Option<&'static st
     let bytes = text.as_bytes();
     let mut done = 0;
     for (i, &b) in bytes.iter().enumerate() {
-        let (skip, by) =
-            if b == 0xEF && matches!(bytes.get(i + 1..i + 3), Some([0xBF, 0xBE | 0xBF])) {
-                (3, "\u{FFFD}")
-            } else if let Some(by) = with(b) {
-                (1, by)
-            } else {
-                continue;
-            };
+        let (skip, by) = if b == 0xEF && matches!(bytes.get(i + 1..i + 3), Some([0xBF, 0xBE | 0xBF])) {
+            (3, "\u{FFFD}")
+        } else if let Some(by) = with(b) {
+            (1, by)
+        } else {
+            continue;
+        };
         out.extend_from_slice(&bytes[done..i]);
         out.extend_from_slice(by.as_bytes());
         done = i + skip;
@@ -86,17 +85,12 @@ pub(super) fn reference(buf: &[u8], pos: usize) -> Result<Option<(char, usize)>,
             // `&#` may yet become `&#x`.
             Some(&b) if fits(b, at == digits_at) => at += 1,
             Some(_) => {
-                return Err(XmlFault::NotWellFormed(
-                    "an ampersand that begins no reference",
-                ));
+                return Err(XmlFault::NotWellFormed("an ampersand that begins no reference"));
             }
         }
         if at + 2 > REFERENCE_BYTES_MAX {
             return Err(if numeric {
-                XmlFault::TooBig {
-                    what: "character reference",
-                    max: REFERENCE_BYTES_MAX,
-                }
+                XmlFault::TooBig { what: "character reference", max: REFERENCE_BYTES_MAX }
             } else {
                 NOT_PREDEFINED
             });
@@ -108,9 +102,7 @@ pub(super) fn reference(buf: &[u8], pos: usize) -> Result<Option<(char, usize)>,
             .ok()
             .and_then(char::from_u32)
             .filter(|c| is_xml_char(*c))
-            .ok_or(XmlFault::NotWellFormed(
-                "a reference to a character that XML forbids",
-            ))?
+            .ok_or(XmlFault::NotWellFormed("a reference to a character that XML forbids"))?
     } else {
         match name {
             "amp" => '&',
@@ -124,16 +116,12 @@ pub(super) fn reference(buf: &[u8], pos: usize) -> Result<Option<(char, usize)>,
     Ok(Some((c, pos + at + 2)))
 }
 
-const NOT_PREDEFINED: XmlFault =
-    XmlFault::Restricted("a reference to an entity that is not predefined");
+const NOT_PREDEFINED: XmlFault = XmlFault::Restricted("a reference to an entity that is not predefined");
 
 /// The value of an attribute as an XML processor reports it: references replaced, white space made spaces (XML 1.0
 /// §3.3.3). `raw` was checked by the tokeniser.
 pub(crate) fn unescape_attribute(raw: &[u8]) -> Cow<'_, str> {
-    if !raw
-        .iter()
-        .any(|b| matches!(b, b'&' | b'\t' | b'\n' | b'\r'))
-    {
+    if !raw.iter().any(|b| matches!(b, b'&' | b'\t' | b'\n' | b'\r')) {
         return String::from_utf8_lossy(raw);
     }
     Cow::Owned(unescape(raw, ' '))
@@ -204,16 +192,7 @@ mod tests {
 
     #[test]
     fn what_is_escaped_reads_back_the_same() {
-        for text in [
-            "",
-            "plain",
-            "<&>'\"",
-            "tab\there",
-            "line\nend\r\n\r",
-            "ö😀&",
-            "]]>",
-            "a&amp;b",
-        ] {
+        for text in ["", "plain", "<&>'\"", "tab\there", "line\nend\r\n\r", "ö😀&", "]]>", "a&amp;b"] {
             let (t, a) = escaped(text);
             assert_eq!(unescape_text(t.as_bytes()), text);
             assert_eq!(unescape_attribute(a.as_bytes()), text);
@@ -223,19 +202,13 @@ mod tests {
 
     #[test]
     fn characters_that_xml_forbids_are_replaced() {
-        assert_eq!(
-            escaped("a\0b\u{FFFE}c\u{FFFF}\u{1}").0,
-            "a\u{FFFD}b\u{FFFD}c\u{FFFD}\u{FFFD}"
-        );
+        assert_eq!(escaped("a\0b\u{FFFE}c\u{FFFF}\u{1}").0, "a\u{FFFD}b\u{FFFD}c\u{FFFD}\u{FFFD}");
         assert_eq!(escaped("\u{B}\u{FFFD}x").1, "\u{FFFD}\u{FFFD}x");
     }
 
     #[test]
     fn white_space_in_an_attribute_is_a_space_and_references_to_it_are_kept() {
-        assert_eq!(
-            unescape_attribute(b"a\tb\nc\r\nd\re&#9;&#10;&#13;"),
-            "a b c d e\t\n\r"
-        );
+        assert_eq!(unescape_attribute(b"a\tb\nc\r\nd\re&#9;&#10;&#13;"), "a b c d e\t\n\r");
         assert_eq!(unescape_text(b"a\tb\nc\r\nd\re&#13;"), "a\tb\nc\nd\ne\r");
     }
 
@@ -263,27 +236,12 @@ mod tests {
             "&#X41;",
             "&1;",
         ] {
-            assert!(
-                matches!(read(bad), Err(XmlFault::NotWellFormed(_))),
-                "{bad}"
-            );
+            assert!(matches!(read(bad), Err(XmlFault::NotWellFormed(_))), "{bad}");
         }
-        for restricted in [
-            "&foo;",
-            "&nbsp;",
-            "&aaaaaaaaaaaaaaaaaaaaaaaaa",
-            "&LT;",
-            "&ö;",
-        ] {
-            assert!(
-                matches!(read(restricted), Err(XmlFault::Restricted(_))),
-                "{restricted}"
-            );
+        for restricted in ["&foo;", "&nbsp;", "&aaaaaaaaaaaaaaaaaaaaaaaaa", "&LT;", "&ö;"] {
+            assert!(matches!(read(restricted), Err(XmlFault::Restricted(_))), "{restricted}");
         }
-        assert!(matches!(
-            read("&#00000000000000000000065;"),
-            Err(XmlFault::TooBig { .. })
-        ));
+        assert!(matches!(read("&#00000000000000000000065;"), Err(XmlFault::TooBig { .. })));
     }
 
     #[test]

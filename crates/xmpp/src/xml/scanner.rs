@@ -3,9 +3,7 @@
 use super::canonical;
 use super::chars::{check_utf8, is_space, saw_high};
 use super::escape::unescape_attribute;
-use super::tokens::{
-    Context, OUTER_PREFIXES_MAX, Outer, PREFIXES_IN_SCOPE_MAX, Place, Step, What, Work,
-};
+use super::tokens::{Context, OUTER_PREFIXES_MAX, Outer, PREFIXES_IN_SCOPE_MAX, Place, Step, What, Work};
 use super::walk::Tag;
 use super::{Frame, Header, Limits, Raw, Tape, XmlFault};
 use crate::ns;
@@ -46,39 +44,21 @@ struct Half {
 impl Scanner {
     /// A scanner that waits for a stream header. Its default content namespace comes from the header.
     pub fn new(limits: Limits) -> Scanner {
-        Scanner {
-            limits: bounded(limits),
-            outer: NO_HEADER,
-            state: State::At(Place::VeryStart),
-            half: None,
-        }
+        Scanner { limits: bounded(limits), outer: NO_HEADER, state: State::At(Place::VeryStart), half: None }
     }
 
     /// A scanner inside a stream whose frames are whole elements with their own namespaces (RFC 7395 WebSocket);
     /// `content_ns` is what `jabber:client` is rewritten from.
     pub fn framed(limits: Limits, content_ns: &str) -> Scanner {
-        let outer = Outer {
-            content_ns: known(content_ns),
-            ..NO_HEADER
-        };
-        Scanner {
-            limits: bounded(limits),
-            outer,
-            state: State::At(Place::Framed),
-            half: None,
-        }
+        let outer = Outer { content_ns: known(content_ns), ..NO_HEADER };
+        Scanner { limits: bounded(limits), outer, state: State::At(Place::Framed), half: None }
     }
 
     /// A scanner inside a stream whose header declared `content_ns` and the prefix `stream`.
     pub(crate) fn inside(limits: Limits, content_ns: &'static str) -> Scanner {
         let mut outer = Outer::new(content_ns, content_ns);
         outer.prefixes = Cow::Borrowed(ONLY_STREAM);
-        Scanner {
-            limits: bounded(limits),
-            outer,
-            state: State::At(Place::Stream),
-            half: None,
-        }
+        Scanner { limits: bounded(limits), outer, state: State::At(Place::Stream), half: None }
     }
 
     /// Other limits from the next top-level element on (after authentication).
@@ -132,9 +112,7 @@ impl Scanner {
                     return if input.is_empty() {
                         Ok(None)
                     } else {
-                        Err(XmlFault::NotWellFormed(
-                            "bytes behind the end of the stream",
-                        ))
+                        Err(XmlFault::NotWellFormed("bytes behind the end of the stream"))
                     };
                 }
                 State::Dead(fault) => return Err(fault.clone()),
@@ -155,11 +133,7 @@ impl Scanner {
         let before = input.len();
         skip_space(input);
         // An XML declaration may stand before everything, white space included.
-        let place = if place == Place::VeryStart && input.len() < before {
-            Place::Start
-        } else {
-            place
-        };
+        let place = if place == Place::VeryStart && input.len() < before { Place::Start } else { place };
         if place == Place::Start {
             self.state = State::At(place);
         }
@@ -172,14 +146,7 @@ impl Scanner {
         let max = self.limits.element_bytes_max;
         let view = &input[..input.len().min(max)];
         let mut work = Work::new();
-        let step = work.run(
-            view,
-            &Context {
-                limits: &self.limits,
-                outer: &self.outer,
-                place,
-            },
-        )?;
+        let step = work.run(view, &Context { limits: &self.limits, outer: &self.outer, place })?;
         match step {
             Step::Done(what, end) => {
                 let frame = self.finish(&view[..end], work, what, place, max)?;
@@ -188,11 +155,7 @@ impl Scanner {
             }
             Step::More if view.len() == max => Err(too_big(max)),
             Step::More => {
-                let half = Half {
-                    bytes: view.to_vec(),
-                    work,
-                    limits: self.limits.clone(),
-                };
+                let half = Half { bytes: view.to_vec(), work, limits: self.limits.clone() };
                 self.half = Some(Box::new(half));
                 *input = &[];
                 Ok(None)
@@ -201,24 +164,12 @@ impl Scanner {
     }
 
     /// Goes on with a frame that was begun.
-    fn go_on(
-        &mut self,
-        mut half: Box<Half>,
-        place: Place,
-        input: &mut &[u8],
-    ) -> Result<Option<Frame>, XmlFault> {
+    fn go_on(&mut self, mut half: Box<Half>, place: Place, input: &mut &[u8]) -> Result<Option<Frame>, XmlFault> {
         let max = half.limits.element_bytes_max;
         let before = half.bytes.len();
         let take = input.len().min(max - before);
         half.bytes.extend_from_slice(&input[..take]);
-        let step = half.work.run(
-            &half.bytes,
-            &Context {
-                limits: &half.limits,
-                outer: &self.outer,
-                place,
-            },
-        )?;
+        let step = half.work.run(&half.bytes, &Context { limits: &half.limits, outer: &self.outer, place })?;
         match step {
             Step::Done(what, end) => {
                 let Half { bytes, work, .. } = *half;
@@ -258,20 +209,9 @@ impl Scanner {
             }
             What::Element => Frame::Element(raw(bytes, work, &self.outer, max)?),
             What::Header { closed } => {
-                let names = work.header_names(
-                    bytes,
-                    &Context {
-                        limits: &self.limits,
-                        outer: &self.outer,
-                        place,
-                    },
-                );
+                let names = work.header_names(bytes, &Context { limits: &self.limits, outer: &self.outer, place });
                 self.outer = outer_of(&names.qname, &names.default, &names.prefixes);
-                self.state = if closed {
-                    State::EndedInHeader
-                } else {
-                    State::At(Place::Stream)
-                };
+                self.state = if closed { State::EndedInHeader } else { State::At(Place::Stream) };
                 Frame::Header(header(bytes, names))
             }
         };
@@ -291,10 +231,7 @@ fn bounded(mut limits: Limits) -> Limits {
 }
 
 const fn too_big(max: usize) -> XmlFault {
-    XmlFault::TooBig {
-        what: "element",
-        max,
-    }
+    XmlFault::TooBig { what: "element", max }
 }
 
 #[inline(always)]
@@ -333,8 +270,7 @@ fn known(text: &str) -> Cow<'static, str> {
 }
 
 /// What nearly all headers declare.
-const ONLY_STREAM: &[(Cow<'static, str>, Cow<'static, str>)] =
-    &[(Cow::Borrowed("stream"), Cow::Borrowed(ns::STREAM))];
+const ONLY_STREAM: &[(Cow<'static, str>, Cow<'static, str>)] = &[(Cow::Borrowed("stream"), Cow::Borrowed(ns::STREAM))];
 
 type Prefixes = Cow<'static, [(Cow<'static, str>, Cow<'static, str>)]>;
 
@@ -349,25 +285,16 @@ fn outer_of(qname: &str, default_ns: &str, prefixes: &[(String, String)]) -> Out
         qname: known(qname),
         default_ns: known(default_ns),
         default_is_content: is_content,
-        content_ns: if is_content {
-            known(default_ns)
-        } else {
-            Cow::Borrowed(ns::CLIENT)
-        },
+        content_ns: if is_content { known(default_ns) } else { Cow::Borrowed(ns::CLIENT) },
         prefixes,
     }
 }
 
 fn header(bytes: &[u8], names: super::tokens::HeaderNames) -> Header {
     let tag = Tag::read(bytes).map(|(tag, _)| tag);
-    let read = |name: &str| {
-        tag.and_then(|t| t.attribute(name.as_bytes()))
-            .map(|v| unescape_attribute(v).into_owned())
-    };
+    let read = |name: &str| tag.and_then(|t| t.attribute(name.as_bytes())).map(|v| unescape_attribute(v).into_owned());
     Header {
-        name: tag.map_or_else(String::new, |t| {
-            String::from_utf8_lossy(t.local()).into_owned()
-        }),
+        name: tag.map_or_else(String::new, |t| String::from_utf8_lossy(t.local()).into_owned()),
         ns: names.ns,
         content_ns: names.default,
         from: read("from"),
@@ -382,10 +309,7 @@ fn header(bytes: &[u8], names: super::tokens::HeaderNames) -> Header {
 /// The frame's own copy of its bytes, canonical, and what was noted about them.
 fn raw(bytes: &[u8], mut work: Work, outer: &Outer, bytes_max: usize) -> Result<Raw, XmlFault> {
     if !work.rewrite {
-        return Ok(Raw {
-            bytes: Bytes::copy_from_slice(bytes),
-            tape: tape(&mut work),
-        });
+        return Ok(Raw { bytes: Bytes::copy_from_slice(bytes), tape: tape(&mut work) });
     }
     const CANONICAL: Outer = Outer::new(ns::CLIENT, ns::CLIENT);
     let canonical = canonical::rewrite(bytes, &work, outer, bytes_max)?;
@@ -400,28 +324,12 @@ fn raw(bytes: &[u8], mut work: Work, outer: &Outer, bytes_max: usize) -> Result<
         attribute_bytes_max: usize::MAX,
     };
     let mut work = Work::new();
-    let step = work.run(
-        &canonical,
-        &Context {
-            limits: &limits,
-            outer: &CANONICAL,
-            place: Place::Stream,
-        },
-    )?;
+    let step = work.run(&canonical, &Context { limits: &limits, outer: &CANONICAL, place: Place::Stream })?;
     if step != Step::Done(What::Element, canonical.len()) || work.rewrite {
-        debug_assert!(
-            false,
-            "canonical bytes are canonical: {}",
-            String::from_utf8_lossy(&canonical)
-        );
-        return Err(XmlFault::NotWellFormed(
-            "an element that has no canonical form",
-        ));
+        debug_assert!(false, "canonical bytes are canonical: {}", String::from_utf8_lossy(&canonical));
+        return Err(XmlFault::NotWellFormed("an element that has no canonical form"));
     }
-    Ok(Raw {
-        bytes: Bytes::copy_from_slice(&canonical),
-        tape: tape(&mut work),
-    })
+    Ok(Raw { bytes: Bytes::copy_from_slice(&canonical), tape: tape(&mut work) })
 }
 
 fn tape(work: &mut Work) -> Tape {
@@ -444,20 +352,9 @@ pub(super) fn check_element<'a>(bytes: &'a [u8], default_ns: &str) -> Result<&'a
     if bytes.len() > max {
         return Err(too_big(max));
     }
-    let outer = Outer {
-        default_ns: known(default_ns),
-        content_ns: Cow::Borrowed(ns::CLIENT),
-        ..NO_HEADER
-    };
+    let outer = Outer { default_ns: known(default_ns), content_ns: Cow::Borrowed(ns::CLIENT), ..NO_HEADER };
     let mut work = Work::new();
-    match work.run(
-        bytes,
-        &Context {
-            limits: &Limits::SERVER,
-            outer: &outer,
-            place: Place::Tree,
-        },
-    )? {
+    match work.run(bytes, &Context { limits: &Limits::SERVER, outer: &outer, place: Place::Tree })? {
         Step::Done(What::Element, end) if end == bytes.len() => {}
         Step::Done(..) => return Err(XmlFault::NotWellFormed("bytes behind the element")),
         Step::More => return Err(XmlFault::NotWellFormed("an element that does not end")),

@@ -46,9 +46,7 @@ impl TapeNs {
             TapeNs::CONTENT => ns::CLIENT,
             TapeNs::EMPTY => "",
             TapeNs::XML => ns::XML,
-            TapeNs(i) if i & Self::OWNED != 0 => {
-                owned.get((i & !Self::OWNED) as usize).map_or("", |s| s)
-            }
+            TapeNs(i) if i & Self::OWNED != 0 => owned.get((i & !Self::OWNED) as usize).map_or("", |s| s),
             TapeNs(at) => {
                 let at = at.wrapping_sub(base) as usize;
                 let value = bytes.get(at..).unwrap_or_default();
@@ -87,9 +85,7 @@ impl ChildSpan {
                 TapeNs::owned(owned.len() - 1)
             }
             // The value is a part of `bytes`.
-            Some(value) => {
-                TapeNs::declared_at((value.as_ptr().addr() - bytes.as_ptr().addr()) as u32)
-            }
+            Some(value) => TapeNs::declared_at((value.as_ptr().addr() - bytes.as_ptr().addr()) as u32),
             None if tag.prefix() == Some(b"xml") => TapeNs::XML,
             None => TapeNs::CONTENT,
         };

@@ -16,10 +16,7 @@ use std::borrow::Cow;
 pub(super) const PREFIXES_IN_SCOPE_MAX: usize = 64;
 /// Prefixes of the header and of a top-level tag are told apart by one bit each.
 pub(super) const OUTER_PREFIXES_MAX: usize = 32;
-const TOO_MANY_PREFIXES: XmlFault = XmlFault::TooBig {
-    what: "namespace declarations",
-    max: OUTER_PREFIXES_MAX,
-};
+const TOO_MANY_PREFIXES: XmlFault = XmlFault::TooBig { what: "namespace declarations", max: OUTER_PREFIXES_MAX };
 /// `<?xml … ?>`.
 const DECLARATION_BYTES_MAX: usize = 256;
 
@@ -50,9 +47,17 @@ impl Outer {
         }
     }
 
-    fn is_content(&self, ns: &[u8]) -> bool {
+    /// Is a top-level element of this namespace in that of the content?
+    pub(super) fn is_content(&self, ns: &[u8]) -> bool {
         ns == ns::CLIENT.as_bytes() || ns == self.content_ns.as_bytes()
     }
+}
+
+/// Is this the content namespace of some stream? Below a stanza's tag all of them mean the same: the content namespace
+/// of the stream that the stanza is on. (No extension may have one, RFC 6120 §8.4, and what is foreign on one stream
+/// would be content on the next.)
+pub(super) fn is_content(ns: &[u8]) -> bool {
+    [ns::CLIENT, ns::SERVER, ns::COMPONENT].iter().any(|c| c.as_bytes() == ns)
 }
 
 /// Where the frame stands.
@@ -292,11 +297,14 @@ impl Work {
             }};
         }
         loop {
+            #[cfg(test)]
+            {
+                STEPS.set(STEPS.get() + 1 + (pos - self.pos) as u64);
+                self.pos = pos;
+            }
             match stage {
                 Stage::First => {
-                    let Some(&second) = buf.get(1) else {
-                        more!(Stage::First)
-                    };
+                    let Some(&second) = buf.get(1) else { more!(Stage::First) };
                     pos = 0;
                     stage = self.first(second, cx)?;
                     if matches!(stage, Stage::Name) {
@@ -306,9 +314,7 @@ impl Work {
                 }
                 Stage::Text => {
                     pos = skip_plain(buf, pos, b'<', b'&', b'>', &mut self.high);
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::Text)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::Text) };
                     match b {
                         b'<' => stage = Stage::Markup,
                         b'&' => match reference(buf, pos)? {
@@ -316,10 +322,7 @@ impl Work {
                             None => more!(Stage::Text),
                         },
                         b'>' => {
-                            if pos >= self.run_at + 2
-                                && buf[pos - 1] == b']'
-                                && buf[pos - 2] == b']'
-                            {
+                            if pos >= self.run_at + 2 && buf[pos - 1] == b']' && buf[pos - 2] == b']' {
                                 not_well_formed!("]]> in text")
                             }
                             pos += 1;
@@ -333,9 +336,7 @@ impl Work {
                     }
                 }
                 Stage::Markup => {
-                    let Some(&second) = buf.get(pos + 1) else {
-                        more!(Stage::Markup)
-                    };
+                    let Some(&second) = buf.get(pos + 1) else { more!(Stage::Markup) };
                     match second {
                         b'/' => stage = Stage::EndTag,
                         b'?' => return Err(PROCESSING_INSTRUCTION),
@@ -361,9 +362,7 @@ impl Work {
                 }
                 Stage::CData => {
                     pos = skip_plain(buf, pos, b']', b']', b']', &mut self.high);
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::CData)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::CData) };
                     match b {
                         b']' => match (buf.get(pos + 1), buf.get(pos + 2)) {
                             (Some(b']'), Some(b'>')) => {
@@ -382,10 +381,7 @@ impl Work {
                     let start = self.tag_at + 1;
                     let whole = skip_name(buf, &mut pos, start, &mut self.colon)?;
                     if pos - start > cx.limits.name_bytes_max {
-                        return Err(XmlFault::TooBig {
-                            what: "name",
-                            max: cx.limits.name_bytes_max,
-                        });
+                        return Err(XmlFault::TooBig { what: "name", max: cx.limits.name_bytes_max });
                     }
                     if !whole {
                         more!(Stage::Name)
@@ -396,9 +392,7 @@ impl Work {
                     stage = Stage::Between;
                 }
                 Stage::Between => {
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::Between)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::Between) };
                     match b {
                         b' ' | b'\t' | b'\n' => {
                             self.spaced = true;
@@ -428,11 +422,7 @@ impl Work {
                                 return Ok(Step::Done(What::Element, pos));
                             }
                             self.run_at = pos;
-                            stage = if buf.get(pos) == Some(&b'<') {
-                                Stage::Markup
-                            } else {
-                                Stage::Text
-                            };
+                            stage = if buf.get(pos) == Some(&b'<') { Stage::Markup } else { Stage::Text };
                         }
                         _ => {
                             if !self.spaced {
@@ -447,10 +437,7 @@ impl Work {
                 Stage::AttrName => {
                     let whole = skip_name(buf, &mut pos, self.attr_at, &mut self.attr_colon)?;
                     if pos - self.attr_at > cx.limits.name_bytes_max {
-                        return Err(XmlFault::TooBig {
-                            what: "name",
-                            max: cx.limits.name_bytes_max,
-                        });
+                        return Err(XmlFault::TooBig { what: "name", max: cx.limits.name_bytes_max });
                     }
                     if !whole {
                         more!(Stage::AttrName)
@@ -461,9 +448,7 @@ impl Work {
                     stage = Stage::Equals;
                 }
                 Stage::Equals => {
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::Equals)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::Equals) };
                     match b {
                         b'=' => {
                             pos += 1;
@@ -477,9 +462,7 @@ impl Work {
                     }
                 }
                 Stage::Quote => {
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::Quote)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::Quote) };
                     match b {
                         b'\'' | b'"' => {
                             self.quote = b;
@@ -498,14 +481,9 @@ impl Work {
                 Stage::Value => {
                     pos = skip_plain(buf, pos, self.quote, b'<', b'&', &mut self.high);
                     if pos - self.value_at > cx.limits.attribute_bytes_max {
-                        return Err(XmlFault::TooBig {
-                            what: "attribute",
-                            max: cx.limits.attribute_bytes_max,
-                        });
+                        return Err(XmlFault::TooBig { what: "attribute", max: cx.limits.attribute_bytes_max });
                     }
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::Value)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::Value) };
                     if b == self.quote {
                         self.note_attribute(pos);
                         pos += 1;
@@ -548,9 +526,7 @@ impl Work {
                     stage = Stage::EndSpace;
                 }
                 Stage::EndSpace => {
-                    let Some(&b) = buf.get(pos) else {
-                        more!(Stage::EndSpace)
-                    };
+                    let Some(&b) = buf.get(pos) else { more!(Stage::EndSpace) };
                     match b {
                         b'>' => {
                             pos += 1;
@@ -562,11 +538,7 @@ impl Work {
                                 return Ok(Step::Done(What::Element, pos));
                             }
                             self.run_at = pos;
-                            stage = if buf.get(pos) == Some(&b'<') {
-                                Stage::Markup
-                            } else {
-                                Stage::Text
-                            };
+                            stage = if buf.get(pos) == Some(&b'<') { Stage::Markup } else { Stage::Text };
                         }
                         _ if is_space(b) => {
                             self.rewrite |= b == b'\r';
@@ -579,19 +551,14 @@ impl Work {
                     // `<?x` and so on is told from other instructions as soon as it can be.
                     const BEGIN: &[u8] = b"<?xml";
                     let have = &buf[..buf.len().min(BEGIN.len())];
-                    if !BEGIN.starts_with(have)
-                        || buf.get(BEGIN.len()).is_some_and(|b| !is_space(*b))
-                    {
+                    if !BEGIN.starts_with(have) || buf.get(BEGIN.len()).is_some_and(|b| !is_space(*b)) {
                         return Err(PROCESSING_INSTRUCTION);
                     }
                     pos = pos.max(BEGIN.len());
                     let found = buf.get(pos..).and_then(|rest| memchr::memchr(b'>', rest));
                     let end = found.map_or(buf.len(), |at| pos + at + 1);
                     if end > DECLARATION_BYTES_MAX {
-                        return Err(XmlFault::TooBig {
-                            what: "XML declaration",
-                            max: DECLARATION_BYTES_MAX,
-                        });
+                        return Err(XmlFault::TooBig { what: "XML declaration", max: DECLARATION_BYTES_MAX });
                     }
                     if found.is_none() {
                         pos = pos.min(buf.len());
@@ -609,9 +576,7 @@ impl Work {
         match second {
             b'?' if cx.place == Place::VeryStart => Ok(Stage::Declaration),
             b'?' => Err(PROCESSING_INSTRUCTION),
-            b'!' => Err(XmlFault::Restricted(
-                "a comment, a document type or a CDATA section between elements",
-            )),
+            b'!' => Err(XmlFault::Restricted("a comment, a document type or a CDATA section between elements")),
             b'/' if cx.place == Place::Stream => Ok(Stage::EndTag),
             b'/' => Err(XmlFault::NotWellFormed("an end tag without a start tag")),
             0 => Err(XmlFault::Encoding("UTF-16")),
@@ -623,16 +588,10 @@ impl Work {
     fn begin_tag(&mut self, at: usize, cx: &Context<'_>) -> Result<(), XmlFault> {
         self.elements += 1;
         if self.elements > cx.limits.elements_max {
-            return Err(XmlFault::TooBig {
-                what: "elements",
-                max: cx.limits.elements_max as usize,
-            });
+            return Err(XmlFault::TooBig { what: "elements", max: cx.limits.elements_max as usize });
         }
         if self.open.len() >= usize::from(cx.limits.depth_max) {
-            return Err(XmlFault::TooBig {
-                what: "depth",
-                max: usize::from(cx.limits.depth_max),
-            });
+            return Err(XmlFault::TooBig { what: "depth", max: usize::from(cx.limits.depth_max) });
         }
         self.tag_at = at;
         self.colon = 0;
@@ -647,9 +606,7 @@ impl Work {
     #[inline(always)]
     fn note_attribute_name(&mut self, buf: &[u8], cx: &Context<'_>) -> Result<(), XmlFault> {
         let name = &buf[self.attr_at..self.attr_end];
-        if name == b"xmlns"
-            || (self.attr_colon != 0 && &buf[self.attr_at..self.attr_colon] == b"xmlns")
-        {
+        if name == b"xmlns" || (self.attr_colon != 0 && &buf[self.attr_at..self.attr_colon] == b"xmlns") {
             self.declarations += 1;
             if self.declarations > cx.limits.declarations_max {
                 return Err(XmlFault::TooBig {
@@ -659,23 +616,13 @@ impl Work {
             }
         } else {
             self.prefixed += u16::from(self.attr_colon != 0);
-            if self.attrs.len() + 1 - usize::from(self.declarations)
-                > usize::from(cx.limits.attributes_max)
-            {
-                return Err(XmlFault::TooBig {
-                    what: "attributes",
-                    max: usize::from(cx.limits.attributes_max),
-                });
+            if self.attrs.len() + 1 - usize::from(self.declarations) > usize::from(cx.limits.attributes_max) {
+                return Err(XmlFault::TooBig { what: "attributes", max: usize::from(cx.limits.attributes_max) });
             }
         }
         let (first, last) = (name[0], name[name.len() - 1]);
         let bit = 1u64 << ((usize::from(first) * 7 + usize::from(last) * 3 + name.len()) & 63);
-        if self.seen & bit != 0
-            && self
-                .attrs
-                .iter()
-                .any(|a| &buf[a.name_at as usize..a.name_end as usize] == name)
-        {
+        if self.seen & bit != 0 && self.attrs.iter().any(|a| &buf[a.name_at as usize..a.name_end as usize] == name) {
             return Err(TWICE);
         }
         self.seen |= bit;
@@ -692,34 +639,17 @@ impl Work {
             value_end: value_end as u32,
             escaped: self.value_escaped,
             // `finish_tag` finds the declarations among them.
-            kind: if self.attr_colon == 0 {
-                AttrKind::Plain
-            } else {
-                AttrKind::Prefixed
-            },
+            kind: if self.attr_colon == 0 { AttrKind::Plain } else { AttrKind::Prefixed },
         });
     }
 
     /// The start tag is whole: namespaces are resolved, and what is noted of it is noted.
-    fn finish_tag(
-        &mut self,
-        buf: &[u8],
-        cx: &Context<'_>,
-        end: usize,
-        empty: bool,
-    ) -> Result<(), XmlFault> {
+    fn finish_tag(&mut self, buf: &[u8], cx: &Context<'_>, end: usize, empty: bool) -> Result<(), XmlFault> {
         let depth = self.open.len();
         let canonical = matches!(cx.place, Place::Stream | Place::Framed);
         let (mut default, parent_content) = match self.open.last() {
             Some(open) => (open.default, open.content),
-            None => (
-                DefaultNs {
-                    ns: Ns::Outer,
-                    content: cx.outer.default_is_content,
-                    outer: true,
-                },
-                true,
-            ),
+            None => (DefaultNs { ns: Ns::Outer, content: cx.outer.default_is_content, outer: true }, true),
         };
         let bindings_before = self.bindings.len();
         let mut own_default = false;
@@ -728,33 +658,18 @@ impl Work {
                 let attr = self.attrs[i];
                 let name = &buf[attr.name_at as usize..attr.name_end as usize];
                 if name == b"xmlns" {
-                    let (ns, content) = self.declare(buf, cx, &attr, b"")?;
-                    default = DefaultNs {
-                        ns,
-                        content,
-                        outer: false,
-                    };
+                    let (ns, content) = self.declare(buf, &attr, b"")?;
+                    default = DefaultNs { ns, content, outer: false };
                     own_default = true;
                     self.attrs[i].kind = AttrKind::Declaration;
-                } else if attr.colon != 0
-                    && &buf[attr.name_at as usize..attr.colon as usize] == b"xmlns"
-                {
+                } else if attr.colon != 0 && &buf[attr.name_at as usize..attr.colon as usize] == b"xmlns" {
                     let (at, end) = (attr.colon + 1, attr.name_end);
-                    let (ns, content) =
-                        self.declare(buf, cx, &attr, &buf[at as usize..end as usize])?;
+                    let (ns, content) = self.declare(buf, &attr, &buf[at as usize..end as usize])?;
                     self.attrs[i].kind = AttrKind::Declaration;
                     if self.bindings.len() >= PREFIXES_IN_SCOPE_MAX {
-                        return Err(XmlFault::TooBig {
-                            what: "prefixes in scope",
-                            max: PREFIXES_IN_SCOPE_MAX,
-                        });
+                        return Err(XmlFault::TooBig { what: "prefixes in scope", max: PREFIXES_IN_SCOPE_MAX });
                     }
-                    self.bindings.push(Binding {
-                        at,
-                        end,
-                        ns,
-                        content,
-                    });
+                    self.bindings.push(Binding { at, end, ns, content });
                 }
             }
         }
@@ -767,19 +682,18 @@ impl Work {
         if self.prefixed > 0 {
             self.check_prefixed_attributes(buf, cx)?;
         }
-        let in_content = parent_content && content;
+        let in_content = parent_content
+            && content
+            && (depth > 0 || ns == Ns::Outer || cx.outer.is_content(self.namespace(ns, buf, cx)));
         if canonical {
             if self.colon != 0 && in_content {
-                return Err(XmlFault::Prefix(
-                    "a prefix on an element of the content namespace",
-                ));
+                return Err(XmlFault::Prefix("a prefix on an element of the content namespace"));
             }
             if self.colon == 0 {
                 if own_default && in_content {
                     // An explicit content namespace: on the top-level tag it may say `jabber:client`, which is
                     // what it means around the canonical bytes; below it is dropped.
-                    self.rewrite |=
-                        depth > 0 || self.namespace(default.ns, buf, cx) != ns::CLIENT.as_bytes();
+                    self.rewrite |= depth > 0 || self.namespace(default.ns, buf, cx) != ns::CLIENT.as_bytes();
                 } else if default.outer && !in_content {
                     // Inherits from outside of the bytes what may be another namespace at their next place.
                     self.rewrite = true;
@@ -791,12 +705,8 @@ impl Work {
             // Dropped, or on a tag that is rewritten.
             default.outer = true;
         }
-        let local_at = if self.colon == 0 {
-            name_at
-        } else {
-            self.colon + 1
-        };
-        let tape_ns = self.tape_ns(ns, content && parent_content);
+        let local_at = if self.colon == 0 { name_at } else { self.colon + 1 };
+        let tape_ns = self.tape_ns(ns, in_content);
         match depth {
             0 => {
                 if in_content {
@@ -869,13 +779,7 @@ impl Work {
     }
 
     /// Reads a declaration of `prefix` (empty: of the default namespace). Namespaces in XML §3, §5.
-    fn declare(
-        &mut self,
-        buf: &[u8],
-        cx: &Context<'_>,
-        attr: &Attr,
-        prefix: &[u8],
-    ) -> Result<(Ns, bool), XmlFault> {
+    fn declare(&mut self, buf: &[u8], attr: &Attr, prefix: &[u8]) -> Result<(Ns, bool), XmlFault> {
         let (at, end) = (attr.value_at, attr.value_end);
         let raw = &buf[at as usize..end as usize];
         let unescaped = attr.escaped.then(|| unescape_attribute(raw));
@@ -900,7 +804,7 @@ impl Work {
             }
             return Ok((Ns::Empty, false));
         }
-        let content = cx.outer.is_content(value);
+        let content = is_content(value);
         if !content {
             check_namespace(value)?;
         }
@@ -908,10 +812,7 @@ impl Work {
             None => Ok((Ns::Span(at, end - at), content)),
             Some(value) => {
                 if self.owned.len() >= usize::from(u16::MAX) {
-                    return Err(XmlFault::TooBig {
-                        what: "escaped namespaces",
-                        max: usize::from(u16::MAX),
-                    });
+                    return Err(XmlFault::TooBig { what: "escaped namespaces", max: usize::from(u16::MAX) });
                 }
                 self.owned.push(value.into());
                 Ok((Ns::Owned(self.owned.len() as u16 - 1), content))
@@ -932,35 +833,20 @@ impl Work {
         if prefix == b"xml" {
             return Ok((Ns::Xml, false));
         }
-        let found = self
-            .bindings
-            .iter()
-            .enumerate()
-            .rev()
-            .find(|(_, b)| &buf[b.at as usize..b.end as usize] == prefix);
+        let found = self.bindings.iter().enumerate().rev().find(|(_, b)| &buf[b.at as usize..b.end as usize] == prefix);
         if let Some((i, binding)) = found {
             if i < self.root_bindings {
-                self.outer_used |= 1u64
-                    .checked_shl((OUTER_PREFIXES_MAX + i) as u32)
-                    .ok_or(TOO_MANY_PREFIXES)?;
+                self.outer_used |= 1u64.checked_shl((OUTER_PREFIXES_MAX + i) as u32).ok_or(TOO_MANY_PREFIXES)?;
             }
             return Ok((binding.ns, binding.content));
         }
-        match cx
-            .outer
-            .prefixes
-            .iter()
-            .position(|(p, _)| p.as_bytes() == prefix)
-        {
+        match cx.outer.prefixes.iter().position(|(p, _)| p.as_bytes() == prefix) {
             Some(i) => {
                 if i >= OUTER_PREFIXES_MAX {
                     return Err(TOO_MANY_PREFIXES);
                 }
                 self.outer_used |= 1 << i;
-                Ok((
-                    Ns::Header(i as u8),
-                    cx.outer.is_content(cx.outer.prefixes[i].1.as_bytes()),
-                ))
+                Ok((Ns::Header(i as u8), is_content(cx.outer.prefixes[i].1.as_bytes())))
             }
             None => Err(XmlFault::Prefix("a prefix that is not declared")),
         }
@@ -974,8 +860,7 @@ impl Work {
             if attr.kind != AttrKind::Prefixed {
                 continue;
             }
-            let (ns, _) =
-                self.resolve_prefix(buf, cx, attr.name_at as usize, attr.colon as usize)?;
+            let (ns, _) = self.resolve_prefix(buf, cx, attr.name_at as usize, attr.colon as usize)?;
             let local = &buf[attr.colon as usize + 1..attr.name_end as usize];
             for &(other, at, end) in &seen {
                 if &buf[at as usize..end as usize] == local
@@ -1020,12 +905,7 @@ impl Work {
             .bindings
             .iter()
             .filter(|b| b.ns != Ns::Xml)
-            .map(|b| {
-                (
-                    text(&buf[b.at as usize..b.end as usize]),
-                    text(self.namespace(b.ns, buf, cx)),
-                )
-            })
+            .map(|b| (text(&buf[b.at as usize..b.end as usize]), text(self.namespace(b.ns, buf, cx))))
             .collect();
         let default = match self.open.last() {
             Some(open) => text(self.namespace(open.default.ns, buf, cx)),
@@ -1036,19 +916,10 @@ impl Work {
             0 => default.clone(),
             colon => {
                 let prefix = &buf[name_at..colon];
-                prefixes
-                    .iter()
-                    .find(|(p, _)| p.as_bytes() == prefix)
-                    .map(|(_, ns)| ns.clone())
-                    .unwrap_or_default()
+                prefixes.iter().find(|(p, _)| p.as_bytes() == prefix).map(|(_, ns)| ns.clone()).unwrap_or_default()
             }
         };
-        HeaderNames {
-            qname: text(&buf[name_at..self.name_end]),
-            ns,
-            default,
-            prefixes,
-        }
+        HeaderNames { qname: text(&buf[name_at..self.name_end]), ns, default, prefixes }
     }
 }
 
@@ -1061,11 +932,8 @@ pub(super) struct HeaderNames {
 
 /// The prefixes that a mask of [`Work::children_used`] or [`Work::root_used`] names: indices into those of the header,
 /// and into those of the top-level tag, in order of their declaration.
-pub(super) fn used_prefixes(
-    mask: u64,
-) -> (impl Iterator<Item = usize>, impl Iterator<Item = usize>) {
-    let bits =
-        move |from: usize| (0..OUTER_PREFIXES_MAX).filter(move |i| mask >> (from + i) & 1 == 1);
+pub(super) fn used_prefixes(mask: u64) -> (impl Iterator<Item = usize>, impl Iterator<Item = usize>) {
+    let bits = move |from: usize| (0..OUTER_PREFIXES_MAX).filter(move |i| mask >> (from + i) & 1 == 1);
     (bits(0), bits(OUTER_PREFIXES_MAX))
 }
 
@@ -1085,20 +953,10 @@ fn check_declaration(rest: &[u8]) -> Result<(), XmlFault> {
         if rest.is_empty() {
             return if next > 0 { Ok(()) } else { Err(BAD) };
         }
-        let len = rest
-            .iter()
-            .position(|b| !matches!(class(*b), Class::Start))
-            .ok_or(BAD)?;
+        let len = rest.iter().position(|b| !matches!(class(*b), Class::Start)).ok_or(BAD)?;
         let (name, after) = rest.split_at(len);
-        let after = after
-            .trim_ascii_start()
-            .strip_prefix(b"=")
-            .ok_or(BAD)?
-            .trim_ascii_start();
-        let (&quote, after) = after
-            .split_first()
-            .filter(|(q, _)| matches!(q, b'\'' | b'"'))
-            .ok_or(BAD)?;
+        let after = after.trim_ascii_start().strip_prefix(b"=").ok_or(BAD)?.trim_ascii_start();
+        let (&quote, after) = after.split_first().filter(|(q, _)| matches!(q, b'\'' | b'"')).ok_or(BAD)?;
         let end = memchr::memchr(quote, after).ok_or(BAD)?;
         let value = &after[..end];
         rest = &after[end + 1..];
@@ -1118,5 +976,71 @@ fn check_declaration(rest: &[u8]) -> Result<(), XmlFault> {
             (b"standalone", 1 | 2) if matches!(value, b"yes" | b"no") => 3,
             _ => return Err(BAD),
         };
+    }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How much work this thread's tokenisers did: steps, and bytes gone over.
+    static STEPS: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it costs to tokenise a frame that comes in pieces of this size.
+    fn cost(frame: &str, piece: usize) -> u64 {
+        let outer = Outer::new(ns::CLIENT, ns::CLIENT);
+        let limits = Limits { element_bytes_max: 1 << 24, attribute_bytes_max: 1 << 24, ..Limits::SERVER };
+        let cx = Context { limits: &limits, outer: &outer, place: Place::Stream };
+        let before = STEPS.get();
+        let mut work = Work::new();
+        for end in (piece..frame.len()).step_by(piece) {
+            assert_eq!(work.run(&frame.as_bytes()[..end], &cx), Ok(Step::More), "{end}");
+        }
+        assert_eq!(work.run(frame.as_bytes(), &cx), Ok(Step::Done(What::Element, frame.len())));
+        STEPS.get() - before
+    }
+
+    /// LIMITS.md §2 row 36.
+    #[test]
+    fn the_cost_is_linear_in_the_bytes_whichever_the_token_and_the_pieces() {
+        let n = 100_000;
+        let frames = [
+            format!("<a>{}</a>", "x".repeat(n)),
+            format!("<a>{}</a>", ">".repeat(n)),
+            format!("<a>{}</a>", "]".repeat(n)),
+            format!("<a>{}</a>", "&amp;".repeat(n / 5)),
+            format!("<a>{}</a>", "ä".repeat(n / 2)),
+            format!("<a><![CDATA[{}]]></a>", "]".repeat(n)),
+            format!("<a><![CDATA[{}]]></a>", "]>".repeat(n / 2)),
+            format!("<a b='{}'/>", "x".repeat(n)),
+            format!("<a b='{}'/>", ">\"".repeat(n / 2)),
+            format!("<a b='{}'/>", "&#65;".repeat(n / 5)),
+            format!("<a{}/>", " ".repeat(n)),
+            format!("<a b{}='c'/>", " ".repeat(n)),
+            format!("<a b={}'c'/>", " ".repeat(n)),
+            format!("<a></a{}>", " ".repeat(n)),
+            format!("<a>{}</a>", "<b/>".repeat(9_999)),
+            format!("<a>{}</a>", "<![CDATA[]]>".repeat(n / 12)),
+            format!("<a>{}</a>", format!("<{0}></{0}>", "n".repeat(1_000)).repeat(n / 2_005)),
+            format!("<a>{}</a>", format!("<b {}='' ü=''/>", "n".repeat(1_000)).repeat(n / 1_015)),
+        ];
+        for frame in &frames {
+            let len = frame.len() as u64;
+            let whole = cost(frame, frame.len());
+            assert!(whole <= 3 * len, "{whole} for {len} bytes in one piece: {:.30}…", frame);
+            for piece in [1, 2, 7, 1_000] {
+                let cost = cost(frame, piece);
+                assert!(cost <= 5 * len, "{cost} for {len} bytes in pieces of {piece}: {:.30}…", frame);
+            }
+        }
+    }
+
+    #[test]
+    fn an_idle_scanner_and_a_tokeniser_are_small() {
+        assert!(size_of::<super::super::Scanner>() <= 256, "{}", size_of::<super::super::Scanner>());
+        assert!(size_of::<Work>() <= 1_536, "{}", size_of::<Work>());
     }
 }

@@ -38,18 +38,8 @@ impl<'a> Tag<'a> {
             Some(inner) => (inner, true),
             None => (inner, false),
         };
-        let name_len = inner
-            .iter()
-            .position(|b| is_space(*b))
-            .unwrap_or(inner.len());
-        Some((
-            Tag {
-                qname: &inner[..name_len],
-                attrs: &inner[name_len..],
-                empty,
-            },
-            end + 1,
-        ))
+        let name_len = inner.iter().position(|b| is_space(*b)).unwrap_or(inner.len());
+        Some((Tag { qname: &inner[..name_len], attrs: &inner[name_len..], empty }, end + 1))
     }
 
     pub(crate) fn prefix(&self) -> Option<&'a [u8]> {
@@ -62,9 +52,7 @@ impl<'a> Tag<'a> {
 
     /// The raw value of this tag's declaration of `prefix`.
     pub(crate) fn declaration_of(&self, prefix: &[u8]) -> Option<&'a [u8]> {
-        self.attributes()
-            .find(|(name, _)| name.strip_prefix(b"xmlns:") == Some(prefix))
-            .map(|(_, value)| value)
+        self.attributes().find(|(name, _)| name.strip_prefix(b"xmlns:") == Some(prefix)).map(|(_, value)| value)
     }
 
     /// (qualified name, raw value), in their order.
@@ -74,9 +62,7 @@ impl<'a> Tag<'a> {
 
     /// The raw value of the attribute with this qualified name.
     pub(crate) fn attribute(&self, qname: &[u8]) -> Option<&'a [u8]> {
-        self.attributes()
-            .find(|(name, _)| *name == qname)
-            .map(|(_, value)| value)
+        self.attributes().find(|(name, _)| *name == qname).map(|(_, value)| value)
     }
 }
 
@@ -92,10 +78,7 @@ impl<'a> Iterator for Attributes<'a> {
         let rest = self.rest.trim_ascii_start();
         let name_len = rest.iter().position(|b| *b == b'=' || is_space(*b))?;
         let name = &rest[..name_len];
-        let quote_at = name_len
-            + rest[name_len..]
-                .iter()
-                .position(|b| matches!(b, b'\'' | b'"'))?;
+        let quote_at = name_len + rest[name_len..].iter().position(|b| matches!(b, b'\'' | b'"'))?;
         let value = &rest[quote_at + 1..];
         let len = memchr(rest[quote_at], value)?;
         self.rest = &value[len + 1..];
