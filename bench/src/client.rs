@@ -1,0 +1,197 @@
+//! A client that costs little: raw bytes, ends of stanzas found by search, nothing parsed.
+
+use aws_lc_rs::{digest, hmac, pbkdf2};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use std::io;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+pub trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
+
+/// How clients reach a server.
+#[derive(Clone)]
+pub struct Target {
+    pub address: std::net::SocketAddr,
+    pub domain: String,
+    /// Direct TLS; else clear.
+    pub tls: Option<Arc<rustls::ClientConfig>>,
+    /// STARTTLS on the clear port (servers without direct TLS).
+    pub starttls: bool,
+}
+
+pub struct Client {
+    pub pipe: Box<dyn Pipe>,
+    pub jid: String,
+    pub buffer: Vec<u8>,
+}
+
+fn bad(what: &str, got: &[u8]) -> io::Error {
+    io::Error::other(format!("expected {what}, got {:?}", String::from_utf8_lossy(&got[..got.len().min(400)])))
+}
+
+impl Client {
+    async fn open(target: &Target) -> io::Result<Client> {
+        let tcp = TcpStream::connect(target.address).await?;
+        tcp.set_nodelay(true)?;
+        let mut client = Client { pipe: Box::new(tcp), jid: String::new(), buffer: Vec::new() };
+        if let Some(tls) = &target.tls {
+            if target.starttls {
+                client.header(target).await?;
+                client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>").await?;
+                client.until("<proceed").await?;
+                client.buffer.clear();
+            }
+            let name = rustls::pki_types::ServerName::try_from(target.domain.clone()).map_err(io::Error::other)?;
+            client.pipe = Box::new(tokio_rustls::TlsConnector::from(tls.clone()).connect(name, client.pipe).await?);
+        }
+        client.header(target).await?;
+        Ok(client)
+    }
+
+    /// Connects, authenticates (SCRAM-SHA-1, as every peer can), binds.
+    pub async fn login(target: &Target, user: &str, password: &str, resource: &str) -> io::Result<Client> {
+        let mut client = Client::open(target).await?;
+        client.scram(user, password).await?;
+        client.header(target).await?;
+        let bound = client.ask(&format!("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>"), "</iq>").await?;
+        let text = String::from_utf8_lossy(&bound);
+        let jid = text.split("<jid>").nth(1).and_then(|t| t.split("</jid>").next()).ok_or_else(|| bad("<jid>", &bound))?;
+        client.jid = jid.to_string();
+        client.ask("<iq type='set' id='s'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>", "id='s'|id=\"s\"").await?;
+        Ok(client)
+    }
+
+    /// Registers by XEP-0077; an account that is there already is no error.
+    pub async fn register(target: &Target, user: &str, password: &str) -> io::Result<()> {
+        let mut client = Client::open(target).await?;
+        client
+            .ask(&format!("<iq type='set' id='r' to='{}'><query xmlns='jabber:iq:register'><username>{user}</username><password>{password}</password></query></iq>", target.domain), "id='r'|id=\"r\"")
+            .await
+            .map(|_| ())
+    }
+
+    async fn header(&mut self, target: &Target) -> io::Result<()> {
+        let header = format!("<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>", target.domain);
+        self.ask(&header, "</stream:features>").await.map(|_| ())
+    }
+
+    async fn scram(&mut self, user: &str, password: &str) -> io::Result<()> {
+        let nonce = BASE64.encode(user.as_bytes());
+        let first = format!("n={user},r={nonce}");
+        let challenge = self
+            .ask(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{}</auth>", BASE64.encode(format!("n,,{first}"))), "</challenge>")
+            .await?;
+        let text = inner(&challenge, "challenge");
+        let server = BASE64.decode(text).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(|| bad("a challenge", &challenge))?;
+        let field = |key: &str| server.split(',').find_map(|f| f.strip_prefix(key)).unwrap_or_default().to_string();
+        let (both, salt, rounds) = (field("r="), BASE64.decode(field("s=")).unwrap_or_default(), field("i=").parse().unwrap_or(NonZeroU32::MIN));
+        let mut salted = [0; 20];
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA1, rounds, &salt, password.as_bytes(), &mut salted);
+        let mac = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key), text);
+        let key = mac(&salted, b"Client Key");
+        let stored = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_ref());
+        let bare = format!("c=biws,r={both}");
+        let signature = mac(stored.as_ref(), format!("{first},{server},{bare}").as_bytes());
+        let proof: Vec<u8> = key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
+        self.ask(&format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>", BASE64.encode(format!("{bare},p={}", BASE64.encode(proof)))), "<success").await?;
+        Ok(())
+    }
+
+    pub async fn send(&mut self, text: &str) -> io::Result<()> {
+        self.pipe.write_all(text.as_bytes()).await?;
+        self.pipe.flush().await
+    }
+
+    /// Sends, and reads until one of the marks (`a|b`) has come; gives all read.
+    pub async fn ask(&mut self, text: &str, marks: &str) -> io::Result<Vec<u8>> {
+        self.buffer.clear();
+        self.send(text).await?;
+        self.until(marks).await?;
+        Ok(std::mem::take(&mut self.buffer))
+    }
+
+    pub async fn until(&mut self, marks: &str) -> io::Result<()> {
+        loop {
+            if marks.split('|').any(|mark| memchr::memmem::find(&self.buffer, mark.as_bytes()).is_some()) {
+                return Ok(());
+            }
+            for failure in ["<failure", "<stream:error", "<not-authorized"] {
+                if memchr::memmem::find(&self.buffer, failure.as_bytes()).is_some() {
+                    return Err(bad(marks, &self.buffer));
+                }
+            }
+            let mut piece = [0; 16384];
+            match self.pipe.read(&mut piece).await? {
+                0 => return Err(bad(marks, &self.buffer)),
+                n => self.buffer.extend_from_slice(&piece[..n]),
+            }
+        }
+    }
+
+    /// Reads once and counts how often `mark` came; a mark may be cut by the read.
+    pub async fn count(&mut self, mark: &[u8], piece: &mut [u8]) -> io::Result<usize> {
+        let n = self.pipe.read(piece).await?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        let mut count = 0;
+        let mut rest = &piece[..n];
+        if !self.buffer.is_empty() {
+            let held = self.buffer.len();
+            let take = rest.len().min(mark.len() - 1);
+            self.buffer.extend_from_slice(&rest[..take]);
+            count += memchr::memmem::find_iter(&self.buffer, mark).filter(|at| *at < held).count();
+        }
+        count += memchr::memmem::find_iter(rest, mark).count();
+        let keep = rest.len().min(mark.len() - 1);
+        rest = &rest[rest.len() - keep..];
+        self.buffer.clear();
+        self.buffer.extend_from_slice(rest);
+        Ok(count)
+    }
+}
+
+fn inner<'a>(bytes: &'a [u8], name: &str) -> &'a str {
+    let text = std::str::from_utf8(bytes).unwrap_or_default();
+    let from = text.find(&format!("<{name}")).and_then(|at| text[at..].find('>').map(|e| at + e + 1));
+    match (from, text.find(&format!("</{name}>"))) {
+        (Some(from), Some(to)) if from <= to => &text[from..to],
+        _ => "",
+    }
+}
+
+/// Accepts any certificate: these are servers that the bench itself started.
+pub fn trusting() -> Arc<rustls::ClientConfig> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("the default versions suit the default provider");
+    Arc::new(config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth())
+}
+
+#[derive(Debug)]
+struct Any(Arc<rustls::crypto::CryptoProvider>);
+
+impl rustls::client::danger::ServerCertVerifier for Any {
+    fn verify_server_cert(
+        &self,
+        _: &rustls::pki_types::CertificateDer<'_>,
+        _: &[rustls::pki_types::CertificateDer<'_>],
+        _: &rustls::pki_types::ServerName<'_>,
+        _: &[u8],
+        _: rustls::pki_types::UnixTime,
+    ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
+        Ok(rustls::client::danger::ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(&self, m: &[u8], c: &rustls::pki_types::CertificateDer<'_>, d: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(m, c, d, &self.0.signature_verification_algorithms)
+    }
+    fn verify_tls13_signature(&self, m: &[u8], c: &rustls::pki_types::CertificateDer<'_>, d: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(m, c, d, &self.0.signature_verification_algorithms)
+    }
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,183 @@
+//! The servers compared: how each is started with its best known settings, and what it costs.
+
+use crate::client::{Target, trusting};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Kind {
+    /// waft with its archive on: every message in the log before it is delivered.
+    Waft,
+    /// waft with the archive off: messages are delivered live.
+    WaftLive,
+    Prosody,
+    Ejabberd,
+}
+
+impl Kind {
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Waft => "waft",
+            Kind::WaftLive => "waft, archive off",
+            Kind::Prosody => "Prosody",
+            Kind::Ejabberd => "ejabberd",
+        }
+    }
+}
+
+/// A running server, ended when dropped.
+pub struct Server {
+    pub kind: Kind,
+    child: Child,
+    /// The process whose time counts.
+    pid: u32,
+    clear: u16,
+    direct: u16,
+    _folder: tempfile::TempDir,
+}
+
+pub const DOMAIN: &str = "localhost";
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status();
+        let until = Instant::now() + Duration::from_secs(5);
+        while Instant::now() < until {
+            if let Ok(Some(_)) = self.child.try_wait() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn free_port() -> io::Result<u16> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+}
+
+/// Server CPU so far, in seconds: user and system time of the process.
+fn cpu_seconds(pid: u32) -> f64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let after = stat.rsplit(')').next().unwrap_or_default();
+    let fields: Vec<&str> = after.split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}
+
+impl Server {
+    pub fn cpu(&self) -> f64 {
+        cpu_seconds(self.pid)
+    }
+
+    /// Resident bytes.
+    pub fn rss(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let line = status.lines().find(|l| l.starts_with("VmRSS:")).unwrap_or_default();
+        line.split_whitespace().nth(1).and_then(|kb| kb.parse::<u64>().ok()).unwrap_or(0) * 1024
+    }
+
+    pub fn target(&self, tls: bool) -> Target {
+        let port = if tls { self.direct } else { self.clear };
+        let tls = tls.then(trusting);
+        let starttls = self.kind == Kind::Prosody && tls.is_some();
+        let port = if starttls { self.clear } else { port };
+        Target { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), domain: DOMAIN.into(), tls, starttls }
+    }
+
+    /// Starts a server on `core` and waits until it accepts connections.
+    pub fn start(kind: Kind, waft: &std::path::Path, core: usize) -> io::Result<Server> {
+        let folder = tempfile::tempdir()?;
+        let (clear, direct) = (free_port()?, free_port()?);
+        let mut pinned = Command::new("taskset");
+        pinned.args(["-c", &core.to_string()]);
+        let at = |name: &str| folder.path().join(name);
+        match kind {
+            Kind::Waft | Kind::WaftLive => {
+                let archive = kind == Kind::Waft;
+                std::fs::write(
+                    at("waft.toml"),
+                    format!(
+                        "[log]\nlevel = \"error\"\n[[listen]]\naddress = \"127.0.0.1:{clear}\"\ntls = \"optional\"\n[[listen]]\naddress = \"127.0.0.1:{direct}\"\ntls = \"direct\"\n[host.\"{DOMAIN}\"]\nregistration = \"open\"\narchive = {archive}\n[limits]\nrates = false\n"
+                    ),
+                )?;
+                pinned.arg(waft).arg("serve").arg("--data").arg(at("data")).arg("--config").arg(at("waft.toml"));
+            }
+            Kind::Prosody => {
+                std::fs::create_dir(at("data"))?;
+                std::fs::write(
+                    at("prosody.cfg.lua"),
+                    format!(
+                        "run_as_root = true\npidfile = \"{f}/prosody.pid\"\ndata_path = \"{f}/data\"\ngc = {{ mode = \"generational\" }}\nnetwork_backend = \"epoll\"\nmodules_enabled = {{ \"roster\"; \"saslauth\"; \"tls\"; \"disco\"; \"ping\"; \"register\"; \"offline\"; \"presence\"; \"message\"; \"iq\"; \"smacks\"; \"carbons\"; \"c2s\"; \"register_ibr\" }}\nmodules_disabled = {{ \"s2s\"; \"limits\" }}\nallow_registration = true\nmin_seconds_between_registrations = 0\nregistration_throttle_max = 100000\nc2s_require_encryption = false\nallow_unencrypted_plain_auth = true\nauthentication = \"internal_hashed\"\nc2s_ports = {{ {clear} }}\ns2s_ports = {{ }}\ninterfaces = {{ \"127.0.0.1\" }}\nlog = {{ error = \"{f}/error.log\" }}\nVirtualHost \"{DOMAIN}\"\n  ssl = {{ certificate = \"{f}/cert.pem\"; key = \"{f}/key.pem\" }}\n",
+                        f = folder.path().display()
+                    ),
+                )?;
+                certificate(&folder)?;
+                pinned.args(["prosody", "--config"]).arg(at("prosody.cfg.lua")).arg("-F");
+            }
+            Kind::Ejabberd => {
+                std::fs::create_dir(at("data"))?;
+                certificate(&folder)?;
+                let both = [std::fs::read(at("cert.pem"))?, std::fs::read(at("key.pem"))?].concat();
+                std::fs::write(at("both.pem"), both)?;
+                std::fs::write(
+                    at("ejabberd.yml"),
+                    format!(
+                        "hosts:\n  - {DOMAIN}\nloglevel: error\ncertfiles:\n  - {f}/both.pem\nlisten:\n  - port: {clear}\n    ip: 127.0.0.1\n    module: ejabberd_c2s\n    starttls: true\n    access: all\n  - port: {direct}\n    ip: 127.0.0.1\n    module: ejabberd_c2s\n    tls: true\n    access: all\nauth_password_format: scram\nauth_scram_hash: sha\nauth_method: internal\nregistration_timeout: infinity\naccess_rules:\n  all:\n    allow: all\n  reg:\n    allow: all\nmodules:\n  mod_roster: {{}}\n  mod_disco: {{}}\n  mod_offline: {{}}\n  mod_ping: {{}}\n  mod_stream_mgmt: {{}}\n  mod_carboncopy: {{}}\n  mod_register:\n    access: reg\n    access_from: reg\n    ip_access: reg\n",
+                        f = folder.path().display()
+                    ),
+                )?;
+                pinned
+                    .arg("erl")
+                    .args(["-noinput", "+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none", "+K", "true"])
+                    .args(["-pa"])
+                    .args(ejabberd_paths())
+                    .args(["-sname", &format!("bench{clear}@localhost"), "-mnesia", "dir"])
+                    .arg(format!("\"{}/data\"", folder.path().display()))
+                    .args(["-ejabberd", "config"])
+                    .arg(format!("\"{}/ejabberd.yml\"", folder.path().display()))
+                    .args(["-ejabberd", "log_path"])
+                    .arg(format!("\"{}/ejabberd.log\"", folder.path().display()))
+                    .args(["-s", "ejabberd"]);
+            }
+        }
+        let child = pinned.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        // taskset becomes the server by exec.
+        let server = Server { kind, pid: child.id(), child, clear, direct, _folder: folder };
+        let until = Instant::now() + Duration::from_secs(40);
+        while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, clear)).is_err() {
+            if Instant::now() > until {
+                return Err(io::Error::other(format!("{} does not answer; is it installed?", kind.name())));
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        Ok(server)
+    }
+}
+
+/// Debian's ejabberd and its libraries.
+fn ejabberd_paths() -> Vec<PathBuf> {
+    let mut out = Vec::new();
+    for root in ["/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/erlang/lib"] {
+        let Ok(entries) = std::fs::read_dir(root) else { continue };
+        out.extend(entries.flatten().map(|e| e.path().join("ebin")).filter(|p| p.is_dir()));
+    }
+    out
+}
+
+fn certificate(folder: &tempfile::TempDir) -> io::Result<()> {
+    let at = |name: &str| folder.path().join(name);
+    let status = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout"])
+        .arg(at("key.pem"))
+        .arg("-out")
+        .arg(at("cert.pem"))
+        .stderr(Stdio::null())
+        .status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other("openssl could not make a certificate")) }
+}
