@@ -21,9 +21,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{
-    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, ServerConnection, SignatureScheme,
-};
+use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -60,7 +58,6 @@ struct Current {
 
 struct HostTls {
     domain: Box<str>,
-    certificate: Arc<CertifiedKey>,
     end_point: Option<Arc<[u8]>>,
     /// Judges client certificates; `None`: this host accepts none.
     clients: Option<Arc<dyn ClientCertVerifier>>,
@@ -101,12 +98,6 @@ impl Certificates {
     pub fn direct(&self) -> Offer {
         let current = self.current.read().clone();
         Offer { config: current.direct.clone(), current, host: 0 }
-    }
-
-    /// The certificate of a host, its own first; for operators and tests.
-    pub fn chain(&self, domain: &str) -> Option<Vec<CertificateDer<'static>>> {
-        let current = self.current.read().clone();
-        current.position(domain).map(|at| current.hosts[at].certificate.cert.clone())
     }
 }
 
@@ -191,7 +182,7 @@ impl Current {
             .enumerate()
             .map(|(at, (domain, certificate, clients))| {
                 let end_point = certificate.cert.first().and_then(end_point_hash);
-                Ok(HostTls { domain, end_point, certificate, clients, starttls: build(at, None)? })
+                Ok(HostTls { domain, end_point, clients, starttls: build(at, None)? })
             })
             .collect::<Result<Vec<_>, CertificateError>>()?;
         Ok(Current { hosts, direct })
@@ -586,3 +577,6 @@ fn self_signed(domain: &str, not_after: i64) -> Result<(String, String), rcgen::
     let certificate = parameters.self_signed(&key)?;
     Ok((certificate.pem(), key.serialize_pem()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,13 +89,7 @@ pub struct Place {
 
 impl Place {
     pub fn sources(&self) -> Sources {
-        Sources {
-            file: self.config.clone(),
-            overrides: Overrides {
-                data: self.data.clone(),
-                ..Overrides::default()
-            },
-        }
+        Sources { file: self.config.clone(), overrides: Overrides { data: self.data.clone(), ..Overrides::default() } }
     }
 }
 

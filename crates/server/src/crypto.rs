@@ -14,9 +14,7 @@ impl Crypto for AwsLc {
             Hash::Sha1 => hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
             Hash::Sha256 => hmac::HMAC_SHA256,
         };
-        hmac::sign(&hmac::Key::new(algorithm, key), message)
-            .as_ref()
-            .to_vec()
+        hmac::sign(&hmac::Key::new(algorithm, key), message).as_ref().to_vec()
     }
 
     fn digest(&self, hash: Hash, message: &[u8]) -> Vec<u8> {
@@ -33,19 +31,12 @@ impl Crypto for AwsLc {
             Hash::Sha256 => pbkdf2::PBKDF2_HMAC_SHA256,
         };
         let mut out = vec![0; hash.len()];
-        pbkdf2::derive(
-            algorithm,
-            NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN),
-            salt,
-            password,
-            &mut out,
-        );
+        pbkdf2::derive(algorithm, NonZeroU32::new(iterations).unwrap_or(NonZeroU32::MIN), salt, password, &mut out);
         out
     }
 
     fn random(&self, out: &mut [u8]) {
-        rand::fill(out)
-            .expect("the system's random generator works: without it nothing here is secret");
+        rand::fill(out).expect("the system's random generator works: without it nothing here is secret");
     }
 
     fn eq_constant_time(&self, a: &[u8], b: &[u8]) -> bool {
@@ -67,10 +58,7 @@ pub fn credentials(password: &str, iterations: u32) -> Option<store::Credentials
             server_key: keys.server_key.clone(),
         })
     };
-    Some(store::Credentials {
-        scram_sha1: Some(keys(Hash::Sha1)?),
-        scram_sha256: Some(keys(Hash::Sha256)?),
-    })
+    Some(store::Credentials { scram_sha1: Some(keys(Hash::Sha1)?), scram_sha256: Some(keys(Hash::Sha256)?) })
 }
 
 #[cfg(test)]
@@ -83,10 +71,7 @@ mod tests {
 
     #[test]
     fn hmac_gives_the_vectors_of_rfc_2202_and_rfc_4231() {
-        assert_eq!(
-            hex(&AwsLc.hmac(Hash::Sha1, &[0x0b; 20], b"Hi There")),
-            "b617318655057264e28bc0b6fb378c8ef146be00"
-        );
+        assert_eq!(hex(&AwsLc.hmac(Hash::Sha1, &[0x0b; 20], b"Hi There")), "b617318655057264e28bc0b6fb378c8ef146be00");
         assert_eq!(
             hex(&AwsLc.hmac(Hash::Sha256, &[0x0b; 20], b"Hi There")),
             "b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7"
@@ -107,10 +92,7 @@ mod tests {
 
     #[test]
     fn digests_are_those_of_fips_180() {
-        assert_eq!(
-            hex(&AwsLc.digest(Hash::Sha1, b"abc")),
-            "a9993e364706816aba3e25717850c26c9cd0d89d"
-        );
+        assert_eq!(hex(&AwsLc.digest(Hash::Sha1, b"abc")), "a9993e364706816aba3e25717850c26c9cd0d89d");
         assert_eq!(
             hex(&AwsLc.digest(Hash::Sha256, b"abc")),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -48,9 +48,7 @@ pub struct Inherited(Vec<TcpListener>);
 impl Inherited {
     pub fn take() -> Inherited {
         let mut passed = ListenFd::from_env();
-        let sockets = (0..passed.len())
-            .filter_map(|at| passed.take_tcp_listener(at).ok().flatten())
-            .collect();
+        let sockets = (0..passed.len()).filter_map(|at| passed.take_tcp_listener(at).ok().flatten()).collect();
         Inherited(sockets)
     }
 
@@ -70,9 +68,6 @@ impl Inherited {
 
     /// What no listener claimed.
     pub fn unclaimed(&self) -> Vec<std::net::SocketAddr> {
-        self.0
-            .iter()
-            .filter_map(|socket| socket.local_addr().ok())
-            .collect()
+        self.0.iter().filter_map(|socket| socket.local_addr().ok()).collect()
     }
 }

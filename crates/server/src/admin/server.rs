@@ -196,3 +196,156 @@ pub fn account(jid: &str) -> Result<BareJid, String> {
         _ => Err(format!("\"{jid}\" is no account: write it as alice@example.org")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admin::client::AdminConnection;
+    use crate::admin::{Doing, Secret, Session, Status, User};
+    use parking_lot::Mutex;
+
+    /// Keeps accounts in a list.
+    #[derive(Default)]
+    struct House {
+        accounts: Mutex<Vec<(String, String)>>,
+        stopped: Mutex<bool>,
+    }
+
+    impl AdminOps for House {
+        fn user_add(&self, jid: BareJid, password: Secret) -> Doing<'_, ()> {
+            Box::pin(async move {
+                let mut accounts = self.accounts.lock();
+                if accounts.iter().any(|(other, _)| *other == jid.as_str()) {
+                    return Err(format!("{jid} exists already"));
+                }
+                accounts.push((jid.to_string(), password.0.clone()));
+                Ok(())
+            })
+        }
+        fn user_passwd(&self, _: BareJid, _: Secret) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn user_del(&self, _: BareJid) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn user_list(&self, host: String, _: String) -> Doing<'_, Vec<User>> {
+            Box::pin(async move {
+                let of_host = |jid: &&(String, String)| jid.0.ends_with(&format!("@{host}"));
+                let user = |(jid, _): &(String, String)| User {
+                    jid: jid.clone(),
+                    created: String::new(),
+                    last_activity: None,
+                    disabled: false,
+                };
+                Ok(self.accounts.lock().iter().filter(of_host).map(user).collect())
+            })
+        }
+        fn sessions(&self) -> Doing<'_, Vec<Session>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn status(&self) -> Doing<'_, Status> {
+            Box::pin(async { Ok(Status { hosts: vec!["localhost".into()], ..Status::default() }) })
+        }
+        fn reload(&self) -> Doing<'_, Vec<String>> {
+            Box::pin(async { Ok(vec!["[store] changed".into()]) })
+        }
+        fn stop(&self) -> Doing<'_, ()> {
+            Box::pin(async {
+                *self.stopped.lock() = true;
+                Ok(())
+            })
+        }
+    }
+
+    /// Runs `ask` as a command beside a server.
+    fn beside<T: Send + 'static>(ask: impl FnOnce(&Path) -> T + Send + 'static) -> (T, Arc<House>) {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("waft.sock");
+        let house = Arc::new(House::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let asked = runtime.block_on(async {
+            let socket = AdminSocket::open(&path).expect("can be made");
+            let server = tokio::spawn(socket.carry(house.clone(), Vec::new));
+            let asked = tokio::task::spawn_blocking(move || ask(&path)).await.expect("the command does not panic");
+            server.abort();
+            asked
+        });
+        (asked, house)
+    }
+
+    #[test]
+    fn commands_reach_the_server_one_after_the_other() {
+        let ((), house) = beside(|path| {
+            let mut server = AdminConnection::open(path).expect("may be used").expect("a server runs");
+            let add = || Request::UserAdd { jid: "Alice@localhost".into(), password: Secret("secret".into()) };
+            assert!(matches!(server.ask(&add()), Ok(Answer::Done)));
+            assert_eq!(server.ask(&add()).expect_err("there is one"), "alice@localhost exists already");
+            let list = Request::UserList { host: "localhost".into(), after: String::new() };
+            let Ok(Answer::Users { users }) = server.ask(&list) else { panic!("no list") };
+            assert_eq!(users[0].jid, "alice@localhost");
+            let Ok(Answer::Notes { notes }) = server.ask(&Request::Reload) else { panic!("no notes") };
+            assert_eq!(notes, ["[store] changed"]);
+            assert!(matches!(server.ask(&Request::Status), Ok(Answer::Status(_))));
+            assert!(matches!(server.ask(&Request::Stop), Ok(Answer::Done)));
+        });
+        assert_eq!(*house.accounts.lock(), [("alice@localhost".to_string(), "secret".to_string())]);
+        assert!(*house.stopped.lock());
+    }
+
+    #[test]
+    fn a_name_that_is_no_account_is_refused() {
+        let (refused, house) = beside(|path| {
+            let mut server = AdminConnection::open(path).expect("may be used").expect("a server runs");
+            server.ask(&Request::UserAdd { jid: "localhost".into(), password: Secret("x".into()) })
+        });
+        assert!(refused.expect_err("is no account").contains("write it as alice@example.org"));
+        assert!(house.accounts.lock().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_command_is_refused_without_repeating_it() {
+        let (line, _) = beside(|path| {
+            use std::io::{BufRead, Write};
+            let mut stream = std::os::unix::net::UnixStream::connect(path).expect("a server runs");
+            stream.write_all(b"{\"do\":\"user-ad\",\"password\":\"secret\"}\n").expect("is taken");
+            let mut line = String::new();
+            std::io::BufReader::new(stream).read_line(&mut line).expect("is answered");
+            line
+        });
+        assert!(line.contains("refused") && !line.contains("secret"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn a_user_who_is_not_allowed_is_refused() {
+        let (ours, theirs) = UnixStream::pair().expect("sockets");
+        let nobody = HashSet::new();
+        talk(theirs, &House::default(), &nobody).await.expect("is answered");
+        let mut line = String::new();
+        BufReader::new(ours).read_line(&mut line).await.expect("is answered");
+        assert!(line.contains("may not give commands"), "{line}");
+    }
+
+    #[tokio::test]
+    async fn the_socket_is_for_its_owner_alone_and_goes_with_the_server() {
+        use std::os::unix::fs::MetadataExt;
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("waft.sock");
+        let socket = AdminSocket::open(&path).expect("can be made");
+        assert_eq!(std::fs::metadata(&path).expect("is there").mode() & 0o777, 0o600);
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_socket_that_a_killed_server_left_is_replaced_and_a_file_is_not() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let path = folder.path().join("waft.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).expect("can be made"));
+        assert!(AdminConnection::open(&path).expect("nobody listens").is_none());
+        drop(AdminSocket::open(&path).expect("is replaced"));
+        std::fs::write(&path, "precious").expect("can be written");
+        let error = AdminSocket::open(&path).err().expect("a file is in the way");
+        assert!(error.contains("remove the file"), "{error}");
+        assert_eq!(std::fs::read_to_string(&path).expect("is there"), "precious");
+    }
+}

@@ -23,8 +23,6 @@ pub enum Failure {
     /// What is wrong; further lines say what to do.
     Said(String),
     Config(Problems),
-    /// Was told already.
-    Silent,
 }
 
 impl Failure {
@@ -70,7 +68,6 @@ fn tell(failure: &Failure) {
     let mut out = std::io::stderr().lock();
     let coloured = out.is_terminal();
     let _ = match failure {
-        Failure::Silent => Ok(()),
         Failure::Config(problems) => write!(out, "{}{}", problems.render(coloured), summary(problems)),
         Failure::Said(what) => {
             let mut lines = what.lines();

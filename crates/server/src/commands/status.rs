@@ -20,7 +20,7 @@ pub fn status(arguments: &cli::Status) -> Result<(), Failure> {
         say(serde_json::to_string(&status).map_err(Failure::said)?);
     } else {
         say(format_args!(
-            "waft {} (pid {}) serves {} since {}",
+            "waft {} (pid {}) has served {} for {}",
             status.version,
             status.pid,
             status.hosts.join(", "),

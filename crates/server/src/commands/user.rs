@@ -239,3 +239,116 @@ fn now() -> Stamp {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Stamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(folder: &std::path::Path) -> cli::Place {
+        cli::Place { data: Some(folder.to_path_buf()), config: None }
+    }
+
+    fn jid(text: &str) -> BareJid {
+        BareJid::parse(text).expect("is a JID")
+    }
+
+    fn said(done: Result<(), Failure>) -> String {
+        match done {
+            Err(Failure::Said(what)) => what,
+            other => panic!("not refused: {other:?}"),
+        }
+    }
+
+    /// The keys that the store has of an account.
+    fn stored(accounts: &Accounts, jid: &BareJid) -> Option<store::Credentials> {
+        let Way::Store { store, runtime } = &accounts.way else { panic!("no server runs") };
+        runtime.block_on(store.credentials(jid)).expect("can be read")
+    }
+
+    #[test]
+    fn without_a_server_accounts_are_made_and_listed_in_the_store() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let alice = jid("alice@localhost");
+        Accounts::reach(&place(folder.path())).expect("opens").add(&alice, "secret").expect("is added");
+        let mut again = Accounts::reach(&place(folder.path())).expect("opens again");
+        let page = again.page("localhost", "").expect("can be read");
+        assert_eq!(page.iter().map(|user| user.jid.as_str()).collect::<Vec<_>>(), ["alice@localhost"]);
+        assert!(stored(&again, &alice).is_some());
+    }
+
+    #[test]
+    fn only_keys_are_stored_that_prove_the_password() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let alice = jid("alice@localhost");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        accounts.add(&alice, "very secret").expect("is added");
+        let keys = stored(&accounts, &alice).and_then(|it| it.scram_sha256).expect("there are keys");
+        let keys = stream::ScramKeys {
+            salt: keys.salt,
+            iterations: keys.iterations,
+            stored_key: keys.stored_key,
+            server_key: keys.server_key,
+        };
+        assert!(stream::verify_plain(&crypto::AwsLc, stream::Hash::Sha256, "very secret", &keys));
+        assert!(!stream::verify_plain(&crypto::AwsLc, stream::Hash::Sha256, "other", &keys));
+        drop(accounts);
+        for entry in std::fs::read_dir(folder.path()).expect("is there").flatten() {
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            assert!(!bytes.windows(11).any(|at| at == b"very secret"), "{:?}", entry.path());
+        }
+    }
+
+    #[test]
+    fn an_account_that_exists_is_not_made_again() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        accounts.add(&jid("alice@localhost"), "one").expect("is added");
+        let before = stored(&accounts, &jid("alice@localhost"));
+        assert!(said(accounts.add(&jid("alice@localhost"), "two")).contains("exists already"));
+        assert!(stored(&accounts, &jid("alice@localhost")) == before);
+    }
+
+    #[test]
+    fn a_changed_password_has_other_keys() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        accounts.add(&jid("alice@localhost"), "one").expect("is added");
+        let before = stored(&accounts, &jid("alice@localhost"));
+        accounts.set_password(&jid("alice@localhost"), "two").expect("is changed");
+        assert!(stored(&accounts, &jid("alice@localhost")) != before);
+    }
+
+    #[test]
+    fn a_removed_account_is_gone() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        accounts.add(&jid("alice@localhost"), "one").expect("is added");
+        accounts.remove(&jid("alice@localhost")).expect("is removed");
+        assert!(stored(&accounts, &jid("alice@localhost")).is_none());
+        assert!(said(accounts.remove(&jid("alice@localhost"))).contains("there is no account"));
+    }
+
+    #[test]
+    fn an_account_that_does_not_exist_has_no_password_to_change() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        assert!(said(accounts.set_password(&jid("bob@localhost"), "x")).contains("there is no account bob@localhost"));
+    }
+
+    #[test]
+    fn a_domain_or_a_forbidden_password_makes_no_account() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        assert!(said(accounts.check_domain(&jid("localhost"))).contains("no account"));
+        assert!(said(accounts.add(&jid("alice@localhost"), "a\u{7}b")).contains("cannot be a password"));
+        assert!(stored(&accounts, &jid("alice@localhost")).is_none());
+    }
+
+    #[test]
+    fn a_store_that_another_process_has_open_is_not_touched() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let _first = Accounts::reach(&place(folder.path())).expect("opens");
+        let error = said(Accounts::reach(&place(folder.path())).map(|_| ()));
+        assert!(error.contains("another waft"), "{error}");
+    }
+}

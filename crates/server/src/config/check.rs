@@ -36,7 +36,7 @@ fn listeners(config: &Config, reader: &mut Reader) {
             );
         }
     }
-    if config.listeners.is_empty() {
+    if config.listeners.is_empty() && reader.problems.is_empty() {
         reader.problem(
             None,
             "there is no listener: nobody could connect",

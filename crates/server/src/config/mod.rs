@@ -23,14 +23,14 @@ pub mod show;
 pub mod value;
 
 pub use options::{
-    Accounts, Admin, Durability, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log, LogFormat, Mechanism,
+    Accounts, Admin, Durability, Host, HostOptions, Limits, ListenTls, Listener, Log, LogFormat, Mechanism,
     Registration, ResourceConflict, StoreOptions,
 };
-pub use problem::{Problem, Problems};
+pub use problem::Problems;
 
 use read::Reader;
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use toml::de::{DeTable, DeValue};
@@ -158,7 +158,7 @@ impl Config {
         reader.unknown_keys(document, "", &known, &elsewhere);
 
         let top = options::Top::read(reader, document, "");
-        let mut table_at = |reader: &mut Reader, key: &str, known: &[&'static str]| -> DeTable<'_> {
+        let table_at = |reader: &mut Reader, key: &str, known: &[&'static str]| -> DeTable<'_> {
             let Some((_, value)) = document.iter().find(|(name, _)| name.get_ref() == key) else {
                 return DeTable::new();
             };
@@ -425,22 +425,6 @@ impl ListenAddress {
             ListenAddress::Any(_) => false,
             ListenAddress::At(address) => address.ip().to_canonical().is_loopback(),
         }
-    }
-
-    /// What to bind, best first: for `*` the IPv6 wildcard (without `IPV6_V6ONLY`, so that it takes IPv4 too); where
-    /// a machine has no IPv6, the IPv4 wildcard.
-    pub fn candidates(&self) -> Vec<SocketAddr> {
-        match self {
-            ListenAddress::Any(port) => {
-                vec![SocketAddr::from((Ipv6Addr::UNSPECIFIED, *port)), SocketAddr::from(([0, 0, 0, 0], *port))]
-            }
-            ListenAddress::At(address) => vec![*address],
-        }
-    }
-
-    /// Must the socket take IPv4 through IPv6 (`IPV6_V6ONLY` off)?
-    pub fn is_dual_stack(&self) -> bool {
-        matches!(self, ListenAddress::Any(_))
     }
 }
 

@@ -56,15 +56,15 @@ section! {
         abuse: Vec<String> = Vec::new();
         /// For the administrators.
         admin: Vec<String> = Vec::new();
-        /// For feedback.
+        /// For praise and complaints.
         feedback: Vec<String> = Vec::new();
-        /// For sales.
+        /// For those who want to buy something.
         sales: Vec<String> = Vec::new();
         /// For security reports.
         security: Vec<String> = Vec::new();
         /// Where outages are announced.
         status: Vec<String> = Vec::new();
-        /// For help.
+        /// For those who need help.
         support: Vec<String> = Vec::new();
     }
 }

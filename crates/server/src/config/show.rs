@@ -1,6 +1,6 @@
 //! The configuration as text: the effective one, the defaults, the reference.
 
-use super::options::{self, Accounts, Admin, Contact, HostOptions, Limits, Listener, Log, StoreOptions};
+use super::options::{self, Accounts, Admin, Contact, HostOptions, Limits, Listener, Log, StoreOptions, Top};
 use super::value::{grouped, quoted};
 use super::{Config, default_listeners};
 use std::fmt::Write;
@@ -8,7 +8,7 @@ use std::fmt::Write;
 /// The effective configuration as a file that would give the same.
 pub fn effective(config: &Config) -> String {
     let mut out = String::new();
-    let _ = writeln!(out, "data = {}", quoted(&config.data.to_string_lossy()));
+    options_of(&mut out, Top { data: Some(config.data.clone()) }.show());
     for host in &config.hosts {
         table(&mut out, &format!("[host.{}]", quoted(&host.domain)), host.options.show());
         let contact = &host.options.contact;
@@ -22,20 +22,18 @@ pub fn effective(config: &Config) -> String {
     table(&mut out, "[accounts]", config.accounts.show());
     table(&mut out, "[store]", config.store.show());
     table(&mut out, "[log]", config.log.show());
-    table(
-        &mut out,
-        "[admin]",
-        vec![
-            ("socket", quoted(&config.admin_socket().to_string_lossy())),
-            ("uids", super::value::Value::show(&config.admin.uids)),
-        ],
-    );
+    let admin = Admin { socket: Some(config.admin_socket()), ..config.admin.clone() };
+    table(&mut out, "[admin]", admin.show());
     table(&mut out, "[limits]", config.limits.show());
     out
 }
 
 fn table(out: &mut String, heading: &str, options: Vec<(&'static str, String)>) {
     let _ = writeln!(out, "\n{heading}");
+    options_of(out, options);
+}
+
+fn options_of(out: &mut String, options: Vec<(&'static str, String)>) {
     for (key, value) in options.into_iter().filter(|(_, value)| !value.is_empty()) {
         let _ = writeln!(out, "{key} = {value}");
     }
