@@ -18,7 +18,8 @@ pub enum Event {
     /// PLAIN: is it the password? *Answer*: `password_checked` with [`CheckPassword::run`] (where blocking is
     /// allowed), or `auth_unavailable`. Also asked for users that do not exist, so that it takes as long.
     CheckPassword(CheckPassword),
-    /// The proof was good. No answer. What follows (`<success/>`, binding) comes by the next events.
+    /// The proof was good. No answer. What follows (`<success/>`, binding) comes by the next events. With SASL2, what
+    /// is asked for inline may still fail, and `AuthFailed` takes it back.
     Authenticated(Authenticated),
     /// An attempt failed; `<failure/>` is in `out` already (the caller may delay writing it). No answer. After too
     /// many, `next` gives the fault.

@@ -52,7 +52,8 @@ impl Frames {
     /// The next whole frame. On a WebSocket `<open/>` is the header and `<close/>` the end. RFC 7395 §3.4, §3.6.
     pub fn next(&mut self, input: &mut &[u8]) -> Result<Option<Frame>, StreamFault> {
         if self.between {
-            *input = input.trim_ascii_start();
+            let space = input.iter().take_while(|byte| b" \t\r\n".contains(byte)).count();
+            *input = &input[space..];
             self.between = input.is_empty();
         }
         let frame = self.scanner.next(input)?;

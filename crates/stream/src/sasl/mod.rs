@@ -1,10 +1,10 @@
 //! Simple Authentication and Security Layer, RFC 4422: mechanisms, and the two profiles that carry them.
 //!
-//! - [`scram`], [`plain`], [`external`], [`anonymous`], [`token`]: one mechanism each, as states that consume
-//!   themselves and return the next [`Step`].
-//! - [`offer`]: which mechanisms and channel bindings a connection may use.
-//! - [`wire`]: challenge, success and failure in both profiles.
-//! - [`request`]: what a client asks for with SASL2 besides authentication (XEP-0388, XEP-0386, XEP-0484).
+//! - `scram`, `plain`, `external`, `anonymous`, `token`: one mechanism each, as states that consume
+//!   themselves and return the next `Step`.
+//! - `offer`: which mechanisms and channel bindings a connection may use.
+//! - `wire`: challenge, success and failure in both profiles.
+//! - `request`: what a client asks for with SASL2 besides authentication (XEP-0388, XEP-0386, XEP-0484).
 
 mod anonymous;
 mod external;

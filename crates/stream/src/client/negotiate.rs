@@ -1,0 +1,101 @@
+//! Before authentication: STARTTLS (RFC 6120 §5) and registration (XEP-0077 §3.1).
+
+use super::{ClientStream, Stage, Wait};
+use crate::config::Tls;
+use crate::event::{Event, TlsInfo};
+use crate::sasl::wire::SASL2;
+use crate::{features, management, register};
+use xmpp::xml::Raw;
+use xmpp::{StanzaCondition, StanzaError, StreamCondition, StreamFault, ns};
+
+impl ClientStream {
+    pub(super) fn negotiating(&mut self, raw: &Raw, input: &[u8], out: &mut Vec<u8>) -> Result<(), StreamFault> {
+        match (raw.ns(), raw.name()) {
+            (ns::SASL, "auth" | "response" | "abort") | (SASL2, "authenticate" | "response" | "abort") => {
+                self.sasl(raw, out)
+            }
+            // "Servers MUST disconnect clients immediately if any other traffic is received." XEP-0388 §2.4.
+            _ if self.negotiation().attempt.is_some() => Err(StreamFault::StanzaBeforeAuth),
+            (ns::TLS, "starttls") => self.start_tls(input, out),
+            (ns::CLIENT, "iq") if features::registers(self.policy(), self.encrypted) => self.register(raw, out),
+            // XEP-0198 §3.
+            (management::NS, "enable" | "resume") => {
+                management::write_failed(out, StanzaCondition::UnexpectedRequest, None);
+                Ok(())
+            }
+            _ => Err(StreamFault::StanzaBeforeAuth),
+        }
+    }
+
+    /// RFC 6120 §5.4.2.
+    fn start_tls(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), StreamFault> {
+        if self.encrypted || !matches!(self.config.tls, Tls::Required | Tls::Optional) {
+            out.extend_from_slice(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+            return Err(StreamFault::Other(StreamCondition::PolicyViolation, "STARTTLS was not offered."));
+        }
+        if !input.is_empty() || self.frames.is_mid_frame() {
+            return Err(StreamFault::PlaintextBehindStartTls);
+        }
+        out.extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
+        self.waits = Some(Wait::StartTls);
+        self.events.push_back(Event::StartTls);
+        Ok(())
+    }
+
+    /// Answers [`Event::StartTls`]; or, with `Tls::Direct`, comes before the first `next`.
+    pub fn tls_up(&mut self, info: TlsInfo) {
+        if self.waits.is_some() && !self.answers(Wait::StartTls) {
+            return;
+        }
+        // What was said in clear is forgotten. RFC 6120 §5.4.3.3.
+        if self.stage != Stage::Header {
+            self.frames.restart();
+        }
+        self.stage = Stage::Header;
+        self.host = None;
+        self.lang = None;
+        self.encrypted = true;
+        let negotiation = self.negotiation();
+        negotiation.from = None;
+        negotiation.tls = Some(info);
+    }
+
+    fn register(&mut self, raw: &Raw, out: &mut Vec<u8>) -> Result<(), StreamFault> {
+        let iq = raw.to_element();
+        let request = register::read(&iq, self.host().unwrap_or_default()).ok_or(StreamFault::StanzaBeforeAuth)?;
+        let id = iq.attribute("id").unwrap_or_default().to_owned();
+        let negotiation = self.negotiation();
+        negotiation.registrations += 1;
+        if negotiation.registrations > super::REGISTRATIONS_MAX {
+            return Err(StreamFault::Other(StreamCondition::PolicyViolation, "Too many requests for registration."));
+        }
+        negotiation.iq = id.as_str().into();
+        match request {
+            register::Request::Form => {
+                self.frames.iq(out, "result", &id, |out| register::form().write(out, ns::CLIENT));
+            }
+            register::Request::Refused(error) => self.iq_error(&id, &error, out),
+            register::Request::Submit(registration) => {
+                self.waits = Some(Wait::Register);
+                self.events.push_back(Event::Register(registration));
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers [`Event::Register`].
+    pub fn registered(&mut self, outcome: Result<(), StanzaError>, out: &mut Vec<u8>) {
+        if !self.answers(Wait::Register) {
+            return;
+        }
+        let id = std::mem::take(&mut self.negotiation().iq);
+        match outcome {
+            Ok(()) => self.frames.iq(out, "result", &id, |_| {}),
+            Err(error) => self.iq_error(&id, &error, out),
+        }
+    }
+
+    pub(super) fn iq_error(&self, id: &str, error: &StanzaError, out: &mut Vec<u8>) {
+        self.frames.iq(out, "error", id, |out| error.to_element().write(out, ns::CLIENT));
+    }
+}
