@@ -41,7 +41,7 @@ pub(crate) fn before_auth(
     if offer.sasl2 {
         sasl2(out, offer);
     }
-    if registers(host, encrypted) {
+    if registers(host, encrypted, config.tls) {
         out.extend_from_slice(b"<register xmlns='http://jabber.org/features/iq-register'/>");
     }
     limits(out, &config.limits_before_auth, config.idle_seconds);
@@ -67,9 +67,10 @@ pub(crate) fn after_auth(out: &mut Vec<u8>, frames: &Frames, config: &Config, bi
     out.extend_from_slice(FEATURES_END);
 }
 
-/// May an account be made here? Passwords are not taken in clear.
-pub(crate) fn registers(host: &HostAuth, encrypted: bool) -> bool {
-    host.registration_open && encrypted
+/// May an account be made here? Passwords do not cross a network in clear: where TLS is optional, the listener is on
+/// loopback, or behind a proxy that ended TLS.
+pub(crate) fn registers(host: &HostAuth, encrypted: bool, tls: Tls) -> bool {
+    host.registration_open && (encrypted || tls == Tls::Optional)
 }
 
 /// XEP-0388 §2.1, with what can be had inline: resumption (XEP-0198 §9.2), Bind 2 (XEP-0386 §3.1), tokens (XEP-0484
