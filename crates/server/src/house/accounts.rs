@@ -105,7 +105,7 @@ impl House {
         if self.host(account.domain()).is_none() || account.local().is_none() {
             return Err(StanzaCondition::ItemNotFound.into());
         }
-        let credentials = self.credentials_for(account, password).await?;
+        let credentials = self.credentials_for(password).await?;
         let created = self.now().utc;
         match self.commit(account, vec![Change::AccountCreate { account: account.clone(), credentials, created }]).await {
             Ok(outcomes) if outcomes.first() == Some(&Outcome::Exists) => Err(StanzaCondition::Conflict.into()),
@@ -117,7 +117,7 @@ impl House {
         }
     }
 
-    async fn credentials_for(&self, account: &BareJid, password: &str) -> Result<Credentials, StanzaError> {
+    async fn credentials_for(&self, password: &str) -> Result<Credentials, StanzaError> {
         let iterations = self.config.read().accounts.scram_iterations;
         let password = zeroize::Zeroizing::new(password.to_owned());
         match hash(move || crate::crypto::credentials(&password, iterations)).await {
@@ -130,7 +130,7 @@ impl House {
     /// # Errors
     /// `item-not-found` if there is no such account, `not-acceptable` for a forbidden password.
     pub async fn set_password(&self, account: &BareJid, password: &str) -> Result<(), StanzaError> {
-        let credentials = self.credentials_for(account, password).await?;
+        let credentials = self.credentials_for(password).await?;
         match self.commit(account, vec![Change::CredentialsSet { account: account.clone(), credentials }]).await {
             Ok(outcomes) if outcomes.first() == Some(&Outcome::NoAccount) => Err(StanzaCondition::ItemNotFound.into()),
             Ok(_) => {

@@ -1,0 +1,370 @@
+//! The program as an operator meets it: commands, signals, messages. Everything on loopback, in folders of its own.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything here may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn waft(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_waft"));
+    command
+        .args(arguments)
+        .env_remove("WAFT_CONFIG")
+        .env_remove("WAFT_DATA")
+        .env_remove("WAFT_PASSWORD")
+        .stdin(Stdio::null());
+    command
+}
+
+/// Runs a command to its end, with a line on standard input.
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut child = waft(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // A command that does not read its input may be gone already.
+    let _ = child.stdin.take().expect("is piped").write_all(input.as_bytes());
+    child.wait_with_output().expect("the program ends")
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A server, ended with the test.
+struct Server {
+    child: Child,
+    folder: tempfile::TempDir,
+    port: u16,
+    direct: u16,
+    /// What it said until it was ready.
+    said: Vec<String>,
+}
+
+/// A port that nobody had a moment ago.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|it| it.local_addr()).expect("loopback has a free port").port()
+}
+
+impl Server {
+    fn start() -> Server {
+        Server::start_in(tempfile::tempdir().expect("temporary folder"), &[])
+    }
+
+    fn start_in(folder: tempfile::TempDir, more: &[&str]) -> Server {
+        let (port, direct) = (free_port(), free_port());
+        let log = std::fs::File::create(folder.path().join("log")).expect("can be written");
+        let data = folder.path().join("data");
+        let mut child = waft(&["serve"])
+            .arg("--data")
+            .arg(&data)
+            .args(["--c2s", &format!("127.0.0.1:{port}"), "--direct-tls", &format!("127.0.0.1:{direct}")])
+            .args(more)
+            .stdout(Stdio::piped())
+            .stderr(log)
+            .spawn()
+            .expect("the program starts");
+        let mut said = Vec::new();
+        for line in BufReader::new(child.stdout.as_mut().expect("is piped")).lines() {
+            said.push(line.expect("is text"));
+            if said.last().is_some_and(|line| line.starts_with("ready")) {
+                return Server { child, folder, port, direct, said };
+            }
+        }
+        panic!("the server did not start: {}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default());
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    /// A command for this server.
+    fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let data = self.data();
+        let mut all = arguments.to_vec();
+        all.extend(["--data", data.to_str().expect("is text")]);
+        run(&all, input)
+    }
+
+    fn add(&self, user: &str) {
+        let added = self.run(&["user", "add", user, "--password-stdin"], "secret\n");
+        assert!(added.status.success(), "{}", err(&added));
+    }
+
+    /// The client, logged in as the user; the password is `secret`.
+    fn client(&self, user: &str, options: &[&str]) -> Vec<String> {
+        let mut all: Vec<String> = ["client", "--jid", user, "--password-stdin", "--data"].map(String::from).to_vec();
+        all.push(self.data().display().to_string());
+        if !options.contains(&"--host") {
+            let port = if options.contains(&"--direct-tls") { self.direct } else { self.port };
+            all.extend(["--host".to_string(), format!("127.0.0.1:{port}")]);
+        }
+        all.extend(options.iter().map(ToString::to_string));
+        all
+    }
+
+    fn run_client(&self, user: &str, options: &[&str]) -> Output {
+        let arguments = self.client(user, options);
+        run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "secret\n")
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([name, &self.child.id().to_string()]).status().expect("kill is there");
+        assert!(sent.success());
+    }
+
+    /// Waits until it has ended.
+    fn ended(&mut self) -> bool {
+        let since = Instant::now();
+        while since.elapsed() < PATIENCE {
+            if let Some(status) = self.child.try_wait().expect("is our child") {
+                return status.success();
+            }
+            std::thread::yield_now();
+        }
+        panic!("the server does not end");
+    }
+
+    /// Waits until its log says so.
+    fn logged(&self, text: &str) {
+        let since = Instant::now();
+        while !self.log().contains(text) {
+            assert!(since.elapsed() < PATIENCE, "the log does not say {text}: {}", self.log());
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn a_server_says_what_it_serves_where_the_data_lies_and_how_to_add_an_account() {
+    let server = Server::start();
+    let said = server.said.join("\n");
+    assert!(said.contains("localhost") && said.contains(&server.port.to_string()), "{said}");
+    assert!(said.contains(&server.data().display().to_string()), "{said}");
+    assert!(said.contains("waft user add"), "{said}");
+    assert_eq!(std::fs::metadata(server.data()).expect("is there").mode() & 0o777, 0o700);
+}
+
+#[test]
+fn accounts_are_kept_by_the_running_server_and_by_the_store_alike() {
+    let mut server = Server::start();
+    server.add("alice@localhost");
+    let again = server.run(&["user", "add", "alice@localhost", "--password-stdin"], "other\n");
+    assert!(!again.status.success() && err(&again).contains("exists already"), "{}", err(&again));
+    let elsewhere = server.run(&["user", "add", "alice@elsewhere.example", "--password-stdin"], "x\n");
+    assert!(err(&elsewhere).contains("elsewhere.example is not hosted here"), "{}", err(&elsewhere));
+    assert_eq!(out(&server.run(&["user", "list"], "")), "alice@localhost\n");
+
+    assert!(server.run(&["stop"], "").status.success());
+    assert!(server.ended());
+    server.add("bob@localhost");
+    assert_eq!(out(&server.run(&["user", "list"], "")), "alice@localhost\nbob@localhost\n");
+    assert!(server.run(&["user", "del", "alice@localhost"], "").status.success());
+    assert_eq!(out(&server.run(&["user", "list"], "")), "bob@localhost\n");
+}
+
+#[test]
+fn a_message_goes_from_one_client_to_the_other() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    server.add("bob@localhost");
+    let sent = server.run_client("alice@localhost/x", &["send", "bob@localhost", "Hello, <Bob> & co."]);
+    assert!(sent.status.success() && out(&sent).starts_with("sent "), "{}", err(&sent));
+    let seen = server.run_client("bob@localhost", &["--direct-tls", "watch", "--count", "1", "--seconds", "10"]);
+    let line = out(&seen);
+    assert!(line.starts_with("message alice@localhost/x ") && line.ends_with(": Hello, <Bob> & co.\n"), "{line}");
+}
+
+#[test]
+fn every_mechanism_logs_in_and_a_wrong_password_does_not() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    for mechanism in ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"] {
+        let sent = server.run_client("alice@localhost", &["--mechanism", mechanism, "send", "alice@localhost", "x"]);
+        assert!(sent.status.success(), "{mechanism}: {}", err(&sent));
+    }
+    let arguments = server.client("alice@localhost", &["send", "alice@localhost", "x"]);
+    let wrong = run(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), "wrong\n");
+    assert!(!wrong.status.success() && err(&wrong).contains("the password is wrong"), "{}", err(&wrong));
+}
+
+#[test]
+fn a_changed_password_counts_at_once() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    assert!(server.run(&["user", "passwd", "alice@localhost", "--password-stdin"], "new\n").status.success());
+    let old = server.run_client("alice@localhost", &["send", "alice@localhost", "x"]);
+    assert!(!old.status.success(), "the old password is no longer good");
+}
+
+#[test]
+fn a_message_to_nobody_is_an_error_that_is_told() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    let sent = server.run_client("alice@localhost", &["send", "nobody@localhost", "x"]);
+    assert!(!sent.status.success() && err(&sent).contains("service-unavailable"), "{}", err(&sent));
+}
+
+#[test]
+fn a_client_does_not_trust_a_certificate_that_it_does_not_know() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    let host = format!("127.0.0.1:{}", server.port);
+    let elsewhere = tempfile::tempdir().expect("temporary folder");
+    let elsewhere = elsewhere.path().to_str().expect("is text");
+    let common = ["client", "--jid", "alice@localhost", "--password-stdin", "--host", &host];
+    let action = ["send", "alice@localhost", "x"];
+    let stranger = run(&[&common[..], &["--data", elsewhere], &action].concat(), "secret\n");
+    assert!(!stranger.status.success() && err(&stranger).contains("is not trusted"), "{}", err(&stranger));
+    let file = server.data().join("certificates/localhost.pem");
+    let known = run(&[&common[..], &["--ca", file.to_str().expect("is text")], &action].concat(), "secret\n");
+    assert!(known.status.success(), "{}", err(&known));
+    let insecure = run(&[&common[..], &["--insecure"], &action].concat(), "secret\n");
+    assert!(insecure.status.success() && err(&insecure).contains("WARNING"), "{}", err(&insecure));
+}
+
+#[test]
+fn a_terminated_server_tells_its_streams_and_ends_well() {
+    let mut server = Server::start();
+    server.add("alice@localhost");
+    let mut watching = waft(&[])
+        .args(server.client("alice@localhost", &["watch"]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    watching.stdin.take().expect("is piped").write_all(b"secret\n").expect("is read");
+    server.logged("authenticated");
+    while !out(&server.run(&["status", "--sessions"], "")).contains("available") {
+        std::thread::yield_now();
+    }
+    server.signal("-TERM");
+    assert!(server.ended(), "{}", server.log());
+    let mut told = String::new();
+    watching.stderr.take().expect("is piped").read_to_string(&mut told).expect("is text");
+    assert!(told.contains("system-shutdown"), "{told}");
+    let _ = watching.wait();
+}
+
+#[test]
+fn a_hangup_reads_certificates_and_hosts_again() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("waft.toml");
+    std::fs::write(&file, "[host.\"a.example\"]\n").expect("can be written");
+    let server = Server::start_in(folder, &["--config", file.to_str().expect("is text")]);
+    std::fs::write(&file, "[host.\"a.example\"]\n[host.\"b.example\"]\n[store]\ndurability = \"os\"\n")
+        .expect("can be written");
+    server.signal("-HUP");
+    server.logged("[store] changed: this takes effect after a restart");
+    server.logged("was read again");
+    let status = server.run(&["status", "--config", file.to_str().expect("is text")], "");
+    assert!(out(&status).contains("a.example, b.example"), "{}{}", out(&status), err(&status));
+}
+
+#[test]
+fn a_reload_with_an_error_changes_nothing_and_says_what_is_wrong() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("waft.toml");
+    std::fs::write(&file, "[host.\"a.example\"]\n").expect("can be written");
+    let server = Server::start_in(folder, &["--config", file.to_str().expect("is text")]);
+    std::fs::write(&file, "[host.\"b.example\"]\nnonsense = 1\n").expect("can be written");
+    server.signal("-HUP");
+    server.logged("unknown option host.\"b.example\".nonsense");
+    assert!(out(&server.run(&["status"], "")).contains("a.example"));
+}
+
+#[test]
+fn a_second_server_on_the_folder_is_refused() {
+    let server = Server::start();
+    let second = server.run(&["serve", "--c2s", "127.0.0.1:0", "--direct-tls", "none"], "");
+    assert!(!second.status.success() && err(&second).contains("another waft"), "{}", err(&second));
+}
+
+#[test]
+fn a_port_in_use_is_told_with_a_remedy() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("loopback has a free port");
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let address = taken.local_addr().expect("has one").to_string();
+    let data = folder.path().join("data");
+    let refused =
+        run(&["serve", "--data", data.to_str().expect("is text"), "--c2s", &address, "--direct-tls", "none"], "");
+    let told = err(&refused);
+    assert!(!refused.status.success() && told.contains(&address) && told.contains("another process listens"), "{told}");
+}
+
+#[test]
+fn a_data_folder_that_others_can_read_is_refused_with_a_remedy() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    std::fs::write(folder.path().join("waft.db"), "").expect("can be written");
+    std::fs::set_permissions(folder.path(), PermissionsExt::from_mode(0o755)).expect("can be opened up");
+    let data = folder.path().to_str().expect("is text");
+    let refused = run(&["serve", "--data", data, "--c2s", "127.0.0.1:0", "--direct-tls", "none"], "");
+    assert!(!refused.status.success() && err(&refused).contains("chmod 700"), "{}", err(&refused));
+}
+
+#[test]
+fn config_check_tells_every_error_and_config_show_a_file_that_is_good() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let file = folder.path().join("waft.toml");
+    let path = file.to_str().expect("is text");
+    std::fs::write(&file, "[limits]\nratse = false\nstanza_depth_max = \"deep\"\n").expect("can be written");
+    let checked = run(&["config", "check", "--config", path], "");
+    let told = err(&checked);
+    assert!(
+        !checked.status.success() && told.contains("did you mean rates?") && told.contains("stanza_depth_max"),
+        "{told}"
+    );
+    assert!(told.contains(":2:1") && told.contains(":3:20") && told.contains("2 errors"), "{told}");
+
+    std::fs::write(&file, "[limits]\nrates = false\n").expect("can be written");
+    assert!(run(&["config", "check", "--config", path], "").status.success());
+    let shown = out(&run(&["config", "show", "--config", path], ""));
+    std::fs::write(&file, &shown).expect("can be written");
+    assert_eq!(out(&run(&["config", "show", "--config", path], "")), shown);
+}
+
+#[test]
+fn the_log_has_no_password_and_no_body() {
+    let server = Server::start_in(tempfile::tempdir().expect("temporary folder"), &log_everything());
+    server.add("alice@localhost");
+    let sent =
+        server.run_client("alice@localhost", &["--mechanism", "PLAIN", "send", "alice@localhost", "a private word"]);
+    assert!(sent.status.success(), "{}", err(&sent));
+    let log = server.log();
+    assert!(log.contains("authenticated") && !log.contains("secret") && !log.contains("private word"), "{log}");
+    assert!(log.lines().all(|line| line.starts_with('{')), "one object a line: {log}");
+}
+
+/// Options for a server that logs all it can, as JSON.
+fn log_everything() -> [&'static str; 2] {
+    static FILE: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    let file: &'static Path = FILE.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("log-everything.toml");
+        std::fs::write(&path, "[log]\nlevel = \"trace\"\nformat = \"json\"\n").expect("can be written");
+        path
+    });
+    ["--config", file.to_str().expect("is text")]
+}
