@@ -12,7 +12,7 @@ use crate::ways::{Flow, Passage};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use store::{AccountRecord, Change, Direction, Record, StoreError};
 use xmpp::write::{Additions, to_stored};
 use xmpp::{IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
@@ -43,10 +43,17 @@ pub struct Inbox {
     /// Monotonic milliseconds when the batch is due.
     batch_at: Option<u64>,
     reading: Option<Reading>,
+    /// A page was asked for and has not come: one at a time, or one could be taken for another.
+    page_under_way: bool,
     /// Sessions that are given the backlog when the present one has it.
     queue: VecDeque<SessionId>,
     recent: Recent,
+    /// The last appends, so that a message whose commit fails is found by its position.
+    appended: VecDeque<(i64, Weak<Stanza>)>,
 }
+
+/// Appends that are remembered; more are not under way at once.
+const APPENDED_MAX: usize = 64;
 
 /// A record that no resource has taken yet.
 #[derive(Debug, Default)]
@@ -64,12 +71,14 @@ struct Reading {
     session: SessionId,
     /// Read up to here.
     after: i64,
-    /// The last position when the page under way was asked for.
+    /// The last position when the pages under way were asked for.
     asked_at: i64,
     /// The last position when the backlog began: what is newer goes where a live message would go.
     backlog_to: i64,
     /// The session's queue is full: goes on when it has taken some.
     paused: bool,
+    /// The page under way is for this reading.
+    asked: bool,
 }
 
 #[derive(Debug, Default)]
@@ -103,27 +112,38 @@ impl Recent {
 }
 
 impl Inbox {
-    /// What the store says. Sessions keep what they have in their queues.
+    /// What the store says; sessions keep what they have in their queues. The store may say less than is known here,
+    /// as commits of later steps are still under way: what is newer than it knows is pending nevertheless.
     pub fn restore(&mut self, last_position: i64, pending: Vec<i64>, pending_bytes: u64) {
-        self.last_position = self.last_position.max(last_position);
         let mean = pending_bytes / (pending.len().max(1) as u64);
-        let mut before = std::mem::take(&mut self.pending);
-        (self.waiting, self.waiting_bytes) = (0, 0);
-        self.recent = Recent::default();
+        let mut entries: BTreeMap<i64, Pending> = BTreeMap::new();
+        for (position, entry) in std::mem::take(&mut self.pending) {
+            if !entry.holders.is_empty() || position > last_position {
+                entries.insert(position, entry);
+            }
+        }
         for position in pending {
-            if self.taken.contains(&position) {
-                continue;
-            }
-            if self.lately.contains(&position) {
+            if self.lately.contains(&position) && !self.taken.contains(&position) {
+                // Its mark was not cleared after all.
                 self.taken.push(position);
-                continue;
             }
-            let entry = before.remove(&position).unwrap_or(Pending { bytes: mean, ..Pending::default() });
-            if entry.holders.is_empty() {
-                self.waiting += 1;
-                self.waiting_bytes += entry.bytes;
+            if !self.taken.contains(&position) {
+                entries.entry(position).or_insert(Pending { bytes: mean, ..Pending::default() });
             }
-            self.pending.insert(position, entry);
+        }
+        let waiting = || entries.values().filter(|entry| entry.holders.is_empty());
+        self.waiting = waiting().count();
+        self.waiting_bytes = waiting().map(|entry| entry.bytes).sum();
+        self.pending = entries;
+        self.last_position = self.last_position.max(last_position);
+        self.recent = Recent::default();
+    }
+
+    /// The message's record was not written.
+    fn forget_stanza(&mut self, stanza: &Arc<Stanza>) {
+        let at = self.appended.iter().position(|(_, of)| std::ptr::eq(of.as_ptr(), Arc::as_ptr(stanza)));
+        if let Some((position, _)) = at.and_then(|at| self.appended.remove(at)) {
+            self.forget(position);
         }
     }
 
@@ -164,9 +184,7 @@ impl Inbox {
 
     /// A session has the record in its queue.
     pub(crate) fn held(&mut self, position: i64, id: SessionId) {
-        let Some(entry) = self.pending.get_mut(&position) else {
-            return;
-        };
+        let Some(entry) = self.pending.get_mut(&position) else { return };
         if entry.holders.is_empty() {
             self.waiting -= 1;
             self.waiting_bytes -= entry.bytes;
@@ -176,27 +194,27 @@ impl Inbox {
         }
     }
 
-    /// A session has it no more and did not take it.
-    fn release(&mut self, position: i64, id: SessionId) {
-        let Some(entry) = self.pending.get_mut(&position) else {
-            return;
-        };
-        if !entry.holders.contains(&id) {
-            return;
-        }
+    /// A session was not given it after all.
+    pub(crate) fn unheld(&mut self, position: i64, id: SessionId) {
+        let Some(entry) = self.pending.get_mut(&position).filter(|e| e.holders.contains(&id)) else { return };
         entry.holders.retain(|holder| *holder != id);
-        entry.had.push(id);
         if entry.holders.is_empty() {
             self.waiting += 1;
             self.waiting_bytes += entry.bytes;
         }
     }
 
+    /// A session has it no more and did not take it.
+    fn release(&mut self, position: i64, id: SessionId) {
+        self.unheld(position, id);
+        if let Some(entry) = self.pending.get_mut(&position) {
+            entry.had.push(id);
+        }
+    }
+
     /// The record was never written.
     pub(crate) fn forget(&mut self, position: i64) {
-        let Some(entry) = self.pending.remove(&position) else {
-            return;
-        };
+        let Some(entry) = self.pending.remove(&position) else { return };
         if entry.holders.is_empty() {
             self.waiting -= 1;
             self.waiting_bytes -= entry.bytes;
@@ -222,7 +240,7 @@ impl Inbox {
 /// What becomes of a message for sessions that would take it; `ids` may be empty.
 ///
 /// A message to keep is appended as pending and delivered behind the commit; one that need not be kept is delivered at
-/// once. Without an archive a message that a connected stream takes is not logged. A session that is being given the
+/// once. Without an archive a message that one stream takes is not logged. A session that is being given the
 /// backlog, or whose queue is full, gets the message from the log in its turn.
 ///
 /// Done means that it is in the log already.
@@ -275,11 +293,13 @@ pub(crate) fn accept(
     Ok(Flow::Next)
 }
 
-/// Is there a stream that takes the message now, so that it need not be logged?
+/// Is there one stream that takes the message now, so that it need not be logged? (With several the log must say
+/// whether one of them took it.)
 fn is_taken_live(account: &Account, ids: &[SessionId], stanza: &Stanza) -> bool {
-    let reads = |id| account.inbox.reading.is_some_and(|reading| reading.session == id);
-    let takes = |s: &Session| s.edge.is_some() && !reads(s.id) && s.fits(stanza, &account.policy.limits);
-    ids.iter().filter_map(|id| account.session(*id)).any(takes)
+    let [id] = ids else { return false };
+    let reads = account.inbox.reading.is_some_and(|reading| reading.session == *id);
+    let takes = |s: &Session| s.edge.is_some() && s.fits(stanza, &account.policy.limits);
+    !reads && account.session(*id).is_some_and(takes)
 }
 
 /// Delivers; a session that cannot take more now is given the message from the log when it can.
@@ -306,7 +326,8 @@ fn continue_later(account: &mut Account, id: SessionId, position: i64) {
     match account.inbox.reading {
         None => {
             let after = position - 1;
-            account.inbox.reading = Some(Reading { session: id, after, asked_at: 0, backlog_to, paused: true });
+            account.inbox.reading =
+                Some(Reading { session: id, after, asked_at: 0, backlog_to, paused: true, asked: false });
         }
         Some(reading) if reading.session != id && !account.inbox.queue.contains(&id) => {
             account.inbox.queue.push_back(id);
@@ -342,7 +363,12 @@ fn append(
     }
     let incoming = direction == Direction::Incoming;
     if incoming {
-        account.inbox.add(position, stanza.len() as u64);
+        let inbox = &mut account.inbox;
+        inbox.add(position, stanza.len() as u64);
+        if inbox.appended.len() >= APPENDED_MAX {
+            inbox.appended.pop_front();
+        }
+        inbox.appended.push_back((position, Arc::downgrade(&passage.stanza)));
     }
     let own = || Jid::from(account.jid.clone());
     let peer = match direction {
@@ -417,9 +443,7 @@ pub(crate) fn is_kept(own: &Jid, stanza: &Stanza) -> bool {
 
 /// The session's stream has written so many of its deliveries: enough where nothing is acknowledged.
 pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: u64, fx: &mut Effects) {
-    let Some(session) = account.session_mut(id).filter(|s| s.edge == Some(edge)) else {
-        return;
-    };
+    let Some(session) = account.session_mut(id).filter(|s| s.edge == Some(edge)) else { return };
     let mut positions: SmallVec<[i64; 8]> = SmallVec::new();
     while session.unwritten.front().is_some_and(|(number, _)| *number <= deliveries) {
         positions.extend(session.unwritten.pop_front().and_then(|(_, delivery)| delivery.position));
@@ -483,8 +507,13 @@ pub(crate) fn return_untaken(account: &mut Account, id: SessionId, untaken: Vec<
             None => return_unlogged(account, &delivery.stanza, fx),
         }
     }
-    for other in messages::most_available(account) {
-        flush(account, other, fx);
+    flush_waiting(account, fx);
+}
+
+/// What waits goes to whoever is there to take it.
+pub(crate) fn flush_waiting(account: &mut Account, fx: &mut Effects) {
+    for id in messages::most_available(account) {
+        flush(account, id, fx);
     }
     next_backlog(account, fx);
 }
@@ -539,11 +568,10 @@ pub fn flush(account: &mut Account, id: SessionId, fx: &mut Effects) {
     if !takes_messages(account, id) {
         return;
     }
-    let Some(first) = account.inbox.next_waiting(i64::MIN, id) else {
-        return;
-    };
+    let Some(first) = account.inbox.next_waiting(i64::MIN, id) else { return };
     let last = account.inbox.last_position;
-    let reading = Reading { session: id, after: first - 1, asked_at: last, backlog_to: last, paused: false };
+    let reading =
+        Reading { session: id, after: first - 1, asked_at: last, backlog_to: last, paused: false, asked: false };
     ask(account, reading, fx);
 }
 
@@ -551,14 +579,33 @@ fn takes_messages(account: &Account, id: SessionId) -> bool {
     account.session(id).is_some_and(Session::takes_messages)
 }
 
-/// Asks for the next page, now or when the session has room for it.
+/// Asks for all that is in the log now, page by page; at once, or when the session has room for it.
 fn ask(account: &mut Account, mut reading: Reading, fx: &mut Effects) {
-    reading.asked_at = account.inbox.last_position;
     reading.paused = !has_room(account, reading.session, 2);
-    if !reading.paused {
-        fx.push(Effect::ReadPending { after: reading.after, limit: PAGE });
+    reading.asked = !reading.paused && !account.inbox.page_under_way;
+    if reading.asked {
+        // The page stands behind a commit, so that it shows what was appended before.
+        if !fx.list.iter().any(|effect| matches!(effect, Effect::Commit { .. })) {
+            let changes = marks(account);
+            fx.commit(changes, None, &Ticket::default());
+        }
+        reading.asked_at = account.inbox.last_position;
+        read(account, &reading, fx);
     }
     account.inbox.reading = Some(reading);
+}
+
+/// The page that was asked for does not come.
+pub(crate) fn ask_again(account: &mut Account, fx: &mut Effects) {
+    account.inbox.page_under_way = false;
+    if let Some(reading) = account.inbox.reading.filter(|reading| !reading.paused) {
+        ask(account, reading, fx);
+    }
+}
+
+fn read(account: &mut Account, reading: &Reading, fx: &mut Effects) {
+    account.inbox.page_under_way = true;
+    fx.push(Effect::ReadPending { after: reading.after, limit: PAGE });
 }
 
 /// Is the session's queue below (`quarters`/4) of its bounds?
@@ -569,25 +616,22 @@ fn has_room(account: &Account, id: SessionId, quarters: usize) -> bool {
 /// The session has taken some: the backlog goes on if it waited for that.
 pub(crate) fn go_on(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let waits = account.inbox.reading.filter(|reading| reading.paused && reading.session == id);
-    let Some(reading) = waits.filter(|_| has_room(account, id, 2)) else {
-        return;
-    };
+    let Some(reading) = waits.filter(|_| has_room(account, id, 2)) else { return };
     ask(account, reading, fx);
 }
 
 /// A page of the backlog, oldest first.
 pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx: &mut Effects) {
-    let Some(mut reading) = account.inbox.reading.filter(|r| r.after == after && !r.paused) else {
-        return;
-    };
+    account.inbox.page_under_way = false;
+    let Some(mut reading) = account.inbox.reading.filter(|reading| !reading.paused) else { return };
+    if !reading.asked || reading.after != after {
+        // It was for a session that left meanwhile.
+        return ask(account, reading, fx);
+    }
     account.inbox.reading = None;
     if !takes_messages(account, reading.session) {
         // It left meanwhile; whoever is there now begins anew.
-        for id in messages::most_available(account) {
-            flush(account, id, fx);
-        }
-        next_backlog(account, fx);
-        return;
+        return flush_waiting(account, fx);
     }
     let full_page = records.len() >= PAGE;
     forget_unwritten(account, after, &records, full_page, &reading);
@@ -600,10 +644,15 @@ pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx:
         reading.after = record.position;
         give(account, &reading, record, fx);
     }
+    if full_page && has_all && has_room(account, reading.session, 2) {
+        read(account, &reading, fx);
+        account.inbox.reading = Some(reading);
+        return;
+    }
     // A page that is not full showed all that was there when it was asked for.
     let seen = if full_page { reading.after } else { reading.after.max(reading.asked_at) };
     let more = account.inbox.next_waiting(seen, reading.session);
-    if !has_all || full_page || more.is_some() {
+    if !has_all || more.is_some() {
         ask(account, reading, fx);
     } else {
         next_backlog(account, fx);
@@ -629,9 +678,7 @@ fn forget_unwritten(account: &mut Account, after: i64, records: &[Record], full_
 /// One record of the backlog.
 fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effects) {
     let position = record.position;
-    let Some(entry) = account.inbox.pending.get(&position) else {
-        return;
-    };
+    let Some(entry) = account.inbox.pending.get(&position) else { return };
     if !entry.holders.is_empty() || entry.had.contains(&reading.session) {
         return;
     }
@@ -671,9 +718,7 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
 /// The next session that waits for the backlog.
 fn next_backlog(account: &mut Account, fx: &mut Effects) {
     while account.inbox.reading.is_none() {
-        let Some(id) = account.inbox.queue.pop_front() else {
-            return;
-        };
+        let Some(id) = account.inbox.queue.pop_front() else { return };
         flush(account, id, fx);
     }
 }
@@ -698,6 +743,7 @@ pub fn commit_failed(
         StoreError::Fatal(_) | StoreError::Damaged(_) => StanzaCondition::InternalServerError,
     };
     if let Some(stanza) = &bounce {
+        account.inbox.forget_stanza(stanza);
         for session in account.sessions.iter_mut().filter(|s| s.edge.is_none()) {
             // Queued for a stream to come; with a stream, `Dropped` said so.
             if let Some(management) = &mut session.management {
@@ -723,5 +769,499 @@ pub fn commit_failed(
         && let Some(from) = stanza.from.clone()
     {
         crate::ways::answer(account, &from, &stanza, &condition.into(), &Ticket::default(), fx);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::item::Item;
+    use crate::testing::{Fx, START, Scene, account, account_with, stanza};
+    use xmpp::write::to_stored;
+
+    const JULIET: &str = "juliet@capulet.example";
+
+    fn chat(body: &str) -> String {
+        format!(
+            "<message from='romeo@montague.example/x' to='{JULIET}' type='chat' id='{body}'><body>{body}</body></message>"
+        )
+    }
+
+    /// A pending record, as the store gives it.
+    fn record(position: i64, body: &str) -> Record {
+        let stanza = stanza(&chat(body));
+        Record {
+            position,
+            direction: Direction::Incoming,
+            peer: stanza.from.clone().expect("a sender"),
+            stanza: to_stored(&stanza),
+            pending: true,
+            archived: true,
+            dedupe: None,
+            expires: None,
+        }
+    }
+
+    fn with_pending(positions: impl IntoIterator<Item = i64>) -> Scene {
+        let pending: Vec<i64> = positions.into_iter().collect();
+        account_with(
+            JULIET,
+            AccountRecord {
+                created: START,
+                last_position: pending.last().copied().unwrap_or_default(),
+                pending_bytes: 100 * pending.len() as u64,
+                pending,
+                ..AccountRecord::default()
+            },
+        )
+    }
+
+    /// Positions of messages that came a little before the scene began.
+    fn earlier(n: i64) -> i64 {
+        START.0 - 1_000 + n
+    }
+
+    fn comes_online(scene: &mut Scene, resource: &str) -> Fx {
+        scene.sends(resource, "<presence/>")
+    }
+
+    fn page_asked(fx: &Fx) -> Option<i64> {
+        fx.list.iter().find_map(|effect| match effect {
+            Effect::ReadPending { after, .. } => Some(*after),
+            _ => None,
+        })
+    }
+
+    fn page(scene: &mut Scene, after: i64, records: Vec<Record>) -> Fx {
+        scene.item(Item::Pending { after, records })
+    }
+
+    fn error_told(fx: &Fx, condition: &str) -> bool {
+        fx.told().iter().any(|(to, xml)| to == "romeo@montague.example/x" && xml.contains(&format!("<{condition}")))
+    }
+
+    // DESIGN.md D4: deliver after commit.
+    #[test]
+    fn a_message_is_delivered_behind_the_commit_that_holds_it() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let fx = juliet.receive(&chat("hi"));
+        let record = &fx.appended()[0];
+        assert!(record.pending && record.archived && record.dedupe.is_some());
+        assert_eq!(record.position, START.0);
+        assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), |e| matches!(e, Effect::Edge { .. })));
+        let wire = fx.delivered("home").remove(0);
+        assert!(
+            wire.contains(&format!("<stanza-id xmlns='urn:xmpp:sid:0' id='{}' by='{JULIET}'/>", START.0)),
+            "{wire}"
+        );
+        assert!(!wire.contains("<delay"), "{wire}");
+        let stored = String::from_utf8(record.stanza.clone()).expect("UTF-8");
+        assert!(!stored.contains("stanza-id"), "{stored}");
+    }
+
+    #[test]
+    fn positions_grow_even_when_the_clock_does_not() {
+        let mut juliet = account(JULIET);
+        let mut positions: Vec<i64> =
+            (0..3).map(|n| juliet.receive(&chat(&n.to_string())).appended()[0].position).collect();
+        juliet.now.utc = Stamp(START.0 - 5_000_000);
+        positions.push(juliet.receive(&chat("back in time")).appended()[0].position);
+        assert_eq!(positions, [START.0, START.0 + 1, START.0 + 2, START.0 + 3]);
+    }
+
+    // Without an archive a message that is taken live leaves no trace.
+    #[test]
+    fn without_an_archive_a_message_that_a_stream_takes_is_not_logged() {
+        let mut juliet = account(JULIET).with("home", 0).policy(|p| p.archive = false);
+        let fx = juliet.receive(&chat("hi"));
+        assert!(fx.commits().is_empty());
+        assert!(!fx.delivered("home")[0].contains("stanza-id"));
+    }
+
+    #[test]
+    fn without_an_archive_a_message_that_nobody_takes_is_kept_until_it_is() {
+        let mut juliet = account(JULIET).policy(|p| p.archive = false);
+        let fx = juliet.receive(&chat("hi"));
+        assert!(fx.appended()[0].pending && !fx.appended()[0].archived);
+        // A hint says the same for one message.
+        let mut juliet = account(JULIET);
+        let off_the_record = "<message from='romeo@montague.example/x' type='chat'><body>hi</body>\
+            <no-permanent-store xmlns='urn:xmpp:hints'/></message>";
+        let fx = juliet.receive(off_the_record);
+        assert!(fx.appended()[0].pending && !fx.appended()[0].archived);
+    }
+
+    #[test]
+    fn what_lives_in_a_queue_alone_is_kept_when_the_server_stops() {
+        let mut juliet = account(JULIET).with("home", 0).policy(|p| p.archive = false);
+        assert_eq!(juliet.receive(&chat("hi")).written_to(), ["home"]);
+        let fx = juliet.item(Item::ShutDown);
+        assert_eq!(fx.appended().len(), 1);
+        assert!(fx.appended()[0].pending);
+    }
+
+    #[test]
+    fn what_is_written_to_a_stream_without_acknowledgements_is_taken() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let position = juliet.receive(&chat("hi")).appended()[0].position;
+        let fx = juliet.writes_all("home");
+        assert!(matches!(fx.list[..], [Effect::WakeAt { mono_ms: 2_000 }]), "{:?}", fx.list);
+        assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+        assert_eq!(juliet.inbox.waiting(), 0);
+    }
+
+    #[test]
+    fn marks_are_written_at_once_when_a_session_ends() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let position = juliet.receive(&chat("hi")).appended()[0].position;
+        assert_eq!(juliet.closes("home").taken(), [position]);
+    }
+
+    #[test]
+    fn many_marks_do_not_wait_for_the_batch() {
+        let mut juliet = account(JULIET).with("home", 0);
+        for n in 0..BATCH_MAX {
+            juliet.receive(&chat(&n.to_string()));
+        }
+        assert_eq!(juliet.writes_all("home").taken().len(), BATCH_MAX);
+    }
+
+    #[test]
+    fn of_two_resources_that_have_a_message_the_first_to_take_it_is_enough() {
+        let mut juliet = account(JULIET).with("home", 0).with("phone", 0);
+        let position = juliet.receive(&chat("hi")).appended()[0].position;
+        juliet.writes_all("home");
+        assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+        juliet.writes_all("phone");
+        assert!(juliet.after_ms(1_000).taken().is_empty());
+        assert_eq!(page_asked(&juliet.loses("phone", 0, 0)), None);
+    }
+
+    // DESIGN.md D5, D10.
+    #[test]
+    fn a_message_that_is_sent_again_is_there_once() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let ingress = Ingress { stream: 3, ordinal: 9 };
+        let mut receive = |xml: &str, ingress| {
+            let stanza = Arc::new(stanza(xml));
+            let to = stanza.to.clone().expect("an address");
+            juliet.item(Item::Inbound { stanza, to, ingress, ticket: Ticket::default() }).written_to().len()
+        };
+        assert_eq!(receive(&chat("hi"), ingress), 1);
+        assert_eq!(receive(&chat("hi"), ingress), 0);
+        assert_eq!(receive(&chat("hi"), Ingress { stream: 4, ordinal: 9 }), 1);
+        // With an origin-id: wherever it enters.
+        let origin = |id: &str, body: &str, from: &str| {
+            format!(
+                "<message from='{from}' to='{JULIET}' type='chat'><body>{body}</body>\
+                 <origin-id xmlns='urn:xmpp:sid:0' id='{id}'/></message>"
+            )
+        };
+        assert_eq!(receive(&origin("o1", "hi", "romeo@montague.example/x"), Ingress { stream: 5, ordinal: 1 }), 1);
+        assert_eq!(receive(&origin("o1", "hi", "romeo@montague.example/y"), Ingress { stream: 6, ordinal: 1 }), 0);
+        assert_eq!(receive(&origin("o1", "ho", "romeo@montague.example/y"), Ingress { stream: 6, ordinal: 2 }), 1);
+        assert_eq!(receive(&origin("o2", "hi", "romeo@montague.example/y"), Ingress { stream: 6, ordinal: 3 }), 1);
+        assert_eq!(receive(&origin("o1", "hi", "paris@capulet.example/z"), Ingress { stream: 7, ordinal: 1 }), 1);
+    }
+
+    #[test]
+    fn after_a_day_a_message_may_be_said_again() {
+        let mut juliet = account(JULIET);
+        let again = "<message from='romeo@montague.example/x' type='chat'><body>good night</body>\
+            <origin-id xmlns='urn:xmpp:sid:0' id='o1'/></message>";
+        assert_eq!(juliet.receive(again).appended().len(), 1);
+        assert_eq!(juliet.receive(again).appended().len(), 0);
+        juliet.now.utc = START.plus_seconds(RECENT_SECONDS + 1);
+        assert_eq!(juliet.receive(again).appended().len(), 1);
+    }
+
+    // ---- offline ----
+
+    // XEP-0160 §2, XEP-0203.
+    #[test]
+    fn who_comes_online_is_given_what_waited_with_the_time_that_it_came() {
+        let mut juliet = account(JULIET);
+        let first = juliet.receive(&chat("one")).appended()[0].position;
+        juliet.now.utc = START.plus_seconds(60);
+        juliet.receive(&chat("two"));
+        let mut juliet = juliet.connected("home");
+        assert_eq!(page_asked(&comes_online(&mut juliet, "home")), Some(first - 1));
+        let fx = page(&mut juliet, first - 1, vec![record(first, "one"), record(START.0 + 60_000_000, "two")]);
+        let wire = fx.delivered("home");
+        assert_eq!(wire.len(), 2);
+        let delay = "<delay xmlns='urn:xmpp:delay' from='capulet.example' stamp='2026-01-01T00:00:00Z'/>";
+        assert!(wire[0].contains(delay) && wire[0].contains("<body>one</body>"), "{wire:?}");
+        assert!(wire[0].contains(&format!("id='{first}' by='{JULIET}'")), "{wire:?}");
+        assert!(wire[1].contains("2026-01-01T00:01:00Z"), "{wire:?}");
+        assert_eq!(page_asked(&fx), None);
+        juliet.writes_all("home");
+        assert_eq!(juliet.after_ms(1_000).taken().len(), 2);
+        assert!(!juliet.inbox.is_busy());
+    }
+
+    // RFC 6121 §8.5.2.1.1.
+    #[test]
+    fn a_resource_of_negative_priority_is_given_nothing() {
+        let mut juliet = with_pending([earlier(0)]).connected("home");
+        assert_eq!(page_asked(&juliet.sends("home", "<presence><priority>-1</priority></presence>")), None);
+        // And when it changes its mind, it is.
+        let fx = juliet.sends("home", "<presence><priority>1</priority></presence>");
+        assert_eq!(page_asked(&fx), Some(earlier(0) - 1));
+    }
+
+    #[test]
+    fn what_comes_while_the_backlog_is_read_comes_behind_it() {
+        let mut juliet = with_pending([earlier(0)]).connected("home");
+        comes_online(&mut juliet, "home");
+        let fx = juliet.receive(&chat("new"));
+        let new = fx.appended()[0].position;
+        assert!(fx.written_to().is_empty());
+        let fx = page(&mut juliet, earlier(0) - 1, vec![record(earlier(0), "old")]);
+        assert_eq!(fx.delivered("home").len(), 1);
+        assert_eq!(page_asked(&fx), Some(earlier(0)));
+        let fx = page(&mut juliet, earlier(0), vec![record(new, "new")]);
+        assert!(fx.delivered("home")[0].contains("<body>new</body>"));
+        assert_eq!(page_asked(&fx), None);
+        // Now it is live.
+        assert_eq!(juliet.receive(&chat("live")).written_to(), ["home"]);
+    }
+
+    #[test]
+    fn a_long_backlog_is_read_page_by_page() {
+        let count = PAGE as i64 + 1;
+        let mut juliet = with_pending((0..count).map(earlier)).connected("home");
+        comes_online(&mut juliet, "home");
+        let records = (0..count - 1).map(|n| record(earlier(n), "old")).collect();
+        let fx = page(&mut juliet, earlier(0) - 1, records);
+        assert_eq!(fx.written_to().len(), PAGE);
+        assert_eq!(page_asked(&fx), Some(earlier(count - 2)));
+        let fx = page(&mut juliet, earlier(count - 2), vec![record(earlier(count - 1), "old")]);
+        assert_eq!((fx.written_to().len(), page_asked(&fx)), (1, None));
+    }
+
+    #[test]
+    fn a_page_that_nobody_waits_for_is_ignored() {
+        let mut juliet = with_pending([earlier(0)]).with("home", 0);
+        assert!(page(&mut juliet, earlier(0) - 1, vec![record(earlier(0), "old")]).is_empty());
+    }
+
+    // LIMITS.md: 1,000 stanzas unacknowledged, 1,000 offline messages.
+    #[test]
+    fn a_backlog_longer_than_the_sessions_queue_comes_as_the_client_takes_it() {
+        let mut juliet =
+            with_pending((0..40).map(earlier)).policy(|p| p.limits.unacked_stanzas_max = 20).connected("home");
+        comes_online(&mut juliet, "home");
+        let mut given = 0;
+        let mut after = earlier(0) - 1;
+        for _ in 0..40 {
+            let records = (0..40).map(earlier).filter(|p| *p > after).map(|p| record(p, "old")).collect();
+            let fx = page(&mut juliet, after, records);
+            given += fx.delivered("home").iter().filter(|xml| xml.contains("<body>")).count();
+            assert!(juliet.sessions[0].unwritten.len() <= 20);
+            match page_asked(&juliet.writes_all("home")) {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        assert_eq!(given, 40);
+        assert_eq!(juliet.sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_session_whose_queue_is_full_is_given_the_rest_from_the_log() {
+        let mut juliet = account(JULIET).with("home", 0).policy(|p| p.limits.unacked_stanzas_max = 4);
+        let positions: Vec<i64> =
+            (0..6).map(|n| juliet.receive(&chat(&n.to_string())).appended()[0].position).collect();
+        assert_eq!(juliet.sessions[0].unwritten.len(), 4);
+        let fx = juliet.writes_all("home");
+        assert_eq!(page_asked(&fx), Some(positions[4] - 1));
+        let fx = page(&mut juliet, positions[4] - 1, vec![record(positions[4], "4"), record(positions[5], "5")]);
+        assert_eq!(fx.written_to(), ["home", "home"]);
+        assert_eq!(juliet.receive(&chat("6")).written_to(), ["home"]);
+    }
+
+    #[test]
+    fn a_resource_that_leaves_while_its_backlog_is_read_leaves_it_to_the_next() {
+        let mut juliet = with_pending([earlier(0)]).connected("home").connected("phone");
+        comes_online(&mut juliet, "home");
+        comes_online(&mut juliet, "phone");
+        juliet.closes("home");
+        // The page for the one that left comes; what it shows may be old by now.
+        let fx = page(&mut juliet, earlier(0) - 1, vec![record(earlier(0), "old")]);
+        assert_eq!((fx.written_to().len(), page_asked(&fx)), (0, Some(earlier(0) - 1)));
+        let fx = page(&mut juliet, earlier(0) - 1, vec![record(earlier(0), "old")]);
+        assert_eq!(fx.written_to(), ["phone"]);
+    }
+
+    #[test]
+    fn what_a_broken_stream_did_not_write_goes_to_another_resource_once() {
+        let mut juliet = account(JULIET).with("home", 5).with("phone", 0);
+        let position = juliet.receive(&chat("hi")).appended()[0].position;
+        let fx = juliet.loses("home", 0, 0);
+        assert_eq!(page_asked(&fx), Some(position - 1));
+        assert_eq!(page(&mut juliet, position - 1, vec![record(position, "hi")]).written_to(), ["phone"]);
+        let fx = juliet.loses("phone", 0, 0);
+        assert_eq!(page_asked(&fx), None);
+        assert_eq!(juliet.inbox.waiting(), 1);
+        // The next that comes is given it.
+        let mut juliet = juliet.connected("tablet");
+        assert_eq!(page_asked(&comes_online(&mut juliet, "tablet")), Some(position - 1));
+    }
+
+    #[test]
+    fn what_a_waiting_session_holds_is_not_given_to_who_comes_online() {
+        let mut juliet = account(JULIET).with("home", 0).having("home", |session| {
+            session.edge = None;
+            session.management = Some(crate::resume::Management {
+                id: Some("sm1".into()),
+                max_seconds: 300,
+                ends_at: Some(301_000),
+                ..Default::default()
+            });
+        });
+        juliet.receive(&chat("hi"));
+        assert_eq!(juliet.inbox.waiting(), 0);
+        let mut juliet = juliet.connected("phone");
+        assert_eq!(page_asked(&comes_online(&mut juliet, "phone")), None);
+        // Until the session ends.
+        assert!(page_asked(&juliet.after_ms(300_000)).is_some());
+    }
+
+    #[test]
+    fn a_record_that_cannot_be_read_holds_nothing_back() {
+        let mut juliet = with_pending([earlier(0), earlier(1)]).connected("home");
+        comes_online(&mut juliet, "home");
+        let damaged = Record { stanza: b"<message><body>".to_vec(), ..record(earlier(0), "x") };
+        let fx = page(&mut juliet, earlier(0) - 1, vec![damaged, record(earlier(1), "old")]);
+        assert_eq!(fx.delivered("home").len(), 1);
+        assert!(fx.list.iter().any(|e| matches!(e, Effect::Count("inbox_records_damaged"))));
+        assert_eq!(juliet.after_ms(1_000).taken(), [earlier(0)]);
+    }
+
+    // LIMITS.md: 30 days.
+    #[test]
+    fn what_waited_too_long_expires() {
+        let old = START.plus_seconds(-31 * 24 * 3600).0;
+        let mut juliet = with_pending([old, earlier(0), earlier(1)]).connected("home");
+        comes_online(&mut juliet, "home");
+        let expired = Record { expires: Some(START), ..record(earlier(0), "x") };
+        let fx = page(&mut juliet, old - 1, vec![record(old, "old"), expired, record(earlier(1), "new")]);
+        assert!(fx.delivered("home").concat().contains("<body>new</body>"));
+        assert_eq!(fx.delivered("home").len(), 1);
+        assert_eq!(juliet.after_ms(1_000).taken(), [old, earlier(0)]);
+    }
+
+    #[test]
+    fn a_read_that_failed_is_not_repeated_for_ever_and_loses_nothing() {
+        let mut juliet = with_pending([earlier(0)]).connected("home");
+        comes_online(&mut juliet, "home");
+        let fx = page(&mut juliet, earlier(0) - 1, Vec::new());
+        assert_eq!(page_asked(&fx), None);
+        assert!(juliet.inbox.is_pending(earlier(0)));
+    }
+
+    #[test]
+    fn a_record_that_was_never_written_is_forgotten_when_the_log_is_read() {
+        let mut juliet = with_pending([earlier(0), earlier(1)]).connected("home");
+        comes_online(&mut juliet, "home");
+        page(&mut juliet, earlier(0) - 1, vec![record(earlier(1), "old")]);
+        assert!(!juliet.inbox.is_pending(earlier(0)));
+    }
+
+    // LIMITS.md: 1,000 messages or 10 MiB; XEP-0160 §2.
+    #[test]
+    fn more_offline_messages_than_the_limit_are_refused() {
+        let mut juliet = account(JULIET).policy(|p| p.limits.offline_messages_max = 2);
+        assert_eq!(juliet.receive(&chat("1")).appended().len(), 1);
+        assert_eq!(juliet.receive(&chat("2")).appended().len(), 1);
+        let fx = juliet.receive(&chat("3"));
+        assert!(fx.appended().is_empty() && error_told(&fx, "service-unavailable"));
+        // Who is online is not concerned.
+        let mut juliet = juliet.with("home", 0);
+        assert_eq!(juliet.receive(&chat("4")).written_to(), ["home"]);
+    }
+
+    #[test]
+    fn more_offline_bytes_than_the_limit_are_refused() {
+        let mut juliet = account(JULIET).policy(|p| p.limits.offline_bytes_max = 1_000);
+        assert_eq!(juliet.receive(&chat("1")).appended().len(), 1);
+        let fx = juliet.receive(&chat(&"x".repeat(1_000)));
+        assert!(fx.appended().is_empty() && error_told(&fx, "service-unavailable"));
+        // What was there when the account was loaded counts.
+        let mut juliet = with_pending([earlier(0)]).policy(|p| p.limits.offline_bytes_max = 150);
+        assert!(error_told(&juliet.receive(&chat("1")), "service-unavailable"));
+    }
+
+    // ---- failures ----
+
+    fn fails(scene: &mut Scene, fx: &Fx, error: StoreError, stored: Option<AccountRecord>) -> Fx {
+        let bounce = fx.list.iter().find_map(|e| match e {
+            Effect::Commit { bounce, .. } => Some(bounce.clone()),
+            _ => None,
+        });
+        let bounce = bounce.expect("a commit");
+        scene.item(Item::CommitFailed { bounce, error, stored: stored.map(Box::new) })
+    }
+
+    #[test]
+    fn the_sender_hears_of_a_message_that_could_not_be_stored() {
+        for (error, condition) in [
+            (StoreError::Busy, "resource-constraint"),
+            (StoreError::Full, "resource-constraint"),
+            (StoreError::Fatal("disk".into()), "internal-server-error"),
+            (StoreError::Damaged("row".into()), "internal-server-error"),
+        ] {
+            let mut juliet = account(JULIET);
+            let fx = juliet.receive(&chat("hi"));
+            let fx = fails(&mut juliet, &fx, error, Some(AccountRecord::default()));
+            assert!(error_told(&fx, condition), "{:?}", fx.told());
+            assert_eq!(juliet.inbox.waiting(), 0);
+        }
+    }
+
+    #[test]
+    fn a_message_that_could_not_be_stored_may_be_sent_again() {
+        let mut juliet = account(JULIET);
+        let message = "<message from='romeo@montague.example/x' type='chat'><body>hi</body>\
+            <origin-id xmlns='urn:xmpp:sid:0' id='o1'/></message>";
+        let fx = juliet.receive(message);
+        fails(&mut juliet, &fx, StoreError::Full, Some(AccountRecord::default()));
+        assert_eq!(juliet.receive(message).appended().len(), 1);
+    }
+
+    #[test]
+    fn marks_that_could_not_be_written_are_written_with_a_later_batch() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let position = juliet.receive(&chat("hi")).appended()[0].position;
+        juliet.writes_all("home");
+        let fx = juliet.after_ms(1_000);
+        assert_eq!(fx.taken(), [position]);
+        let stored = AccountRecord {
+            last_position: position,
+            pending: vec![position],
+            pending_bytes: 100,
+            ..Default::default()
+        };
+        fails(&mut juliet, &fx, StoreError::Full, Some(stored));
+        assert_eq!(juliet.inbox.waiting(), 0);
+        assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+    }
+
+    #[test]
+    fn nobody_hears_anything_from_an_owner_that_is_none_any_more() {
+        let mut juliet = account(JULIET);
+        let fx = juliet.receive(&chat("hi"));
+        let fx = fails(&mut juliet, &fx, StoreError::Fenced, None);
+        assert!(matches!(fx.list[..], [Effect::Unload]), "{:?}", fx.list);
+    }
+
+    #[test]
+    fn an_account_with_marks_to_write_is_not_idle() {
+        let mut juliet = account(JULIET).with("home", 0);
+        juliet.receive(&chat("hi"));
+        juliet.writes_all("home");
+        assert!(juliet.inbox.is_busy());
+        juliet.after_ms(1_000);
+        assert!(!juliet.inbox.is_busy());
     }
 }

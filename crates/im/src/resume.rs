@@ -115,12 +115,8 @@ pub(crate) fn enable(
 
 /// `<enable/>` on a stream that is bound. A second one ends the stream. XEP-0198 §3.
 pub fn manage(account: &mut Account, id: SessionId, request: ManagementRequest, fx: &mut Effects) {
-    let Some(index) = account.sessions.iter().position(|s| s.id == id) else {
-        return;
-    };
-    let Some(edge) = account.sessions[index].edge else {
-        return;
-    };
+    let Some(index) = account.sessions.iter().position(|s| s.id == id) else { return };
+    let Some(edge) = account.sessions[index].edge else { return };
     if account.sessions[index].management.is_some() {
         let fault = StreamFault::Other(StreamCondition::PolicyViolation, "stream management is enabled already");
         fx.edge(edge, EdgeItem::Close(fault));
@@ -139,12 +135,8 @@ pub fn manage(account: &mut Account, id: SessionId, request: ManagementRequest, 
 
 /// `<a h=…/>`: what the client has handled is delivered. XEP-0198 §4.
 pub fn acked(account: &mut Account, id: SessionId, h: u32, fx: &mut Effects) {
-    let Some(session) = account.session_mut(id) else {
-        return;
-    };
-    let Some(management) = &mut session.management else {
-        return;
-    };
+    let Some(session) = account.session_mut(id) else { return };
+    let Some(management) = &mut session.management else { return };
     match management.ack(h) {
         Ok(deliveries) => {
             inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
@@ -161,9 +153,7 @@ pub fn acked(account: &mut Account, id: SessionId, h: u32, fx: &mut Effects) {
 /// The stream is lost and the session waits. At most `hibernated_per_account_max` do; the oldest goes first.
 pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let now = account.now.mono_ms;
-    let Some(management) = account.session_mut(id).and_then(|s| s.management.as_mut()) else {
-        return;
-    };
+    let Some(management) = account.session_mut(id).and_then(|s| s.management.as_mut()) else { return };
     if let Some((edge, h)) = management.successor.take() {
         take_over(account, id, edge, h, fx);
         return;
@@ -223,9 +213,7 @@ pub fn resume(account: &mut Account, edge: EdgeRef, id: &str, h: u32, fx: &mut E
         return;
     };
     // The old stream says in `Detached` what it received; `hibernate` finds the successor then.
-    let Some(management) = &mut session.management else {
-        return;
-    };
+    let Some(management) = &mut session.management else { return };
     match management.successor.replace((edge, h)) {
         Some((earlier, _)) => fx.edge(earlier, EdgeItem::Close(StreamFault::ReplacedByNewSession)),
         None => fx.edge(old, EdgeItem::Close(StreamFault::ReplacedByNewSession)),
@@ -235,12 +223,8 @@ pub fn resume(account: &mut Account, edge: EdgeRef, id: &str, h: u32, fx: &mut E
 /// Nothing is attached any more: the new stream hears what its client did not handle.
 fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &mut Effects) {
     let now = account.now.mono_ms;
-    let Some(session) = account.session_mut(id) else {
-        return;
-    };
-    let Some(management) = &mut session.management else {
-        return;
-    };
+    let Some(session) = account.session_mut(id) else { return };
+    let Some(management) = &mut session.management else { return };
     let deliveries = match management.ack(h) {
         Ok(deliveries) => deliveries,
         Err(fault) => {

@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
+use crate::messages;
 use crate::modules;
 use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
@@ -211,9 +212,7 @@ fn replace_where(account: &mut Account, which: impl Fn(&Session) -> bool, fx: &m
 fn close_where(account: &mut Account, which: impl Fn(&Session) -> bool, fault: &StreamFault, fx: &mut Effects) {
     let ids: Vec<SessionId> = account.sessions.iter().filter(|s| which(s)).map(|s| s.id).collect();
     for id in ids {
-        let Some(session) = account.session_mut(id) else {
-            continue;
-        };
+        let Some(session) = account.session_mut(id) else { continue };
         session.overrun = true;
         if let Some(edge) = session.edge.take() {
             fx.edge(edge, EdgeItem::Close(fault.clone()));
@@ -235,9 +234,7 @@ pub fn detached(
     fx: &mut Effects,
 ) {
     inbox::written(account, id, edge, deliveries, fx);
-    let Some(session) = account.session_mut(id) else {
-        return;
-    };
+    let Some(session) = account.session_mut(id) else { return };
     if session.edge != Some(edge) {
         return;
     }
@@ -266,9 +263,7 @@ pub fn detached(
 ///
 /// Its stream, if there is one still, was told by the caller.
 pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
-    let Some(index) = account.sessions.iter().position(|s| s.id == id) else {
-        return;
-    };
+    let Some(index) = account.sessions.iter().position(|s| s.id == id) else { return };
     let mut session = account.sessions.remove(index);
     let mut untaken: Vec<Delivery> = session.unwritten.drain(..).map(|(_, delivery)| delivery).collect();
     if let Some(management) = session.management.take() {
@@ -366,9 +361,7 @@ pub fn shut_down(account: &mut Account, fx: &mut Effects) {
 /// in the log stays pending.
 pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
     let limits = &account.policy.limits;
-    let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else {
-        return;
-    };
+    let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else { return };
     if session.overrun {
         return;
     }
@@ -421,22 +414,23 @@ pub(crate) fn end_overrun(account: &mut Account, fx: &mut Effects) {
 
 /// Deliveries that did not happen, as the commit before them wrote nothing: the counters forget them.
 pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
+    let mut unlogged = Vec::new();
+    let mut page_was_dropped = false;
     for effect in effects {
         let (edge, delivery) = match effect {
             Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } => (edge, delivery),
             // A stream waits for these whatever became of the commit.
-            effect @ (Effect::Edge { .. }
-            | Effect::Resumable { .. }
-            | Effect::WakeAt { .. }
-            | Effect::ReadPending { .. }) => {
+            effect @ (Effect::Edge { .. } | Effect::Resumable { .. } | Effect::WakeAt { .. }) => {
                 fx.push(effect);
+                continue;
+            }
+            Effect::ReadPending { .. } => {
+                page_was_dropped = true;
                 continue;
             }
             _ => continue,
         };
-        let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else {
-            continue;
-        };
+        let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else { continue };
         session.queued = session.queued.saturating_sub(1);
         if let Some(management) = &mut session.management {
             management.forget(&delivery);
@@ -445,10 +439,20 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
         if let Some((number, _)) = at.and_then(|at| session.unwritten.remove(at)) {
             session.unwritten.iter_mut().filter(|(n, _)| *n > number).for_each(|(n, _)| *n -= 1);
         }
-        if let Some(position) = delivery.position {
-            account.inbox.forget(position);
+        match delivery.position {
+            // Its record may be in the log nevertheless: the commit need not have been its own.
+            Some(position) => account.inbox.unheld(position, session.id),
+            None if inbox::is_kept(&account.jid, &delivery.stanza) => unlogged.push(delivery.stanza),
+            None => {}
         }
     }
+    for stanza in unlogged {
+        messages::again(account, &stanza, fx);
+    }
+    if page_was_dropped {
+        inbox::ask_again(account, fx);
+    }
+    inbox::flush_waiting(account, fx);
 }
 
 #[cfg(test)]
@@ -729,11 +733,13 @@ mod tests {
         let effects = fx.list.split_off(at + 1);
         juliet.receive("<message from='romeo@montague.example/x' type='chat'><body>2</body></message>");
         assert_eq!(juliet.sessions[0].queued, 2);
-        juliet.item(Item::Dropped { effects });
+        let fx = juliet.item(Item::Dropped { effects });
         assert_eq!(juliet.sessions[0].queued, 1);
         let numbers: Vec<u64> = juliet.sessions[0].unwritten.iter().map(|(n, _)| *n).collect();
         assert_eq!(numbers, [1]);
-        assert!(!juliet.inbox.is_pending(crate::testing::START.0));
+        // Nobody has it; whether it is in the log, the log says.
+        assert_eq!(juliet.inbox.waiting(), 1);
+        assert!(fx.list.iter().any(|e| matches!(e, Effect::ReadPending { .. })));
     }
 
     #[test]

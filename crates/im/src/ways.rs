@@ -108,9 +108,7 @@ fn outbound(
     ticket: Ticket,
     fx: &mut Effects,
 ) {
-    let Some(session) = account.session(id).filter(|_| !account.removed) else {
-        return;
-    };
+    let Some(session) = account.session(id).filter(|_| !account.removed) else { return };
     stanza.from = Some(session.jid.clone().into());
     let own: Jid = account.jid.clone().into();
     if stanza.is_message() && stanza.to.is_none() {
@@ -179,9 +177,7 @@ fn walk(account: &mut Account, mut passage: Passage, steps: &[Step], fx: &mut Ef
             Ok(Flow::Next) => {}
             Ok(Flow::Done) => return,
             Err(error) => {
-                let Some(from) = passage.stanza.from.clone() else {
-                    return;
-                };
+                let Some(from) = passage.stanza.from.clone() else { return };
                 answer(account, &from, &passage.stanza, &error, &passage.ticket, fx);
                 return;
             }
@@ -198,9 +194,7 @@ pub(crate) fn answer(
     ticket: &Ticket,
     fx: &mut Effects,
 ) {
-    let Some(answer) = stanza.error(error) else {
-        return;
-    };
+    let Some(answer) = stanza.error(error) else { return };
     let answer = Arc::new(answer);
     let own = account.sessions.iter().find(|s| *s.jid == *from).map(|s| s.id);
     match own {
