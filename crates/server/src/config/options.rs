@@ -34,6 +34,12 @@ section! {
         anonymous: bool = false;
         /// May strangers make accounts over XMPP (XEP-0077)? Closed: only `waft user add` makes them.
         registration: Registration = Registration::Closed;
+        /// May users change their password over XMPP (XEP-0077)?
+        password_change: bool = true;
+        /// May users remove their account over XMPP (XEP-0077)?
+        account_removal: bool = true;
+        /// May strangers read vCards (XEP-0054)? If not, only those who may see the account's presence.
+        vcards_public: bool = false;
         /// The presence service. Off: presence and subscriptions are answered with `service-unavailable`.
         presence: bool = true;
         /// The instant message service. Off: messages are answered with `service-unavailable`.

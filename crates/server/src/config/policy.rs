@@ -50,7 +50,8 @@ impl Limits {
             private_bytes_max: self.private_bytes_max,
             vcard_bytes_max: self.vcard_bytes_max,
             requests_max: self.requests_max,
-            ..im::Limits::default()
+            archive_page_default: self.archive_page_default,
+            archive_page_max: self.archive_page_max,
         }
     }
 }
@@ -77,6 +78,9 @@ impl Config {
                 .filter(|(_, list)| !list.is_empty())
                 .map(|(purpose, list)| (format!("{purpose}-addresses"), list.clone()))
                 .collect(),
+            vcards_public: options.vcards_public,
+            password_change: options.password_change,
+            account_removal: options.account_removal,
             registration_open: options.registration == Registration::Open,
             ..im::HostPolicy::of(BareJid::of_domain(&host.domain)?)
         })
