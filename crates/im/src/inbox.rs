@@ -26,7 +26,7 @@ const BATCH_MAX: usize = 500;
 /// Marks of earlier batches that are remembered, in case their commit failed.
 const LATELY_MAX: usize = 1_000;
 /// Dedupe keys kept in memory; the store knows the older ones.
-const RECENT_MAX: usize = 256;
+const RECENT_MAX: usize = 64;
 const RECENT_SECONDS: i64 = 24 * 3600;
 
 #[derive(Debug, Default)]
@@ -264,7 +264,7 @@ pub(crate) fn accept(
         return Ok(Flow::Next);
     }
 
-    let key = ingress.map(|ingress| dedupe_key(&passage.stanza, Direction::Incoming, ingress));
+    let key = dedupe_key(&passage.stanza, Direction::Incoming, ingress);
     if key.is_some_and(|key| account.inbox.recent.has(&key, account.now.utc)) {
         fx.push(Effect::Count("messages_duplicate"));
         return Ok(Flow::Done);
@@ -338,12 +338,12 @@ fn continue_later(account: &mut Account, id: SessionId, position: i64) {
 
 /// A message that the account sent becomes part of its archive. XEP-0313 §6.1.1. Done means that it is there already.
 pub(crate) fn log_outgoing(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Flow {
-    let key = dedupe_key(&passage.stanza, Direction::Outgoing, passage.ingress);
-    if account.inbox.recent.has(&key, account.now.utc) {
+    let key = dedupe_key(&passage.stanza, Direction::Outgoing, Some(passage.ingress));
+    if key.is_some_and(|key| account.inbox.recent.has(&key, account.now.utc)) {
         return Flow::Done;
     }
     let stored = to_stored(&passage.stanza);
-    append(account, passage, Direction::Outgoing, stored, true, Some(key), fx);
+    append(account, passage, Direction::Outgoing, stored, true, key, fx);
     Flow::Next
 }
 
@@ -399,9 +399,13 @@ fn additions_of(account: &Account, position: i64, archived: bool, delayed: bool)
 }
 
 /// Recognises a message that was sent twice: by its origin-id (XEP-0359 §3.2) with peer and content, else by where it
-/// entered the house.
-fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Ingress) -> [u8; 16] {
+/// entered the house. `None` for what entered nowhere: the house says it once.
+fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Option<Ingress>) -> Option<[u8; 16]> {
     let origin = stanza.payload.child("origin-id", ns::SID).and_then(|child| child.attribute("id").map(String::from));
+    let ingress = ingress.filter(|ingress| ingress.stream != 0);
+    if origin.is_none() && ingress.is_none() {
+        return None;
+    }
     let peer = match direction {
         Direction::Incoming => &stanza.from,
         Direction::Outgoing => &stanza.to,
@@ -421,14 +425,14 @@ fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Ingress) -> [u8; 1
                     }
                 }
             }
-            None => (ingress.stream, ingress.ordinal).hash(&mut hasher),
+            None => ingress.map(|ingress| (ingress.stream, ingress.ordinal)).hash(&mut hasher),
         }
         hasher.finish().to_be_bytes()
     };
     let mut key = [0; 16];
     key[..8].copy_from_slice(&half(1));
     key[8..].copy_from_slice(&half(2));
-    key
+    Some(key)
 }
 
 /// Must a session take this message for it to be delivered? (Else nobody minds if it is lost with its stream: what
@@ -752,7 +756,11 @@ pub fn commit_failed(
         }
     }
     match stored {
-        Some(stored) => account.restore(*stored),
+        Some(stored) => {
+            account.restore(*stored);
+            // (Its removal may be what failed.)
+            account.removed = false;
+        }
         None => {
             account.inbox.recent = Recent::default();
             let lately = std::mem::take(&mut account.inbox.lately);
@@ -973,6 +981,18 @@ mod tests {
         assert_eq!(juliet.receive(again).appended().len(), 0);
         juliet.now.utc = START.plus_seconds(RECENT_SECONDS + 1);
         assert_eq!(juliet.receive(again).appended().len(), 1);
+    }
+
+    #[test]
+    fn what_the_house_says_itself_is_never_taken_for_a_repetition() {
+        let mut juliet = account(JULIET);
+        for _ in 0..2 {
+            let stanza = Arc::new(stanza(&chat("the server stops at noon")));
+            let (to, ingress) = (juliet.jid.clone().into(), crate::presence::OWN);
+            let fx = juliet.item(Item::Inbound { stanza, to, ingress, ticket: Ticket::default() });
+            assert_eq!(fx.appended().len(), 1);
+            assert_eq!(fx.appended()[0].dedupe, None);
+        }
     }
 
     // ---- offline ----

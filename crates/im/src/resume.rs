@@ -8,7 +8,7 @@ use crate::policy::Limits;
 use crate::session::{self, Session};
 use std::collections::VecDeque;
 use std::sync::Arc;
-use xmpp::{Stanza, StreamCondition, StreamFault};
+use xmpp::{PresenceType, Stanza, StanzaType, StreamCondition, StreamFault};
 
 /// Counters of one managed session. RFC numbers wrap at 2^32.
 #[derive(Debug, Default)]
@@ -23,6 +23,8 @@ pub struct Management {
     pub acked: u32,
     /// Inbound `h` when the stream was lost.
     pub received: u32,
+    /// So many of the unacknowledged, from the front, may have been sent; what is behind waits for a stream.
+    pub sent_unacked: usize,
     /// Monotonic milliseconds when a hibernated session ends.
     pub ends_at: Option<u64>,
     /// Monotonic milliseconds when the stream was lost.
@@ -60,6 +62,25 @@ impl Management {
             self.unacked.push_back(delivery);
         }
         fits
+    }
+
+    /// Queues what waits for a stream to come. Of one resource's presence only the last counts.
+    pub(crate) fn push_unsent(&mut self, delivery: Delivery, limits: &Limits) -> bool {
+        let is_broadcast = |stanza: &Stanza| {
+            use PresenceType::{Available, Unavailable};
+            matches!(stanza.kind, StanzaType::Presence(Available | Unavailable))
+        };
+        let to = |d: &Delivery| d.to.clone().or_else(|| d.stanza.to.clone());
+        if is_broadcast(&delivery.stanza) {
+            let same = |d: &Delivery| {
+                is_broadcast(&d.stanza) && d.stanza.from == delivery.stanza.from && to(d) == to(&delivery)
+            };
+            let earlier = self.unacked.iter().skip(self.sent_unacked).position(same);
+            if let Some(gone) = earlier.and_then(|at| self.unacked.remove(self.sent_unacked + at)) {
+                self.unacked_bytes = self.unacked_bytes.saturating_sub(weight(&gone.stanza));
+            }
+        }
+        self.push(delivery, limits)
     }
 
     /// The client has handled `h` stanzas: those that this acknowledges now, oldest first.
@@ -161,6 +182,7 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
     let ends_at = now + u64::from(management.max_seconds) * 1_000;
     management.ends_at = Some(ends_at);
     management.lost_at = Some(now);
+    management.sent_unacked = management.unacked.len();
     fx.push(Effect::WakeAt { mono_ms: ends_at });
     while account.sessions.iter().filter(|s| is_hibernated(s)).count()
         > account.policy.limits.hibernated_per_account_max
@@ -466,6 +488,22 @@ mod tests {
         let fx = resumes(&mut juliet, 1);
         assert!(fx.written_to().is_empty());
         assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+    }
+
+    #[test]
+    fn of_presence_that_waits_for_a_stream_only_the_last_of_a_resource_is_kept() {
+        let mut juliet = juliet();
+        juliet.receive(&presence("sent"));
+        juliet.loses("home", 1, 0);
+        juliet.receive(&presence("here"));
+        juliet.receive("<presence from='nurse@capulet.example/x'/>");
+        juliet.receive(&chat("1"));
+        juliet.receive(&presence("away"));
+        let wire = resumes(&mut juliet, 0).delivered("home");
+        let statuses: Vec<bool> = wire.iter().map(|xml| xml.contains("<status>here")).collect();
+        assert_eq!(statuses, [false; 4], "{wire:?}");
+        assert!(wire[0].contains("<status>sent") && wire[3].contains("<status>away"), "{wire:?}");
+        assert!(faults(&juliet.acks("home", 4)).is_empty());
     }
 
     // XEP-0352 §5.2.

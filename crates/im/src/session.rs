@@ -367,6 +367,7 @@ pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mu
     }
     let keep = delivery.position.is_some() || inbox::is_kept(&account.jid, &delivery.stanza);
     let fits = match &mut session.management {
+        Some(management) if session.edge.is_none() => management.push_unsent(delivery.clone(), limits),
         Some(management) => management.push(delivery.clone(), limits),
         None => !keep || session.unwritten.len() < limits.unacked_stanzas_max,
     };
