@@ -140,7 +140,8 @@ impl Edge {
         xmpp::write::write_stanza(out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
         self.stream.sent(out);
         self.deliveries += 1;
-        if delivery.position.is_some() && !self.stream.is_managed() && self.told_due.is_none() {
+        // (A message without a position may live in the session's queue alone.)
+        if delivery.stanza.is_message() && !self.stream.is_managed() && self.told_due.is_none() {
             self.told_due = Some(Instant::now() + TOLD_AFTER);
         }
     }
