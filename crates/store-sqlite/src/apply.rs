@@ -3,13 +3,17 @@
 use crate::rows;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 use std::collections::HashMap;
-use store::{
-    Change, Credentials, Direction, Key, Outcome, Record, RosterItem, ScramKeys, SessionRow, Token,
-};
-use xmpp::BareJid;
+use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
+use store::{Change, Credentials, Direction, Key, Outcome, Record, RosterItem, ScramKeys, SessionRow, Token};
+use xmpp::{BareJid, Stamp};
 
-/// Accounts whose ids the writer remembers; with more it starts afresh.
+/// Accounts and dedupe keys that the writer remembers (some 32 bytes a key); with more it starts afresh.
 const KNOWN_MAX: usize = 65_536;
+const KEYS_MAX: usize = 4_000_000;
+/// Of an account's keys these many are remembered, the latest.
+const ACCOUNT_KEYS_MAX: i64 = 100_000;
+/// A dedupe key is kept this long at least.
+pub const KEY_HOURS_MIN: i64 = 24;
 
 const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
 
@@ -27,9 +31,31 @@ impl From<rusqlite::Error> for Stop {
 }
 
 /// What the writer remembers between commits; all of it can be read again.
+///
+/// The dedupe keys of the last day are looked up here: an index of them on disk would cost a page a record. They are
+/// read, an account at a time, from the index of the log, or from the table `dedupe` if their record may go earlier.
 #[derive(Default)]
 pub struct Memory {
     known: HashMap<BareJid, Known>,
+    /// Hash over account and key → position. What is found is compared with what is on disk.
+    keys: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
+    hash: RandomState,
+}
+
+/// Passes a hash on.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("only hashes are hashed again");
+    }
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -37,12 +63,19 @@ struct Known {
     id: i64,
     /// The last position appended.
     last: i64,
+    /// Are its dedupe keys in memory?
+    keyed: bool,
 }
 
 impl Memory {
     /// After a rollback nothing remembered can be trusted.
     pub fn forget(&mut self) {
         self.known.clear();
+        self.keys.clear();
+    }
+
+    fn hash(&self, id: i64, key: &[u8; 16]) -> u64 {
+        self.hash.hash_one((id, key))
     }
 }
 
@@ -51,7 +84,7 @@ impl Memory {
 pub struct Tally {
     pub accounts: i64,
     pub records: i64,
-    /// Dedupe keys written.
+    /// Rows written to `dedupe`.
     pub keys: u64,
     /// Accounts removed, whose log waits to be deleted.
     pub removed: u64,
@@ -62,12 +95,11 @@ pub struct Applier<'c> {
     pub connection: &'c Connection,
     pub memory: &'c mut Memory,
     pub tally: Tally,
-    /// Hours since 1970, for the age of dedupe keys.
-    pub hour: i64,
+    pub now: Stamp,
 }
 
 /// The hour that a time is in.
-pub fn hour(at: xmpp::Stamp) -> i64 {
+pub fn hour(at: Stamp) -> i64 {
     at.0.div_euclid(MICROSECONDS_PER_HOUR)
 }
 
@@ -85,48 +117,31 @@ impl<'c> Applier<'c> {
     }
 
     fn change(&mut self, change: &Change) -> Result<Outcome, Stop> {
-        if let Change::AccountCreate {
-            account,
-            credentials,
-            created,
-        } = change
-        {
+        if let Change::AccountCreate { account, credentials, created } = change {
             return self.create(account, credentials, created.0);
         }
         let account = change.account();
-        let Some(Known { id, last }) = self.known(account)? else {
+        let Some(known) = self.known(account)? else {
             return Ok(Outcome::NoAccount);
         };
+        let id = known.id;
         match change {
             Change::AccountCreate { .. } => unreachable!("handled above"),
             Change::Append { record, .. } => {
-                return self.append(account, Known { id, last }, record);
+                return self.append(account, known, record);
             }
             Change::Taken { positions, .. } => self.taken(id, positions)?,
             Change::AccountRemove { .. } => self.remove(account, id)?,
             Change::CredentialsSet { credentials, .. } => self.credentials(id, credentials)?,
             Change::AccountDisable { disabled, .. } => {
-                self.run(
-                    "UPDATE accounts SET disabled = ?2 WHERE id = ?1",
-                    &[&id, disabled],
-                )?;
+                self.run("UPDATE accounts SET disabled = ?2 WHERE id = ?1", &[&id, disabled])?;
             }
             Change::RosterPut { item, version, .. } => self.roster_put(id, item, *version)?,
-            Change::RosterDelete {
-                contact, version, ..
-            } => {
-                self.run(
-                    "DELETE FROM roster WHERE account = ?1 AND contact = ?2",
-                    &[&id, &contact.as_str()],
-                )?;
+            Change::RosterDelete { contact, version, .. } => {
+                self.run("DELETE FROM roster WHERE account = ?1 AND contact = ?2", &[&id, &contact.as_str()])?;
                 self.roster_version(id, *version)?;
             }
-            Change::RequestPut {
-                contact,
-                stanza,
-                received,
-                ..
-            } => {
+            Change::RequestPut { contact, stanza, received, .. } => {
                 self.run(
                     "INSERT INTO requests (account, contact, stanza, received) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (account, contact) DO UPDATE SET stanza = excluded.stanza, received = excluded.received",
@@ -134,22 +149,14 @@ impl<'c> Applier<'c> {
                 )?;
             }
             Change::RequestDelete { contact, .. } => {
-                self.run(
-                    "DELETE FROM requests WHERE account = ?1 AND contact = ?2",
-                    &[&id, &contact.as_str()],
-                )?;
+                self.run("DELETE FROM requests WHERE account = ?1 AND contact = ?2", &[&id, &contact.as_str()])?;
             }
             Change::Prune { up_to, .. } => self.prune(id, *up_to)?,
             Change::SessionPut { row, .. } => self.session_put(id, row)?,
             Change::SessionDelete { resource, .. } => {
-                self.run(
-                    "DELETE FROM sessions WHERE account = ?1 AND resource = ?2",
-                    &[&id, resource],
-                )?;
+                self.run("DELETE FROM sessions WHERE account = ?1 AND resource = ?2", &[&id, resource])?;
             }
-            Change::BlobPut {
-                space, key, value, ..
-            } => {
+            Change::BlobPut { space, key, value, .. } => {
                 self.run(
                     "INSERT INTO blobs (account, space, key, value) VALUES (?1, ?2, ?3, ?4)
                      ON CONFLICT (account, space, key) DO UPDATE SET value = excluded.value",
@@ -157,28 +164,18 @@ impl<'c> Applier<'c> {
                 )?;
             }
             Change::BlobDelete { space, key, .. } => {
-                self.run(
-                    "DELETE FROM blobs WHERE account = ?1 AND space = ?2 AND key = ?3",
-                    &[&id, space, key],
-                )?;
+                self.run("DELETE FROM blobs WHERE account = ?1 AND space = ?2 AND key = ?3", &[&id, space, key])?;
             }
             Change::BlockPut { jid, .. } => {
-                let sql =
-                    "INSERT INTO blocks (account, jid) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
+                let sql = "INSERT INTO blocks (account, jid) VALUES (?1, ?2) ON CONFLICT DO NOTHING";
                 self.run(sql, &[&id, &jid.as_str()])?;
             }
             Change::BlockDelete { jid, .. } => {
-                self.run(
-                    "DELETE FROM blocks WHERE account = ?1 AND jid = ?2",
-                    &[&id, &jid.as_str()],
-                )?;
+                self.run("DELETE FROM blocks WHERE account = ?1 AND jid = ?2", &[&id, &jid.as_str()])?;
             }
             Change::TokenPut { token, .. } => self.token_put(id, token)?,
-            Change::TokenDelete {
-                client, mechanism, ..
-            } => {
-                let sql =
-                    "DELETE FROM tokens WHERE account = ?1 AND client = ?2 AND mechanism = ?3";
+            Change::TokenDelete { client, mechanism, .. } => {
+                let sql = "DELETE FROM tokens WHERE account = ?1 AND client = ?2 AND mechanism = ?3";
                 self.run(sql, &[&id, client, mechanism])?;
             }
             Change::LastActivity { left, status, .. } => {
@@ -200,47 +197,41 @@ impl<'c> Applier<'c> {
             return Ok(None);
         };
         let mut last = self.statement("SELECT max(position) FROM log WHERE account = ?1")?;
-        let last = last
-            .query_row([id], |row| row.get::<_, Option<i64>>(0))?
-            .unwrap_or(0);
+        let last = last.query_row([id], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0);
         if self.memory.known.len() >= KNOWN_MAX {
             self.memory.forget();
         }
-        let known = Known { id, last };
+        let known = Known { id, last, keyed: false };
         self.memory.known.insert(account.clone(), known);
         Ok(Some(known))
     }
 
-    fn append(
-        &mut self,
-        account: &BareJid,
-        known: Known,
-        record: &Record,
-    ) -> Result<Outcome, Stop> {
-        let Known { id, last } = known;
+    fn append(&mut self, account: &BareJid, known: Known, record: &Record) -> Result<Outcome, Stop> {
+        let Known { id, last, keyed } = known;
         if let Some(key) = &record.dedupe {
-            let sql = "INSERT INTO dedupe (account, key, position, hour) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-            if self
-                .statement(sql)?
-                .execute(params![id, key, record.position, self.hour])?
-                == 0
-            {
-                let mut find =
-                    self.statement("SELECT position FROM dedupe WHERE account = ?1 AND key = ?2")?;
-                return Ok(Outcome::Duplicate(
-                    find.query_row(params![id, key], |row| row.get(0))?,
-                ));
+            if !keyed {
+                self.remember_keys(account, id)?;
             }
-            self.tally.keys += 1;
+            if let Some(position) = self.duplicate(id, key)? {
+                return Ok(Outcome::Duplicate(position));
+            }
         }
         if record.position <= last {
-            return Err(Stop::Refused(store::position_must_grow(
-                record.position,
-                last,
-            )));
+            return Err(Stop::Refused(store::position_must_grow(record.position, last)));
         }
         if let Some(known) = self.memory.known.get_mut(account) {
             known.last = record.position;
+        }
+        if let Some(key) = &record.dedupe {
+            let hash = self.memory.hash(id, key);
+            self.memory.keys.insert(hash, record.position);
+            if !record.archived {
+                let sql = "INSERT INTO dedupe (account, key, position, hour) VALUES (?1, ?2, ?3, ?4)
+                           ON CONFLICT (account, key) DO UPDATE SET position = excluded.position, hour = excluded.hour";
+                let mut keep = self.statement(sql)?;
+                keep.execute(params![id, key, record.position, hour(self.now)])?;
+                self.tally.keys += 1;
+            }
         }
         if !record.pending && !record.archived {
             return Ok(Outcome::Done);
@@ -270,40 +261,79 @@ impl<'c> Applier<'c> {
             let arrival = self.connection.last_insert_rowid();
             let sql = "INSERT INTO pending (account, position, arrival, archived, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
             let bytes = record.stanza.len() as i64;
-            self.statement(sql)?.execute(params![
-                id,
-                record.position,
-                arrival,
-                record.archived,
-                bytes
-            ])?;
+            self.statement(sql)?.execute(params![id, record.position, arrival, record.archived, bytes])?;
         }
         Ok(Outcome::Done)
     }
 
-    fn taken(&mut self, id: i64, positions: &[i64]) -> rusqlite::Result<()> {
-        let mut find = self.statement(
-            "SELECT arrival, archived FROM pending WHERE account = ?1 AND position = ?2",
+    /// Reads the dedupe keys of an account's last day.
+    fn remember_keys(&mut self, account: &BareJid, id: i64) -> rusqlite::Result<()> {
+        const LOGGED: &str = "
+            SELECT dedupe, position FROM log WHERE account = ?1 AND position > ?2 AND dedupe IS NOT NULL
+            ORDER BY position DESC LIMIT ?3";
+        const KEPT: &str = "SELECT key, position FROM dedupe WHERE account = ?1 LIMIT ?2";
+        if self.memory.keys.len() >= KEYS_MAX {
+            let known = self.memory.known.get(account).copied();
+            self.memory.forget();
+            self.memory.known.extend(known.map(|known| (account.clone(), known)));
+        }
+        let since = self.now.0 - KEY_HOURS_MIN * MICROSECONDS_PER_HOUR;
+        let mut logged = self.statement(LOGGED)?;
+        let mut kept = self.statement(KEPT)?;
+        let logged = logged.query(params![id, since, ACCOUNT_KEYS_MAX])?;
+        let kept = kept.query(params![id, ACCOUNT_KEYS_MAX])?;
+        for mut rows in [logged, kept] {
+            while let Some(row) = rows.next()? {
+                let hash = self.memory.hash(id, &row.get(0)?);
+                self.memory.keys.insert(hash, row.get(1)?);
+            }
+        }
+        if let Some(known) = self.memory.known.get_mut(account) {
+            known.keyed = true;
+        }
+        Ok(())
+    }
+
+    /// Where the record with the key is, if there is one.
+    fn duplicate(&self, id: i64, key: &[u8; 16]) -> rusqlite::Result<Option<i64>> {
+        let Some(position) = self.memory.keys.get(&self.memory.hash(id, key)) else {
+            return Ok(None);
+        };
+        // Two keys may have one hash.
+        let mut found = self.statement(
+            "SELECT position FROM log WHERE account = ?1 AND position = ?2 AND dedupe = ?3
+             UNION ALL SELECT position FROM dedupe WHERE account = ?1 AND key = ?3",
         )?;
-        let mut clear =
-            self.statement("DELETE FROM pending WHERE account = ?1 AND position = ?2")?;
+        found.query_row(params![id, position, key], |row| row.get(0)).optional()
+    }
+
+    fn taken(&mut self, id: i64, positions: &[i64]) -> rusqlite::Result<()> {
+        let mut find = self.statement("SELECT arrival, archived FROM pending WHERE account = ?1 AND position = ?2")?;
+        let mut clear = self.statement("DELETE FROM pending WHERE account = ?1 AND position = ?2")?;
         for position in positions {
-            let mark = find.query_row(params![id, position], |row| {
-                Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?))
-            });
+            let mark = find.query_row(params![id, position], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)));
             let Some((arrival, archived)) = mark.optional()? else {
                 continue;
             };
             clear.execute(params![id, position])?;
             if !archived {
-                self.tally.records -=
-                    self.run("DELETE FROM log WHERE arrival = ?1", &[&arrival])? as i64;
+                self.tally.records -= self.run("DELETE FROM log WHERE arrival = ?1", &[&arrival])? as i64;
             }
         }
         Ok(())
     }
 
     fn prune(&mut self, id: i64, up_to: i64) -> rusqlite::Result<()> {
+        // Keys that are not a day old outlive their records.
+        let since = self.now.0 - KEY_HOURS_MIN * MICROSECONDS_PER_HOUR;
+        let kept = self.run(
+            "INSERT INTO dedupe (account, key, position, hour)
+             SELECT account, dedupe, position, ?4 FROM log
+             WHERE account = ?1 AND position <= ?2 AND position > ?3 AND dedupe IS NOT NULL
+             ON CONFLICT DO NOTHING",
+            &[&id, &up_to, &since, &hour(self.now)],
+        )?;
+        self.tally.keys += kept as u64;
         let removed = self.run(
             "DELETE FROM log WHERE arrival IN (
                  SELECT arrival FROM log AS old WHERE account = ?1 AND position <= ?2 AND NOT EXISTS (
@@ -314,24 +344,14 @@ impl<'c> Applier<'c> {
         Ok(())
     }
 
-    fn create(
-        &mut self,
-        account: &BareJid,
-        credentials: &Credentials,
-        created: i64,
-    ) -> Result<Outcome, Stop> {
+    fn create(&mut self, account: &BareJid, credentials: &Credentials, created: i64) -> Result<Outcome, Stop> {
         if self.known(account)?.is_some() {
             return Ok(Outcome::Exists);
         }
         let partition = Key::Bare(account.clone()).partition().0;
         self.run(
             "INSERT INTO accounts (host, local, partition, created) VALUES (?1, ?2, ?3, ?4)",
-            &[
-                &account.domain(),
-                &account.local().unwrap_or_default(),
-                &partition,
-                &created,
-            ],
+            &[&account.domain(), &account.local().unwrap_or_default(), &partition, &created],
         )?;
         let id = self.connection.last_insert_rowid();
         self.credentials(id, credentials)?;
@@ -365,18 +385,9 @@ impl<'c> Applier<'c> {
 
     fn credentials(&self, id: i64, credentials: &Credentials) -> rusqlite::Result<()> {
         self.run("DELETE FROM credentials WHERE account = ?1", &[&id])?;
-        let keys = [
-            (SCRAM_SHA_1, &credentials.scram_sha1),
-            (SCRAM_SHA_256, &credentials.scram_sha256),
-        ];
+        let keys = [(SCRAM_SHA_1, &credentials.scram_sha1), (SCRAM_SHA_256, &credentials.scram_sha256)];
         for (mechanism, keys) in keys {
-            let Some(ScramKeys {
-                salt,
-                iterations,
-                stored_key,
-                server_key,
-            }) = keys
-            else {
+            let Some(ScramKeys { salt, iterations, stored_key, server_key }) = keys else {
                 continue;
             };
             self.run(
@@ -408,10 +419,7 @@ impl<'c> Applier<'c> {
     }
 
     fn roster_version(&self, id: i64, version: u64) -> rusqlite::Result<()> {
-        self.run(
-            "UPDATE accounts SET roster_version = ?2 WHERE id = ?1",
-            &[&id, &(version as i64)],
-        )?;
+        self.run("UPDATE accounts SET roster_version = ?2 WHERE id = ?1", &[&id, &(version as i64)])?;
         Ok(())
     }
 
@@ -436,11 +444,7 @@ impl<'c> Applier<'c> {
     }
 
     fn token_put(&self, id: i64, token: &Token) -> rusqlite::Result<()> {
-        let (previous, previous_expires) = token
-            .previous
-            .as_ref()
-            .map(|(secret, at)| (secret, at.0))
-            .unzip();
+        let (previous, previous_expires) = token.previous.as_ref().map(|(secret, at)| (secret, at.0)).unzip();
         self.run(
             "INSERT INTO tokens (account, client, mechanism, secret, expires, previous, previous_expires, count)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)

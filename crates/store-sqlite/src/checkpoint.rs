@@ -11,9 +11,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-/// Pages in the WAL at which a checkpoint begins: half of the 128 MiB it may have, the other half is for what is
-/// written meanwhile.
-const START_PAGES: i32 = (64 << 20) / 4096;
+/// Pages in the WAL at which a checkpoint begins: of the 128 MiB it may have, the rest is for what is written meanwhile.
+const START_PAGES: i32 = (96 << 20) / 4096;
 /// If a reader kept the WAL from starting over, how many more there are until the next attempt.
 const AGAIN_PAGES: i32 = START_PAGES / 8;
 /// What is left to the writer.
@@ -44,8 +43,7 @@ struct Level {
 
 impl Level {
     fn due(&self) -> bool {
-        self.pages >= START_PAGES.max(self.attempted + AGAIN_PAGES)
-            || self.pages >= START_PAGES && self.attempted == 0
+        self.pages >= START_PAGES.max(self.attempted + AGAIN_PAGES) || self.pages >= START_PAGES && self.attempted == 0
     }
 }
 
@@ -100,11 +98,7 @@ pub fn run(shared: &Shared, connection: &Connection) {
             }
             idle
         };
-        if let Err(error) = if truncate {
-            truncate_wal(connection)
-        } else {
-            checkpoint(shared, connection)
-        } {
+        if let Err(error) = if truncate { truncate_wal(connection) } else { checkpoint(shared, connection) } {
             tracing::warn!(%error, "a checkpoint failed; the WAL grows until one succeeds");
         }
     }
@@ -125,12 +119,10 @@ fn checkpoint(shared: &Shared, connection: &Connection) -> rusqlite::Result<()> 
 
 /// Moves what can be moved without waiting; how many pages are left.
 pub fn passive(connection: &Connection) -> rusqlite::Result<i64> {
-    connection
-        .prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?
-        .query_row([], |row| {
-            let (log, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
-            Ok(log - moved)
-        })
+    connection.prepare_cached("PRAGMA wal_checkpoint(PASSIVE)")?.query_row([], |row| {
+        let (log, moved): (i64, i64) = (row.get(1)?, row.get(2)?);
+        Ok(log - moved)
+    })
 }
 
 /// Moves everything and empties the WAL file, if nobody reads or writes.
@@ -157,11 +149,6 @@ pub fn pin(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 /// On a thread of its own.
-pub fn spawn(
-    shared: Arc<Shared>,
-    connection: Connection,
-) -> std::io::Result<std::thread::JoinHandle<()>> {
-    std::thread::Builder::new()
-        .name("store-checkpoint".into())
-        .spawn(move || run(&shared, &connection))
+pub fn spawn(shared: Arc<Shared>, connection: Connection) -> std::io::Result<std::thread::JoinHandle<()>> {
+    std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || run(&shared, &connection))
 }

@@ -87,9 +87,7 @@ impl Default for Options {
 }
 
 fn system_clock() -> Stamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Stamp(since.as_micros() as i64)
 }
 
@@ -115,23 +113,13 @@ impl SqliteStore {
         let mut connection = open::writer(&path, options.durability)?;
         schema::migrate(&mut connection, &path, options.producer, (options.clock)())?;
         if options.purpose == Purpose::Serving {
-            connection
-                .execute("UPDATE meta SET epoch = epoch + 1", [])
-                .map_err(failed)?;
+            connection.execute("UPDATE meta SET epoch = epoch + 1", []).map_err(failed)?;
         }
-        let count = |sql: &'static str| {
-            connection
-                .query_row(sql, [], |row| row.get::<_, i64>(0))
-                .map_err(failed)
-        };
+        let count = |sql: &'static str| connection.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(failed);
         let epoch = count("SELECT epoch FROM meta")?;
         let figures = writer::Figures::default();
-        figures
-            .accounts
-            .store(count("SELECT count(*) FROM accounts")?, Relaxed);
-        figures
-            .quarantined
-            .store(count("SELECT count(*) FROM quarantine")? as u64, Relaxed);
+        figures.accounts.store(count("SELECT count(*) FROM accounts")?, Relaxed);
+        figures.quarantined.store(count("SELECT count(*) FROM quarantine")? as u64, Relaxed);
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Default::default(),
@@ -145,43 +133,24 @@ impl SqliteStore {
         });
         let checkpointer = open::checkpointer(&path, options.durability)?;
         checkpoint::pin(&checkpointer).map_err(failed)?;
-        let readers: Vec<_> = (0..READERS)
-            .map(|_| open::reader(&path))
-            .collect::<Result<_, _>>()?;
+        let readers: Vec<_> = (0..READERS).map(|_| open::reader(&path)).collect::<Result<_, _>>()?;
         let writer = Writer::new(shared.clone(), connection).map_err(failed)?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let jobs = Arc::new(Mutex::new(Some(jobs)));
         let queue = Arc::new(Mutex::new(queue));
-        let spawned = |error| OpenError::Io {
-            path: path.clone(),
-            what: "start a thread for",
-            error,
-        };
+        let spawned = |error| OpenError::Io { path: path.clone(), what: "start a thread for", error };
         let mut threads = vec![checkpoint::spawn(shared.clone(), checkpointer).map_err(spawned)?];
         for connection in readers {
-            let reader = Reader {
-                connection,
-                shared: shared.clone(),
-            };
+            let reader = Reader { connection, shared: shared.clone() };
             let queue = queue.clone();
             let thread = std::thread::Builder::new().name("store-read".into());
             threads.push(thread.spawn(move || reader.run(&queue)).map_err(spawned)?);
         }
-        let end = End {
-            threads,
-            jobs: jobs.clone(),
-            lock,
-        };
+        let end = End { threads, jobs: jobs.clone(), lock };
         let thread = std::thread::Builder::new().name("store-write".into());
         let thread = thread.spawn(move || end.after(writer)).map_err(spawned)?;
         let writer_id = thread.thread().id();
-        Ok(SqliteStore {
-            shared,
-            jobs,
-            path,
-            writer: Mutex::new(Some(thread)),
-            writer_id,
-        })
+        Ok(SqliteStore { shared, jobs, path, writer: Mutex::new(Some(thread)), writer_id })
     }
 
     /// Why nothing is written any more; `None` if all is well.
@@ -193,9 +162,7 @@ impl SqliteStore {
     pub fn integrity(&self) -> Reply<'_, Vec<String>> {
         self.read(|reader| {
             let mut check = reader.connection.prepare("PRAGMA integrity_check")?;
-            let found: Vec<String> = check
-                .query_map([], |row| row.get(0))?
-                .collect::<rusqlite::Result<_>>()?;
+            let found: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
             Ok(found.into_iter().filter(|line| line != "ok").collect())
         })
     }
@@ -240,9 +207,7 @@ impl End {
                 tracing::error!("a thread of the store panicked");
             }
         }
-        let Writer {
-            shared, connection, ..
-        } = writer;
+        let Writer { shared, connection, .. } = writer;
         if shared.fatal.lock().is_none()
             && let Err(error) = checkpoint::truncate_wal(&connection)
         {
@@ -290,22 +255,12 @@ impl Store for SqliteStore {
         self.read(move |reader| reader.inbox_page(&account, &page))
     }
 
-    fn blob<'a>(
-        &'a self,
-        account: &'a BareJid,
-        space: &'a str,
-        key: &'a str,
-    ) -> Reply<'a, Option<Vec<u8>>> {
+    fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>> {
         let (account, space, key) = (account.clone(), space.to_owned(), key.to_owned());
         self.read(move |reader| reader.blob(&account, &space, &key))
     }
 
-    fn accounts<'a>(
-        &'a self,
-        host: &'a str,
-        after: &'a str,
-        limit: usize,
-    ) -> Reply<'a, Vec<AccountSummary>> {
+    fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>> {
         let (host, after) = (host.to_owned(), after.to_owned());
         self.read(move |reader| reader.accounts(&host, &after, limit))
     }
@@ -340,9 +295,7 @@ impl Store for SqliteStore {
         let closed = self.shared.close();
         Box::pin(async move {
             if let Some(closed) = closed {
-                closed
-                    .await
-                    .map_err(|_| StoreError::Fatal("the writer is gone".into()))?;
+                closed.await.map_err(|_| StoreError::Fatal("the writer is gone".into()))?;
             }
             Ok(())
         })

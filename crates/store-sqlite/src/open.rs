@@ -26,7 +26,10 @@ const STATEMENTS_MAX: usize = 96;
 #[derive(Debug)]
 pub enum OpenError {
     /// Another process has it open.
-    Held { folder: PathBuf, pid: Option<u32> },
+    Held {
+        folder: PathBuf,
+        pid: Option<u32>,
+    },
     /// A later version wrote it.
     Newer {
         path: PathBuf,
@@ -36,11 +39,18 @@ pub enum OpenError {
         known: u32,
     },
     /// An SQLite file, but none of ours.
-    Foreign { path: PathBuf },
+    Foreign {
+        path: PathBuf,
+    },
     /// Not a database, or a broken one.
-    Damaged { path: PathBuf, what: String },
+    Damaged {
+        path: PathBuf,
+        what: String,
+    },
     /// No space to open it (opening for serving writes the epoch).
-    Full { path: PathBuf },
+    Full {
+        path: PathBuf,
+    },
     Io {
         path: PathBuf,
         what: &'static str,
@@ -56,15 +66,11 @@ impl OpenError {
     /// Sorts what SQLite said.
     pub(crate) fn of(path: &Path, error: rusqlite::Error) -> OpenError {
         match error.sqlite_error_code() {
-            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => OpenError::Damaged {
-                path: path.into(),
-                what: error.to_string(),
-            },
+            Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => {
+                OpenError::Damaged { path: path.into(), what: error.to_string() }
+            }
             Some(ErrorCode::DiskFull) => OpenError::Full { path: path.into() },
-            _ => OpenError::Sqlite {
-                path: path.into(),
-                error,
-            },
+            _ => OpenError::Sqlite { path: path.into(), error },
         }
     }
 }
@@ -72,22 +78,13 @@ impl OpenError {
 impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            OpenError::Held {
-                folder,
-                pid: Some(pid),
-            } => {
+            OpenError::Held { folder, pid: Some(pid) } => {
                 write!(f, "another waft serves {} (pid {pid})", folder.display())
             }
             OpenError::Held { folder, pid: None } => {
                 write!(f, "another waft serves {}", folder.display())
             }
-            OpenError::Newer {
-                path,
-                by,
-                schema,
-                producer,
-                known,
-            } => write!(
+            OpenError::Newer { path, by, schema, producer, known } => write!(
                 f,
                 "{} was written by waft {by} (schema {schema}); this is waft {producer}, which knows schema {known}: \
                  use a newer waft, or restore a backup",
@@ -97,11 +94,7 @@ impl std::fmt::Display for OpenError {
                 write!(f, "{} is a database, but not one of waft", path.display())
             }
             OpenError::Damaged { path, what } => {
-                write!(
-                    f,
-                    "{} is damaged ({what}): restore a backup",
-                    path.display()
-                )
+                write!(f, "{} is damaged ({what}): restore a backup", path.display())
             }
             OpenError::Full { path } => write!(f, "no space left to open {}", path.display()),
             OpenError::Io { path, what, error } => {
@@ -127,9 +120,7 @@ pub fn hold(folder: &Path) -> Result<File, OpenError> {
         builder.recursive(true);
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder
-            .create(folder)
-            .map_err(failed("make the folder", folder))?;
+        builder.create(folder).map_err(failed("make the folder", folder))?;
     }
     let path = folder.join(LOCK);
     let mut lock = private(&path).map_err(failed("open", &path))?;
@@ -137,14 +128,8 @@ pub fn hold(folder: &Path) -> Result<File, OpenError> {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut text = String::new();
-            let pid = lock
-                .read_to_string(&mut text)
-                .ok()
-                .and_then(|_| text.trim().parse().ok());
-            return Err(OpenError::Held {
-                folder: folder.into(),
-                pid,
-            });
+            let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            return Err(OpenError::Held { folder: folder.into(), pid });
         }
         Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
     }
@@ -181,9 +166,7 @@ pub fn prepare(folder: &Path) -> Result<PathBuf, OpenError> {
     if new {
         // The name must be on disk before the first commit is.
         file.sync_all().map_err(failed("sync"))?;
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .map_err(failed("sync the folder of"))?;
+        File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed("sync the folder of"))?;
         return Ok(path);
     }
     let bytes = file.metadata().map_err(failed("read"))?.len();
@@ -191,13 +174,9 @@ pub fn prepare(folder: &Path) -> Result<PathBuf, OpenError> {
     if bytes == 0 || wal > 0 {
         return Ok(path);
     }
-    let damaged = |what: String| OpenError::Damaged {
-        path: path.clone(),
-        what,
-    };
+    let damaged = |what: String| OpenError::Damaged { path: path.clone(), what };
     let mut header = [0; 100];
-    file.read_exact(&mut header)
-        .map_err(|_| damaged("it is shorter than its header".into()))?;
+    file.read_exact(&mut header).map_err(|_| damaged("it is shorter than its header".into()))?;
     if &header[..16] != b"SQLite format 3\0" {
         return Err(damaged("it is not an SQLite file".into()));
     }
@@ -205,9 +184,7 @@ pub fn prepare(folder: &Path) -> Result<PathBuf, OpenError> {
         1 => 65_536,
         bytes => u64::from(bytes),
     };
-    let pages = u64::from(u32::from_be_bytes([
-        header[28], header[29], header[30], header[31],
-    ]));
+    let pages = u64::from(u32::from_be_bytes([header[28], header[29], header[30], header[31]]));
     if bytes < pages * page_bytes {
         return Err(damaged("it is shorter than its header says".into()));
     }
@@ -221,8 +198,7 @@ pub fn writer(path: &Path, durability: Durability) -> Result<Connection, OpenErr
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(LOCK_PATIENCE)?;
         connection.pragma_update(None, "page_size", 4096)?;
-        let mode: String =
-            connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
         debug_assert_eq!(mode, "wal", "a file on a local disk can have a WAL");
         let synchronous = match durability {
             Durability::Full => "FULL",
@@ -254,9 +230,7 @@ pub fn reader(path: &Path) -> Result<Connection, OpenError> {
 /// The connection that moves pages from the WAL into the file; it never waits for anybody.
 pub fn checkpointer(path: &Path, durability: Durability) -> Result<Connection, OpenError> {
     let connection = writer(path, durability)?;
-    connection
-        .busy_timeout(Duration::ZERO)
-        .map_err(|error| OpenError::of(path, error))?;
+    connection.busy_timeout(Duration::ZERO).map_err(|error| OpenError::of(path, error))?;
     Ok(connection)
 }
 

@@ -35,10 +35,7 @@ impl Reader {
     }
 
     /// Reads in one transaction: a later commit is not seen half.
-    pub fn transaction<T>(
-        &self,
-        read: impl FnOnce(&Reader) -> rusqlite::Result<T>,
-    ) -> Result<T, StoreError> {
+    pub fn transaction<T>(&self, read: impl FnOnce(&Reader) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let read = || {
             let transaction = self.connection.unchecked_transaction()?;
             let value = read(self)?;
@@ -49,14 +46,8 @@ impl Reader {
     }
 
     fn id(&self, account: &BareJid) -> rusqlite::Result<Option<i64>> {
-        let mut find = self
-            .connection
-            .prepare_cached("SELECT id FROM accounts WHERE host = ?1 AND local = ?2")?;
-        find.query_row(
-            params![account.domain(), account.local().unwrap_or_default()],
-            |row| row.get(0),
-        )
-        .optional()
+        let mut find = self.connection.prepare_cached("SELECT id FROM accounts WHERE host = ?1 AND local = ?2")?;
+        find.query_row(params![account.domain(), account.local().unwrap_or_default()], |row| row.get(0)).optional()
     }
 
     /// Rows that can be read, at most `limit`; the others are passed over and told to the writer. `key` names a row
@@ -96,13 +87,7 @@ impl Reader {
     ) -> rusqlite::Result<Vec<T>> {
         let blame = |row: &Row<'_>, reason| {
             let key = rows::text(row, 0).unwrap_or("?").into();
-            Some(Unreadable {
-                source,
-                account,
-                key,
-                reason,
-                position: None,
-            })
+            Some(Unreadable { source, account, key, reason, position: None })
         };
         self.rows(sql, [account], usize::MAX, decode, blame)
     }
@@ -115,16 +100,8 @@ impl Reader {
         limit: usize,
     ) -> rusqlite::Result<Vec<Record>> {
         let blame = |row: &Row<'_>, reason| {
-            let key = rows::integer(row, rows::RECORD_COLUMNS - 1)
-                .unwrap_or_default()
-                .to_string();
-            Some(Unreadable {
-                source: "log",
-                account,
-                key,
-                reason,
-                position: rows::integer(row, 0).ok(),
-            })
+            let key = rows::integer(row, rows::RECORD_COLUMNS - 1).unwrap_or_default().to_string();
+            Some(Unreadable { source: "log", account, key, reason, position: rows::integer(row, 0).ok() })
         };
         self.rows(sql, values, limit, rows::record, blame)
     }
@@ -137,19 +114,12 @@ impl Reader {
             "SELECT created, disabled, roster_version, left_at, left_status FROM accounts WHERE id = ?1",
         )?;
         let mut loaded = found.query_row([id], |row| {
-            let status = row
-                .get_ref(4)?
-                .as_str_or_null()
-                .ok()
-                .flatten()
-                .unwrap_or_default();
+            let status = row.get_ref(4)?.as_str_or_null().ok().flatten().unwrap_or_default();
             Ok(AccountRecord {
                 created: Stamp(row.get(0)?),
                 disabled: row.get(1)?,
                 roster_version: row.get::<_, i64>(2)?.max(0) as u64,
-                last_activity: row
-                    .get::<_, Option<i64>>(3)?
-                    .map(|left| (Stamp(left), status.into())),
+                last_activity: row.get::<_, Option<i64>>(3)?.map(|left| (Stamp(left), status.into())),
                 ..AccountRecord::default()
             })
         })?;
@@ -165,12 +135,9 @@ impl Reader {
             id,
             rows::request,
         )?;
-        loaded.blocks = self.owned(
-            "blocks",
-            "SELECT jid FROM blocks WHERE account = ?1 ORDER BY jid",
-            id,
-            |row| rows::jid(rows::text(row, 0)?),
-        )?;
+        loaded.blocks = self.owned("blocks", "SELECT jid FROM blocks WHERE account = ?1 ORDER BY jid", id, |row| {
+            rows::jid(rows::text(row, 0)?)
+        })?;
         loaded.sessions = self.owned(
             "sessions",
             "SELECT resource, epoch, resume_id_hash, presence, directed, since FROM sessions
@@ -179,24 +146,18 @@ impl Reader {
             rows::session,
         )?;
         loaded.sessions.retain(|row| row.epoch < self.shared.epoch);
-        let mut last = self
+        let mut last = self.connection.prepare_cached("SELECT max(position) FROM log WHERE account = ?1")?;
+        loaded.last_position = last.query_row([id], |row| row.get::<_, Option<i64>>(0))?.unwrap_or(0);
+        let mut pending = self
             .connection
-            .prepare_cached("SELECT max(position) FROM log WHERE account = ?1")?;
-        loaded.last_position = last
-            .query_row([id], |row| row.get::<_, Option<i64>>(0))?
-            .unwrap_or(0);
-        let mut pending = self.connection.prepare_cached(
-            "SELECT position, bytes FROM pending WHERE account = ?1 ORDER BY position",
-        )?;
+            .prepare_cached("SELECT position, bytes FROM pending WHERE account = ?1 ORDER BY position")?;
         let mut marks = pending.query([id])?;
         while let Some(mark) = marks.next()? {
             loaded.pending.push(mark.get(0)?);
             loaded.pending_bytes += mark.get::<_, i64>(1)?.max(0) as u64;
         }
         let photo_hash = self.blob_of(id, PHOTO_HASH.0, PHOTO_HASH.1)?;
-        loaded.photo_hash = photo_hash
-            .and_then(|hash| String::from_utf8(hash).ok())
-            .map(Into::into);
+        loaded.photo_hash = photo_hash.and_then(|hash| String::from_utf8(hash).ok()).map(Into::into);
         Ok(Some(loaded))
     }
 
@@ -208,10 +169,7 @@ impl Reader {
         let keys = self.owned("credentials", sql, id, |row| {
             rows::scram(row).map(|(mechanism, keys)| (mechanism.to_owned(), keys))
         })?;
-        let mut credentials = Credentials {
-            scram_sha1: None,
-            scram_sha256: None,
-        };
+        let mut credentials = Credentials { scram_sha1: None, scram_sha256: None };
         for (mechanism, keys) in keys {
             match mechanism.as_str() {
                 SCRAM_SHA_1 => credentials.scram_sha1 = Some(keys),
@@ -229,13 +187,7 @@ impl Reader {
         };
         let blame = |row: &Row<'_>, reason| {
             let key = [client, " ", rows::text(row, 1).unwrap_or("?")].concat();
-            Some(Unreadable {
-                source: "tokens",
-                account: id,
-                key,
-                reason,
-                position: None,
-            })
+            Some(Unreadable { source: "tokens", account: id, key, reason, position: None })
         };
         let sql = "SELECT client, mechanism, secret, expires, previous, previous_expires, count FROM tokens
                    WHERE account = ?1 AND client = ?2 ORDER BY mechanism";
@@ -261,20 +213,12 @@ impl Reader {
         let Some(id) = self.id(account)? else {
             return Ok(Vec::new());
         };
-        self.records(
-            if only_pending { PENDING } else { ALL },
-            [id, after],
-            id,
-            limit,
-        )
+        self.records(if only_pending { PENDING } else { ALL }, [id, after], id, limit)
     }
 
     /// XEP-0313 §4.
     pub fn inbox_page(&self, account: &BareJid, query: &PageQuery) -> rusqlite::Result<Page> {
-        let empty = Page {
-            complete: true,
-            ..Page::default()
-        };
+        let empty = Page { complete: true, ..Page::default() };
         let Some(id) = self.id(account)? else {
             return Ok(empty);
         };
@@ -307,24 +251,14 @@ impl Reader {
             WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
                 AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
             ORDER BY log.position DESC";
-        let mut page = Page {
-            complete: true,
-            ..Page::default()
-        };
+        let mut page = Page { complete: true, ..Page::default() };
         // No position lies behind the greatest number, or before the least.
-        let first = query
-            .after
-            .map_or(Some(i64::MIN), |after| after.checked_add(1));
-        let last = query
-            .before
-            .map_or(Some(i64::MAX), |before| before.checked_sub(1));
+        let first = query.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
+        let last = query.before.map_or(Some(i64::MAX), |before| before.checked_sub(1));
         let (Some(first), Some(last)) = (first, last) else {
             return Ok(page);
         };
-        let (first, last) = (
-            first.max(query.first_position()),
-            last.min(query.last_position()),
-        );
+        let (first, last) = (first.max(query.first_position()), last.min(query.last_position()));
         let (peer, resource) = with(query);
         let sql = if query.backwards { BACKWARDS } else { FORWARDS };
         let limit = query.limit.saturating_add(1);
@@ -358,9 +292,7 @@ impl Reader {
             }
             Some(resource) => {
                 let mut count = self.connection.prepare_cached(FULL)?;
-                count.query_row(params![id, first, last, peer, most, resource], |row| {
-                    row.get(0)
-                })?
+                count.query_row(params![id, first, last, peer, most, resource], |row| row.get(0))?
             }
         };
         Ok((counted < most).then_some(counted as u64))
@@ -377,45 +309,22 @@ impl Reader {
         ids.dedup();
         let mut matches = Vec::new();
         for position in ids {
-            matches.extend(
-                self.records(ONE, [id, position], id, 1)?
-                    .into_iter()
-                    .filter(|record| query.matches(record)),
-            );
+            matches
+                .extend(self.records(ONE, [id, position], id, 1)?.into_iter().filter(|record| query.matches(record)));
         }
         let count = matches.len() as u64;
-        let before = matches
-            .iter()
-            .take_while(|record| query.after.is_some_and(|after| record.position <= after))
-            .count();
-        let mut records: Vec<Record> = matches
-            .into_iter()
-            .filter(|record| query.pages(record.position))
-            .collect();
+        let before =
+            matches.iter().take_while(|record| query.after.is_some_and(|after| record.position <= after)).count();
+        let mut records: Vec<Record> = matches.into_iter().filter(|record| query.pages(record.position)).collect();
         let complete = records.len() <= query.limit;
-        let dropped = if query.backwards {
-            records.len().saturating_sub(query.limit)
-        } else {
-            0
-        };
+        let dropped = if query.backwards { records.len().saturating_sub(query.limit) } else { 0 };
         records.drain(..dropped);
         records.truncate(query.limit);
-        let first_index =
-            (query.want_count && !records.is_empty()).then_some((before + dropped) as u64);
-        Ok(Page {
-            records,
-            complete,
-            count: query.want_count.then_some(count),
-            first_index,
-        })
+        let first_index = (query.want_count && !records.is_empty()).then_some((before + dropped) as u64);
+        Ok(Page { records, complete, count: query.want_count.then_some(count), first_index })
     }
 
-    pub fn blob(
-        &self,
-        account: &BareJid,
-        space: &str,
-        key: &str,
-    ) -> rusqlite::Result<Option<Vec<u8>>> {
+    pub fn blob(&self, account: &BareJid, space: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
         let Some(id) = self.id(account)? else {
             return Ok(None);
         };
@@ -424,18 +333,10 @@ impl Reader {
 
     fn blob_of(&self, id: i64, space: &str, key: &str) -> rusqlite::Result<Option<Vec<u8>>> {
         let sql = "SELECT value FROM blobs WHERE account = ?1 AND space = ?2 AND key = ?3";
-        self.connection
-            .prepare_cached(sql)?
-            .query_row(params![id, space, key], |row| row.get(0))
-            .optional()
+        self.connection.prepare_cached(sql)?.query_row(params![id, space, key], |row| row.get(0)).optional()
     }
 
-    pub fn accounts(
-        &self,
-        host: &str,
-        after: &str,
-        limit: usize,
-    ) -> rusqlite::Result<Vec<AccountSummary>> {
+    pub fn accounts(&self, host: &str, after: &str, limit: usize) -> rusqlite::Result<Vec<AccountSummary>> {
         const FIRST: &str = "
             SELECT host, local, created, disabled, left_at, id FROM accounts
             WHERE host = ?1 AND local >= ?2 ORDER BY local";
@@ -452,31 +353,18 @@ impl Reader {
             })
         };
         let sql = if after.is_empty() { FIRST } else { NEXT };
-        self.rows(sql, params![host, after], limit, decode, |row, reason| {
-            account_unreadable(row, 5, reason)
-        })
+        self.rows(sql, params![host, after], limit, decode, |row, reason| account_unreadable(row, 5, reason))
     }
 
     pub fn session_ledger(&self) -> rusqlite::Result<Vec<(BareJid, SessionRow)>> {
-        let decode = |row: &Row<'_>| {
-            Ok((
-                rows::account(rows::text(row, 7)?, rows::text(row, 6)?)?,
-                rows::session(row)?,
-            ))
-        };
+        let decode =
+            |row: &Row<'_>| Ok((rows::account(rows::text(row, 7)?, rows::text(row, 6)?)?, rows::session(row)?));
         let blame = |row: &Row<'_>, reason| {
             let key = rows::text(row, 0).unwrap_or("?").into();
             let account = rows::integer(row, 8).unwrap_or_default();
-            Some(Unreadable {
-                source: "sessions",
-                account,
-                key,
-                reason,
-                position: None,
-            })
+            Some(Unreadable { source: "sessions", account, key, reason, position: None })
         };
-        let sql =
-            "SELECT resource, epoch, resume_id_hash, presence, directed, since, host, local, id
+        let sql = "SELECT resource, epoch, resume_id_hash, presence, directed, since, host, local, id
                    FROM sessions JOIN accounts ON accounts.id = sessions.account
                    WHERE epoch < ?1 ORDER BY sessions.account, resource";
         self.rows(sql, [self.shared.epoch as i64], usize::MAX, decode, blame)
@@ -485,13 +373,7 @@ impl Reader {
 
 fn account_unreadable(row: &Row<'_>, id: usize, reason: String) -> Option<Unreadable> {
     let account = rows::integer(row, id).ok()?;
-    Some(Unreadable {
-        source: "accounts",
-        account,
-        key: account.to_string(),
-        reason,
-        position: None,
-    })
+    Some(Unreadable { source: "accounts", account, key: account.to_string(), reason, position: None })
 }
 
 /// Bare JID and resource that a page is filtered by.

@@ -18,17 +18,10 @@ pub fn record(row: &Row<'_>) -> Decoded<Record> {
         Some(resource) => jid(&[peer, "/", resource].concat())?,
         None => jid(peer)?,
     };
-    let dedupe = optional(row, 7, blob)?.map(|key| {
-        key.try_into()
-            .map_err(|_| "its dedupe key is not of 16 bytes")
-    });
+    let dedupe = optional(row, 7, blob)?.map(|key| key.try_into().map_err(|_| "its dedupe key is not of 16 bytes"));
     Ok(Record {
         position: integer(row, 0)?,
-        direction: if flag(row, 1)? {
-            Direction::Outgoing
-        } else {
-            Direction::Incoming
-        },
+        direction: if flag(row, 1)? { Direction::Outgoing } else { Direction::Incoming },
         peer,
         stanza: blob(row, 4)?.to_vec(),
         pending: flag(row, 5)?,
@@ -52,11 +45,7 @@ pub fn roster_item(row: &Row<'_>) -> Decoded<RosterItem> {
 
 /// Reads `contact, stanza, received`.
 pub fn request(row: &Row<'_>) -> Decoded<(BareJid, Vec<u8>, Stamp)> {
-    Ok((
-        bare(text(row, 0)?)?,
-        blob(row, 1)?.to_vec(),
-        Stamp(integer(row, 2)?),
-    ))
+    Ok((bare(text(row, 0)?)?, blob(row, 1)?.to_vec(), Stamp(integer(row, 2)?)))
 }
 
 /// Reads `resource, epoch, resume_id_hash, presence, directed, since`.
@@ -66,10 +55,7 @@ pub fn session(row: &Row<'_>) -> Decoded<SessionRow> {
         epoch: unsigned(row, 1)?,
         resume_id_hash: blob(row, 2)?.to_vec(),
         presence: blob(row, 3)?.to_vec(),
-        directed: split(text(row, 4)?)?
-            .into_iter()
-            .map(jid)
-            .collect::<Decoded<_>>()?,
+        directed: split(text(row, 4)?)?.into_iter().map(jid).collect::<Decoded<_>>()?,
         since: Stamp(integer(row, 5)?),
     })
 }
@@ -83,9 +69,7 @@ pub fn token(row: &Row<'_>) -> Decoded<Token> {
         secret: blob(row, 2)?.to_vec(),
         expires: Stamp(integer(row, 3)?),
         previous: previous.map(|(secret, expires)| (secret.to_vec(), Stamp(expires))),
-        count: integer(row, 6)?
-            .try_into()
-            .map_err(|_| "its count is out of range")?,
+        count: integer(row, 6)?.try_into().map_err(|_| "its count is out of range")?,
     })
 }
 
@@ -93,9 +77,7 @@ pub fn token(row: &Row<'_>) -> Decoded<Token> {
 pub fn scram<'r>(row: &'r Row<'_>) -> Decoded<(&'r str, ScramKeys)> {
     let keys = ScramKeys {
         salt: blob(row, 1)?.to_vec(),
-        iterations: integer(row, 2)?
-            .try_into()
-            .map_err(|_| "its iterations are out of range")?,
+        iterations: integer(row, 2)?.try_into().map_err(|_| "its iterations are out of range")?,
         stored_key: blob(row, 3)?.to_vec(),
         server_key: blob(row, 4)?.to_vec(),
     };
@@ -112,35 +94,23 @@ pub fn bare(text: &str) -> Decoded<BareJid> {
 
 /// The bare JID of a row of `accounts`.
 pub fn account(local: &str, host: &str) -> Decoded<BareJid> {
-    if local.is_empty() {
-        bare(host)
-    } else {
-        bare(&[local, "@", host].concat())
-    }
+    if local.is_empty() { bare(host) } else { bare(&[local, "@", host].concat()) }
 }
 
 pub fn text<'r>(row: &'r Row<'_>, column: usize) -> Decoded<&'r str> {
-    value(row, column)?
-        .as_str()
-        .map_err(|error| format!("column {column}: {error}"))
+    value(row, column)?.as_str().map_err(|error| format!("column {column}: {error}"))
 }
 
 pub fn blob<'r>(row: &'r Row<'_>, column: usize) -> Decoded<&'r [u8]> {
-    value(row, column)?
-        .as_blob()
-        .map_err(|error| format!("column {column}: {error}"))
+    value(row, column)?.as_blob().map_err(|error| format!("column {column}: {error}"))
 }
 
 pub fn integer(row: &Row<'_>, column: usize) -> Decoded<i64> {
-    value(row, column)?
-        .as_i64()
-        .map_err(|error| format!("column {column}: {error}"))
+    value(row, column)?.as_i64().map_err(|error| format!("column {column}: {error}"))
 }
 
 pub fn unsigned(row: &Row<'_>, column: usize) -> Decoded<u64> {
-    integer(row, column)?
-        .try_into()
-        .map_err(|_| format!("column {column}: it is negative"))
+    integer(row, column)?.try_into().map_err(|_| format!("column {column}: it is negative"))
 }
 
 pub fn flag(row: &Row<'_>, column: usize) -> Decoded<bool> {
@@ -152,11 +122,7 @@ pub fn optional<'r, T>(
     column: usize,
     read: impl FnOnce(&'r Row<'_>, usize) -> Decoded<T>,
 ) -> Decoded<Option<T>> {
-    if value(row, column)? == ValueRef::Null {
-        Ok(None)
-    } else {
-        read(row, column).map(Some)
-    }
+    if value(row, column)? == ValueRef::Null { Ok(None) } else { read(row, column).map(Some) }
 }
 
 fn value<'r>(row: &'r Row<'_>, column: usize) -> Decoded<ValueRef<'r>> {
@@ -165,17 +131,8 @@ fn value<'r>(row: &'r Row<'_>, column: usize) -> Decoded<ValueRef<'r>> {
 
 /// A subscription in five bits.
 pub fn subscription_bits(subscription: Subscription) -> i64 {
-    let Subscription {
-        to,
-        from,
-        pending_out,
-        pending_in,
-        approved,
-    } = subscription;
-    [to, from, pending_out, pending_in, approved]
-        .iter()
-        .rev()
-        .fold(0, |bits, set| bits << 1 | i64::from(*set))
+    let Subscription { to, from, pending_out, pending_in, approved } = subscription;
+    [to, from, pending_out, pending_in, approved].iter().rev().fold(0, |bits, set| bits << 1 | i64::from(*set))
 }
 
 fn subscription(bits: i64) -> Decoded<Subscription> {
@@ -183,13 +140,7 @@ fn subscription(bits: i64) -> Decoded<Subscription> {
         return Err(format!("{bits} is no subscription"));
     }
     let bit = |n: u32| bits >> n & 1 == 1;
-    Ok(Subscription {
-        to: bit(0),
-        from: bit(1),
-        pending_out: bit(2),
-        pending_in: bit(3),
-        approved: bit(4),
-    })
+    Ok(Subscription { to: bit(0), from: bit(1), pending_out: bit(2), pending_in: bit(3), approved: bit(4) })
 }
 
 /// Texts as one text that [`split`] takes apart whatever they hold: `7:Friends4:Work`.
@@ -207,9 +158,7 @@ fn split(joined: &str) -> Decoded<Vec<&str>> {
     let mut texts = Vec::new();
     let mut rest = joined;
     while !rest.is_empty() {
-        let next = rest
-            .split_once(':')
-            .and_then(|(length, behind)| behind.split_at_checked(length.parse().ok()?));
+        let next = rest.split_once(':').and_then(|(length, behind)| behind.split_at_checked(length.parse().ok()?));
         let (text, behind) = next.ok_or_else(|| format!("{joined:?} is no list of texts"))?;
         texts.push(text);
         rest = behind;
@@ -230,15 +179,7 @@ mod tests {
 
     #[test]
     fn what_was_not_joined_is_not_split() {
-        for joined in [
-            "3:ab",
-            ":",
-            "x:a",
-            "a",
-            "1:ü",
-            "99999999999999999999:a",
-            "-1:a",
-        ] {
+        for joined in ["3:ab", ":", "x:a", "a", "1:ü", "99999999999999999999:a", "-1:a"] {
             assert!(split(joined).is_err(), "{joined}");
         }
     }

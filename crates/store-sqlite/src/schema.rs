@@ -21,12 +21,7 @@ pub const SCHEMA: u32 = MIGRATIONS.len() as u32;
 ///
 /// # Errors
 /// [`OpenError::Newer`] if a later waft wrote it, [`OpenError::Foreign`] if it is no file of waft.
-pub fn migrate(
-    connection: &mut Connection,
-    path: &Path,
-    producer: &str,
-    now: Stamp,
-) -> Result<(), OpenError> {
+pub fn migrate(connection: &mut Connection, path: &Path, producer: &str, now: Stamp) -> Result<(), OpenError> {
     migrate_by(MIGRATIONS, connection, path, producer, now)
 }
 
@@ -41,13 +36,7 @@ fn migrate_by(
     let known = migrations.len() as u32;
     let (found, by) = stamped(connection, path)?;
     if found > known {
-        return Err(OpenError::Newer {
-            path: path.into(),
-            by,
-            schema: found,
-            producer: producer.into(),
-            known,
-        });
+        return Err(OpenError::Newer { path: path.into(), by, schema: found, producer: producer.into(), known });
     }
     for (number, (name, text)) in (found + 1..).zip(&migrations[found as usize..]) {
         if found > 0 {
@@ -59,24 +48,15 @@ fn migrate_by(
                 "migrating the store, written by waft {by}"
             );
         }
-        let migration = connection
-            .transaction_with_behavior(TransactionBehavior::Immediate)
-            .map_err(failed)?;
+        let migration = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
         migration.execute_batch(text).map_err(failed)?;
         if number == 1 {
-            migration
-                .pragma_update(None, "application_id", APPLICATION_ID)
-                .map_err(failed)?;
-            let first =
-                "INSERT INTO meta (id, schema, producer, created, epoch) VALUES (1, 1, ?1, ?2, 0)";
-            migration
-                .execute(first, params![producer, now.0])
-                .map_err(failed)?;
+            migration.pragma_update(None, "application_id", APPLICATION_ID).map_err(failed)?;
+            let first = "INSERT INTO meta (id, schema, producer, created, epoch) VALUES (1, 1, ?1, ?2, 0)";
+            migration.execute(first, params![producer, now.0]).map_err(failed)?;
         }
         let stamp = "UPDATE meta SET schema = ?1, producer = ?2";
-        migration
-            .execute(stamp, params![number, producer])
-            .map_err(failed)?;
+        migration.execute(stamp, params![number, producer]).map_err(failed)?;
         migration.commit().map_err(failed)?;
     }
     if found > 0 && found < known {
@@ -88,25 +68,17 @@ fn migrate_by(
 /// Schema and producer of the file; schema 0 if it is empty.
 fn stamped(connection: &Connection, path: &Path) -> Result<(u32, String), OpenError> {
     let failed = |error| OpenError::of(path, error);
-    let tables: i64 = connection
-        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
-        .map_err(failed)?;
+    let tables: i64 =
+        connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)).map_err(failed)?;
     if tables == 0 {
         return Ok((0, String::new()));
     }
-    let application: i32 = connection
-        .pragma_query_value(None, "application_id", |row| row.get(0))
-        .map_err(failed)?;
+    let application: i32 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(failed)?;
     if application != APPLICATION_ID {
         return Err(OpenError::Foreign { path: path.into() });
     }
-    let stamp = connection.query_row("SELECT schema, producer FROM meta", [], |row| {
-        Ok((row.get(0)?, row.get(1)?))
-    });
-    let missing = || OpenError::Damaged {
-        path: path.into(),
-        what: "its table meta is empty".into(),
-    };
+    let stamp = connection.query_row("SELECT schema, producer FROM meta", [], |row| Ok((row.get(0)?, row.get(1)?)));
+    let missing = || OpenError::Damaged { path: path.into(), what: "its table meta is empty".into() };
     stamp.optional().map_err(failed)?.ok_or_else(missing)
 }
 
@@ -114,30 +86,14 @@ fn stamped(connection: &Connection, path: &Path) -> Result<(u32, String), OpenEr
 mod tests {
     use super::*;
 
-    const SECOND: &[(&str, &str)] = &[
-        MIGRATIONS[0],
-        (
-            "second",
-            "CREATE TABLE added (id INTEGER PRIMARY KEY) STRICT",
-        ),
-    ];
+    const SECOND: &[(&str, &str)] = &[MIGRATIONS[0], ("second", "CREATE TABLE added (id INTEGER PRIMARY KEY) STRICT")];
 
     fn memory() -> Connection {
         Connection::open_in_memory().expect("SQLite opens in memory")
     }
 
-    fn at(
-        migrations: &[(&str, &str)],
-        connection: &mut Connection,
-        producer: &str,
-    ) -> Result<(), OpenError> {
-        migrate_by(
-            migrations,
-            connection,
-            Path::new("waft.db"),
-            producer,
-            Stamp(1),
-        )
+    fn at(migrations: &[(&str, &str)], connection: &mut Connection, producer: &str) -> Result<(), OpenError> {
+        migrate_by(migrations, connection, Path::new("waft.db"), producer, Stamp(1))
     }
 
     #[test]
@@ -145,10 +101,7 @@ mod tests {
         let mut connection = memory();
         at(MIGRATIONS, &mut connection, "0.1.0").expect("it is new");
         at(SECOND, &mut connection, "0.2.0").expect("it is older");
-        assert_eq!(
-            stamped(&connection, Path::new("waft.db")).expect("it has a stamp"),
-            (2, "0.2.0".into())
-        );
+        assert_eq!(stamped(&connection, Path::new("waft.db")).expect("it has a stamp"), (2, "0.2.0".into()));
     }
 
     #[test]
@@ -167,32 +120,16 @@ mod tests {
     fn a_failed_migration_changes_nothing() {
         let mut connection = memory();
         at(MIGRATIONS, &mut connection, "0.1.0").expect("it is new");
-        let broken = &[
-            MIGRATIONS[0],
-            (
-                "broken",
-                "CREATE TABLE half (id INTEGER); CREATE TABLE half (id INTEGER)",
-            ),
-        ];
+        let broken = &[MIGRATIONS[0], ("broken", "CREATE TABLE half (id INTEGER); CREATE TABLE half (id INTEGER)")];
         at(broken, &mut connection, "0.2.0").expect_err("it makes the same table twice");
-        assert_eq!(
-            stamped(&connection, Path::new("waft.db")).expect("it has a stamp"),
-            (1, "0.1.0".into())
-        );
-        connection
-            .execute("CREATE TABLE half (id INTEGER)", [])
-            .expect("there is none yet");
+        assert_eq!(stamped(&connection, Path::new("waft.db")).expect("it has a stamp"), (1, "0.1.0".into()));
+        connection.execute("CREATE TABLE half (id INTEGER)", []).expect("there is none yet");
     }
 
     #[test]
     fn a_database_of_something_else_is_refused() {
         let mut connection = memory();
-        connection
-            .execute("CREATE TABLE prosody (id INTEGER)", [])
-            .expect("it is new");
-        assert!(matches!(
-            at(MIGRATIONS, &mut connection, "0.1.0"),
-            Err(OpenError::Foreign { .. })
-        ));
+        connection.execute("CREATE TABLE prosody (id INTEGER)", []).expect("it is new");
+        assert!(matches!(at(MIGRATIONS, &mut connection, "0.1.0"), Err(OpenError::Foreign { .. })));
     }
 }

@@ -10,8 +10,6 @@ const STEP_ROWS: i64 = 500;
 /// Keys that the sweep passes for each key written: it has been round once the table was written a quarter anew, so
 /// that old keys are at most a quarter of it.
 const SWEEP_PER_KEY: u64 = 4;
-/// A dedupe key is kept this long at least.
-const KEY_HOURS_MIN: i64 = 24;
 /// Commits after which a step for removed accounts is due, even if the writer is not idle.
 const COMMITS_PER_STEP: u32 = 16;
 
@@ -40,13 +38,8 @@ pub struct Upkeep {
 
 impl Upkeep {
     pub fn open(connection: &Connection) -> rusqlite::Result<Upkeep> {
-        let removed = connection.query_row("SELECT EXISTS (SELECT 1 FROM removed)", [], |row| {
-            row.get(0)
-        })?;
-        Ok(Upkeep {
-            removed,
-            ..Upkeep::default()
-        })
+        let removed = connection.query_row("SELECT EXISTS (SELECT 1 FROM removed)", [], |row| row.get(0))?;
+        Ok(Upkeep { removed, ..Upkeep::default() })
     }
 
     /// Takes notice of a commit.
@@ -72,12 +65,7 @@ impl Upkeep {
 
     /// Does one step in the transaction that is open. Its notes hold only if that is committed, which is harmless:
     /// what was not deleted comes round again.
-    pub fn step(
-        &mut self,
-        connection: &Connection,
-        now: Stamp,
-        tally: &mut Tally,
-    ) -> rusqlite::Result<()> {
+    pub fn step(&mut self, connection: &Connection, now: Stamp, tally: &mut Tally) -> rusqlite::Result<()> {
         self.commits = 0;
         if self.sweeps() {
             self.debt -= STEP_ROWS as u64;
@@ -95,12 +83,9 @@ impl Upkeep {
         let mut end = connection.prepare_cached(
             "SELECT account, key FROM dedupe WHERE (account, key) > (?1, ?2) ORDER BY account, key LIMIT 1 OFFSET ?3",
         )?;
-        let end: Option<(i64, Vec<u8>)> = end
-            .query_row(params![account, key, STEP_ROWS - 1], |row| {
-                Ok((row.get(0)?, row.get(1)?))
-            })
-            .optional()?;
-        let old = apply::hour(now) - KEY_HOURS_MIN;
+        let end: Option<(i64, Vec<u8>)> =
+            end.query_row(params![account, key, STEP_ROWS - 1], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let old = apply::hour(now) - apply::KEY_HOURS_MIN;
         match end {
             Some((last_account, last_key)) => {
                 connection
@@ -113,9 +98,7 @@ impl Upkeep {
             }
             None => {
                 connection
-                    .prepare_cached(
-                        "DELETE FROM dedupe WHERE (account, key) > (?1, ?2) AND hour < ?3",
-                    )?
+                    .prepare_cached("DELETE FROM dedupe WHERE (account, key) > (?1, ?2) AND hour < ?3")?
                     .execute(params![account, key, old])?;
                 self.cursor = Default::default();
             }
@@ -140,19 +123,13 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
         )?
         .execute([account, STEP_ROWS])?;
     if records + keys == 0 {
-        connection
-            .prepare_cached("DELETE FROM removed WHERE account = ?1")?
-            .execute([account])?;
+        connection.prepare_cached("DELETE FROM removed WHERE account = ?1")?.execute([account])?;
     }
     Ok(true)
 }
 
 /// Notes rows that could not be read; how many of them are new.
-pub fn quarantine(
-    connection: &Connection,
-    rows: &[Unreadable],
-    now: Stamp,
-) -> rusqlite::Result<u64> {
+pub fn quarantine(connection: &Connection, rows: &[Unreadable], now: Stamp) -> rusqlite::Result<u64> {
     let mut new = 0;
     for row in rows {
         let noted = connection
@@ -165,20 +142,8 @@ pub fn quarantine(
             continue;
         }
         new += 1;
-        let Unreadable {
-            source,
-            account,
-            key,
-            reason,
-            ..
-        } = row;
-        tracing::error!(
-            source,
-            account,
-            key,
-            reason,
-            "a row cannot be read and is passed over from now on"
-        );
+        let Unreadable { source, account, key, reason, .. } = row;
+        tracing::error!(source, account, key, reason, "a row cannot be read and is passed over from now on");
         if let Some(position) = row.position {
             connection
                 .prepare_cached("DELETE FROM pending WHERE account = ?1 AND position = ?2")?

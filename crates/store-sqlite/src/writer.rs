@@ -2,7 +2,7 @@
 //!
 //! Whenever it is free it takes what is queued, does it in one transaction, and calls every `done`, in order.
 
-use crate::apply::{self, Applier, Memory, Stop, Tally};
+use crate::apply::{Applier, Memory, Stop, Tally};
 use crate::checkpoint::{self, Gauge};
 use crate::upkeep::{self, Unreadable, Upkeep};
 use parking_lot::{Condvar, Mutex};
@@ -85,8 +85,7 @@ impl Shared {
         let bytes = changes.iter().map(Change::weight).sum();
         let refused = {
             let mut queue = self.queue.lock();
-            let full = queue.changes + changes.len() > QUEUE_CHANGES_MAX
-                || queue.bytes + bytes > QUEUE_BYTES_MAX;
+            let full = queue.changes + changes.len() > QUEUE_CHANGES_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX;
             if queue.state != State::Open {
                 StoreError::Fatal(CLOSED.into())
             } else if full && !queue.calls.is_empty() {
@@ -94,12 +93,7 @@ impl Shared {
             } else {
                 queue.changes += changes.len();
                 queue.bytes += bytes;
-                queue.calls.push_back(Call {
-                    fence,
-                    changes,
-                    bytes,
-                    done: Some(done),
-                });
+                queue.calls.push_back(Call { fence, changes, bytes, done: Some(done) });
                 self.wake.notify_one();
                 return;
             }
@@ -186,13 +180,7 @@ impl Writer {
             gauge.gauge.grown(pages);
             Ok(())
         }))?;
-        Ok(Writer {
-            shared,
-            connection,
-            upkeep,
-            memory: Memory::default(),
-            page_limit: 0,
-        })
+        Ok(Writer { shared, connection, upkeep, memory: Memory::default(), page_limit: 0 })
     }
 
     /// Until the store is closed.
@@ -248,11 +236,7 @@ impl Writer {
 
     /// One transaction; a second, with a savepoint a call, if a call cannot be done. (Savepoints from the start would
     /// cost every commit what next to none needs.)
-    fn answers(
-        &mut self,
-        calls: &mut [Call],
-        unreadable: &[Unreadable],
-    ) -> Result<Vec<Answer>, StoreError> {
+    fn answers(&mut self, calls: &mut [Call], unreadable: &[Unreadable]) -> Result<Vec<Answer>, StoreError> {
         if let Some(reason) = &*self.shared.fatal.lock() {
             return Err(StoreError::Fatal(reason.clone()));
         }
@@ -297,20 +281,13 @@ impl Writer {
         unreadable: &[Unreadable],
         savepoints: bool,
     ) -> Result<Vec<Answer>, Fault> {
-        let run = |connection: &Connection, sql: &'static str| {
-            connection.prepare_cached(sql)?.execute([])
-        };
+        let run = |connection: &Connection, sql: &'static str| connection.prepare_cached(sql)?.execute([]);
         let now = (self.shared.clock)();
         let connection = &self.connection;
         run(connection, "BEGIN IMMEDIATE").map_err(fault)?;
         let owned = self.shared.epoch == stored_epoch(connection).map_err(fault)?;
         let memory = &mut self.memory;
-        let mut applier = Applier {
-            connection,
-            memory,
-            tally: Tally::default(),
-            hour: apply::hour(now),
-        };
+        let mut applier = Applier { connection, memory, tally: Tally::default(), now };
         let mut answers = Vec::with_capacity(calls.len());
         let (mut commits, mut changes) = (0, 0);
         for call in calls.iter() {
@@ -355,9 +332,7 @@ impl Writer {
         if owned {
             noted = upkeep::quarantine(connection, unreadable, now).map_err(fault)?;
             if self.upkeep.due() {
-                self.upkeep
-                    .step(connection, now, &mut tally)
-                    .map_err(fault)?;
+                self.upkeep.step(connection, now, &mut tally).map_err(fault)?;
             }
         }
         #[cfg(feature = "planted-early-ack")]
@@ -372,9 +347,7 @@ impl Writer {
         }
         run(connection, "COMMIT").map_err(|error| match fault(error) {
             // Not a single call's fault by now.
-            Fault::Call => Fault::All(StoreError::Damaged(
-                "the transaction could not be committed".into(),
-            )),
+            Fault::Call => Fault::All(StoreError::Damaged("the transaction could not be committed".into())),
             fault => fault,
         })?;
         self.upkeep.committed(&tally);
@@ -425,11 +398,7 @@ impl Writer {
         let limit = self.shared.page_limit.load(Relaxed);
         if limit != self.page_limit {
             self.page_limit = limit;
-            let pages = if limit == 0 {
-                i64::from(u32::MAX - 1)
-            } else {
-                limit as i64
-            };
+            let pages = if limit == 0 { i64::from(u32::MAX - 1) } else { limit as i64 };
             if let Err(error) = self.connection.pragma_update(None, "max_page_count", pages) {
                 tracing::warn!(%error, "the limit of pages was not set");
             }
@@ -466,36 +435,23 @@ impl Figures {
 fn stored_epoch(connection: &Connection) -> rusqlite::Result<u64> {
     let mut epoch = connection.prepare_cached("SELECT epoch FROM meta")?;
     let epoch = epoch.query_row([], |row| row.get::<_, i64>(0)).optional()?;
-    Ok(epoch
-        .and_then(|epoch| epoch.try_into().ok())
-        .unwrap_or(u64::MAX))
+    Ok(epoch.and_then(|epoch| epoch.try_into().ok()).unwrap_or(u64::MAX))
 }
 
 /// Whom a failure concerns. After a failed write or fsync nobody knows what is on disk: the process must end.
 fn fault(error: rusqlite::Error) -> Fault {
     let text = error.to_string();
-    Fault::All(
-        match error
-            .sqlite_error()
-            .map(|error| (error.code, error.extended_code))
-        {
-            Some((ErrorCode::DiskFull, _)) => StoreError::Full,
-            // The index of the WAL could not grow: no space either, and nothing was written.
-            Some((ErrorCode::SystemIoFailure, rusqlite::ffi::SQLITE_IOERR_SHMSIZE)) => {
-                StoreError::Full
-            }
-            // Another program holds a lock for longer than we wait.
-            Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => StoreError::Busy,
-            // Without a code it is a value that rusqlite could not convert.
-            None
-            | Some((
-                ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch,
-                _,
-            )) => {
-                tracing::error!(error = text, "a change cannot be written");
-                return Fault::Call;
-            }
-            _ => StoreError::Fatal(text),
-        },
-    )
+    Fault::All(match error.sqlite_error().map(|error| (error.code, error.extended_code)) {
+        Some((ErrorCode::DiskFull, _)) => StoreError::Full,
+        // The index of the WAL could not grow: no space either, and nothing was written.
+        Some((ErrorCode::SystemIoFailure, rusqlite::ffi::SQLITE_IOERR_SHMSIZE)) => StoreError::Full,
+        // Another program holds a lock for longer than we wait.
+        Some((ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked, _)) => StoreError::Busy,
+        // Without a code it is a value that rusqlite could not convert.
+        None | Some((ErrorCode::ConstraintViolation | ErrorCode::TooBig | ErrorCode::TypeMismatch, _)) => {
+            tracing::error!(error = text, "a change cannot be written");
+            return Fault::Call;
+        }
+        _ => StoreError::Fatal(text),
+    })
 }

@@ -18,20 +18,14 @@ impl Subject for OnDisk {
     type Store = SqliteStore;
     fn fresh() -> OnDisk {
         let folder = TempDir::new().expect("there is a folder for temporary files");
-        OnDisk {
-            store: open(&folder),
-            folder,
-        }
+        OnDisk { store: open(&folder), folder }
     }
     fn store(&self) -> &SqliteStore {
         &self.store
     }
     fn reopened(self) -> OnDisk {
         wait(self.store.close()).expect("it closes");
-        OnDisk {
-            store: open(&self.folder),
-            folder: self.folder,
-        }
+        OnDisk { store: open(&self.folder), folder: self.folder }
     }
 }
 

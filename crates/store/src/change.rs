@@ -157,19 +157,10 @@ impl Change {
             Change::Append { record, .. } => record.stanza.len() + record.peer.as_str().len(),
             Change::Taken { positions, .. } => positions.len() * size_of::<i64>(),
             Change::SessionPut { row, .. } => {
-                row.presence.len()
-                    + row
-                        .directed
-                        .iter()
-                        .map(|jid| jid.as_str().len() + 32)
-                        .sum::<usize>()
+                row.presence.len() + row.directed.iter().map(|jid| jid.as_str().len() + 32).sum::<usize>()
             }
             Change::BlobPut { value, .. } => value.len(),
-            Change::RosterPut { item, .. } => item
-                .groups
-                .iter()
-                .map(|group| group.len() + 16)
-                .sum::<usize>(),
+            Change::RosterPut { item, .. } => item.groups.iter().map(|group| group.len() + 16).sum::<usize>(),
             Change::LastActivity { status, .. } => status.len(),
             _ => 0,
         };

@@ -64,6 +64,7 @@ macro_rules! contract_tests {
             commits_are_done_in_the_order_of_calls,
             a_read_sees_every_commit_that_was_done,
             what_was_done_survives_a_restart,
+            the_dedupe_key_of_a_pruned_record_survives_a_restart,
             after_closing_all_is_done_and_nothing_more_is_written,
             figures_count,
         );
@@ -96,10 +97,7 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 
 /// The right to write, as the only node has it.
 pub fn fence(store: &impl Store) -> Fence {
-    Fence {
-        partition: Partition(0),
-        epoch: store.epoch(),
-    }
+    Fence { partition: Partition(0), epoch: store.epoch() }
 }
 
 /// Commits and waits for what came of it.
@@ -107,19 +105,10 @@ pub fn commit(store: &impl Store, changes: Vec<Change>) -> Result<Vec<Outcome>, 
     commit_as(store, fence(store), changes)
 }
 
-fn commit_as(
-    store: &impl Store,
-    fence: Fence,
-    changes: Vec<Change>,
-) -> Result<Vec<Outcome>, StoreError> {
+fn commit_as(store: &impl Store, fence: Fence, changes: Vec<Change>) -> Result<Vec<Outcome>, StoreError> {
     let (say, hear) = mpsc::channel();
-    store.commit(
-        fence,
-        changes,
-        Box::new(move |outcome| say.send(outcome).expect("the test waits for it")),
-    );
-    hear.recv_timeout(Duration::from_secs(30))
-        .expect("done is called")
+    store.commit(fence, changes, Box::new(move |outcome| say.send(outcome).expect("the test waits for it")));
+    hear.recv_timeout(Duration::from_secs(30)).expect("done is called")
 }
 
 pub fn bare(text: &str) -> BareJid {
@@ -138,18 +127,11 @@ pub fn credentials(seed: u8) -> Credentials {
         stored_key: vec![seed; size],
         server_key: vec![!seed; size],
     };
-    Credentials {
-        scram_sha1: Some(keys(20)),
-        scram_sha256: Some(keys(32)),
-    }
+    Credentials { scram_sha1: Some(keys(20)), scram_sha256: Some(keys(32)) }
 }
 
 pub fn create(account: &str) -> Change {
-    Change::AccountCreate {
-        account: bare(account),
-        credentials: credentials(1),
-        created: Stamp(1_000_000),
-    }
+    Change::AccountCreate { account: bare(account), credentials: credentials(1), created: Stamp(1_000_000) }
 }
 
 /// A record of the archive that is also pending, from the garden.
@@ -167,11 +149,11 @@ pub fn record(position: i64) -> Record {
 }
 
 pub fn append(record: Record) -> Change {
-    Change::Append {
-        account: juliet(),
-        record,
-    }
+    Change::Append { account: juliet(), record }
 }
+
+/// The year 2100: a key of this position is not too old to be kept, whatever the clock says.
+const LATE: i64 = 4_102_444_800_000_000;
 
 fn juliet() -> BareJid {
     bare("juliet@capulet.example")
@@ -190,22 +172,15 @@ fn with_juliet<S: Subject>() -> S {
 
 fn done<S: Subject>(subject: &S, changes: Vec<Change>) {
     let outcomes = commit(subject.store(), changes).expect("the commit is done");
-    assert!(
-        outcomes.iter().all(|outcome| *outcome == Outcome::Done),
-        "{outcomes:?}"
-    );
+    assert!(outcomes.iter().all(|outcome| *outcome == Outcome::Done), "{outcomes:?}");
 }
 
 fn load<S: Subject>(subject: &S) -> AccountRecord {
-    wait(subject.store().load_account(&juliet()))
-        .expect("the store reads")
-        .expect("juliet has an account")
+    wait(subject.store().load_account(&juliet())).expect("the store reads").expect("juliet has an account")
 }
 
 fn inbox<S: Subject>(subject: &S) -> Vec<i64> {
-    positions(
-        wait(subject.store().inbox_after(&juliet(), 0, false, 1000)).expect("the store reads"),
-    )
+    positions(wait(subject.store().inbox_after(&juliet(), 0, false, 1000)).expect("the store reads"))
 }
 
 fn page<S: Subject>(subject: &S, query: PageQuery) -> Page {
@@ -221,11 +196,7 @@ fn item(contact: &str, version: u64) -> RosterItem {
         jid: bare(contact),
         name: Some("Röslein, 3:x".into()),
         groups: vec!["Friends".into(), "a,\nb".into(), "".into()],
-        subscription: Subscription {
-            to: true,
-            pending_in: true,
-            ..Subscription::default()
-        },
+        subscription: Subscription { to: true, pending_in: true, ..Subscription::default() },
         listed: true,
         version,
     }
@@ -237,65 +208,37 @@ fn session(resource: &str, epoch: u64) -> SessionRow {
         epoch,
         resume_id_hash: vec![7; 32],
         presence: b"<presence/>".to_vec(),
-        directed: vec![
-            jid("romeo@montague.example/garden"),
-            jid("nurse@capulet.example"),
-        ],
+        directed: vec![jid("romeo@montague.example/garden"), jid("nurse@capulet.example")],
         since: Stamp(5),
     }
 }
 
 pub fn an_account_that_was_created_is_found<S: Subject>() {
     let subject = with_juliet::<S>();
-    let expected = AccountRecord {
-        created: Stamp(1_000_000),
-        ..AccountRecord::default()
-    };
+    let expected = AccountRecord { created: Stamp(1_000_000), ..AccountRecord::default() };
     assert_eq!(load(&subject), expected);
     assert_eq!(wait(subject.store().load_account(&romeo())), Ok(None));
 }
 
 pub fn an_account_is_created_once<S: Subject>() {
     let subject = with_juliet::<S>();
-    let again = Change::AccountCreate {
-        account: juliet(),
-        credentials: credentials(2),
-        created: Stamp(2),
-    };
-    assert_eq!(
-        commit(subject.store(), vec![again]),
-        Ok(vec![Outcome::Exists])
-    );
+    let again = Change::AccountCreate { account: juliet(), credentials: credentials(2), created: Stamp(2) };
+    assert_eq!(commit(subject.store(), vec![again]), Ok(vec![Outcome::Exists]));
     assert_eq!(load(&subject).created, Stamp(1_000_000));
-    assert_eq!(
-        wait(subject.store().credentials(&juliet())),
-        Ok(Some(credentials(1)))
-    );
+    assert_eq!(wait(subject.store().credentials(&juliet())), Ok(Some(credentials(1))));
 }
 
 pub fn an_unknown_account_is_answered_and_the_rest_of_the_call_is_done<S: Subject>() {
     let subject = with_juliet::<S>();
     let changes = vec![
-        Change::Append {
-            account: romeo(),
-            record: record(1),
-        },
+        Change::Append { account: romeo(), record: record(1) },
         append(record(1)),
         Change::AccountRemove { account: romeo() },
-        Change::BlockPut {
-            account: romeo(),
-            jid: jid("tybalt@capulet.example"),
-        },
-        Change::CredentialsSet {
-            account: romeo(),
-            credentials: credentials(3),
-        },
+        Change::BlockPut { account: romeo(), jid: jid("tybalt@capulet.example") },
+        Change::CredentialsSet { account: romeo(), credentials: credentials(3) },
     ];
     use Outcome::{Done, NoAccount};
-    assert_eq!(
-        commit(subject.store(), changes),
-        Ok(vec![NoAccount, Done, NoAccount, NoAccount, NoAccount])
-    );
+    assert_eq!(commit(subject.store(), changes), Ok(vec![NoAccount, Done, NoAccount, NoAccount, NoAccount]));
     assert_eq!(inbox(&subject), [1]);
     assert_eq!(wait(subject.store().credentials(&romeo())), Ok(None));
 }
@@ -314,54 +257,17 @@ pub fn a_removed_account_leaves_nothing_to_the_next_of_its_name<S: Subject>() {
     done(
         &subject,
         vec![
-            append(Record {
-                dedupe: key,
-                ..record(50)
-            }),
-            Change::RosterPut {
-                account: juliet(),
-                item: item("nurse@capulet.example", 3),
-                version: 3,
-            },
-            Change::RequestPut {
-                account: juliet(),
-                contact: romeo(),
-                stanza: vec![1],
-                received: Stamp(1),
-            },
-            Change::SessionPut {
-                account: juliet(),
-                row: session("balcony", 0),
-            },
-            Change::BlobPut {
-                account: juliet(),
-                space: "s".into(),
-                key: "k".into(),
-                value: vec![1],
-            },
-            Change::BlockPut {
-                account: juliet(),
-                jid: jid("tybalt@capulet.example"),
-            },
-            Change::TokenPut {
-                account: juliet(),
-                token,
-            },
-            Change::LastActivity {
-                account: juliet(),
-                left: Stamp(1),
-                status: "gone".into(),
-            },
+            append(Record { dedupe: key, ..record(50) }),
+            Change::RosterPut { account: juliet(), item: item("nurse@capulet.example", 3), version: 3 },
+            Change::RequestPut { account: juliet(), contact: romeo(), stanza: vec![1], received: Stamp(1) },
+            Change::SessionPut { account: juliet(), row: session("balcony", 0) },
+            Change::BlobPut { account: juliet(), space: "s".into(), key: "k".into(), value: vec![1] },
+            Change::BlockPut { account: juliet(), jid: jid("tybalt@capulet.example") },
+            Change::TokenPut { account: juliet(), token },
+            Change::LastActivity { account: juliet(), left: Stamp(1), status: "gone".into() },
             Change::AccountRemove { account: juliet() },
-            Change::AccountCreate {
-                account: juliet(),
-                credentials: credentials(2),
-                created: Stamp(2),
-            },
-            append(Record {
-                dedupe: key,
-                ..record(3)
-            }),
+            Change::AccountCreate { account: juliet(), credentials: credentials(2), created: Stamp(2) },
+            append(Record { dedupe: key, ..record(3) }),
         ],
     );
     let expected = AccountRecord {
@@ -376,48 +282,21 @@ pub fn a_removed_account_leaves_nothing_to_the_next_of_its_name<S: Subject>() {
     assert_eq!(wait(subject.store().session_ledger()), Ok(vec![]));
     assert_eq!(wait(subject.store().tokens(&juliet(), "c")), Ok(vec![]));
     assert_eq!(wait(subject.store().blob(&juliet(), "s", "k")), Ok(None));
-    assert_eq!(
-        wait(subject.store().credentials(&juliet())),
-        Ok(Some(credentials(2)))
-    );
+    assert_eq!(wait(subject.store().credentials(&juliet())), Ok(Some(credentials(2))));
 }
 
 pub fn credentials_are_replaced_as_a_whole<S: Subject>() {
     let subject = with_juliet::<S>();
-    let only_sha256 = Credentials {
-        scram_sha1: None,
-        ..credentials(2)
-    };
-    done(
-        &subject,
-        vec![Change::CredentialsSet {
-            account: juliet(),
-            credentials: only_sha256.clone(),
-        }],
-    );
-    assert_eq!(
-        wait(subject.store().credentials(&juliet())),
-        Ok(Some(only_sha256))
-    );
+    let only_sha256 = Credentials { scram_sha1: None, ..credentials(2) };
+    done(&subject, vec![Change::CredentialsSet { account: juliet(), credentials: only_sha256.clone() }]);
+    assert_eq!(wait(subject.store().credentials(&juliet())), Ok(Some(only_sha256)));
 }
 
 pub fn a_disabled_account_is_known_as_such<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        vec![Change::AccountDisable {
-            account: juliet(),
-            disabled: true,
-        }],
-    );
+    done(&subject, vec![Change::AccountDisable { account: juliet(), disabled: true }]);
     assert!(load(&subject).disabled);
-    done(
-        &subject,
-        vec![Change::AccountDisable {
-            account: juliet(),
-            disabled: false,
-        }],
-    );
+    done(&subject, vec![Change::AccountDisable { account: juliet(), disabled: false }]);
     assert!(!load(&subject).disabled);
 }
 
@@ -425,38 +304,20 @@ pub fn a_roster_item_is_put_and_replaced_and_deleted_under_a_version<S: Subject>
     let subject = with_juliet::<S>();
     let nurse = item("nurse@capulet.example", 1);
     let mut romeo = item("romeo@montague.example", 2);
-    let put = |item: &RosterItem| Change::RosterPut {
-        account: juliet(),
-        item: item.clone(),
-        version: item.version,
-    };
+    let put = |item: &RosterItem| Change::RosterPut { account: juliet(), item: item.clone(), version: item.version };
     done(&subject, vec![put(&romeo), put(&nurse)]);
     romeo = RosterItem {
         name: None,
         groups: vec![],
-        subscription: Subscription {
-            approved: true,
-            from: true,
-            ..Subscription::default()
-        },
+        subscription: Subscription { approved: true, from: true, ..Subscription::default() },
         listed: false,
         version: 3,
         ..romeo
     };
     done(&subject, vec![put(&romeo)]);
     let loaded = load(&subject);
-    assert_eq!(
-        (loaded.roster, loaded.roster_version),
-        (vec![nurse.clone(), romeo.clone()], 3)
-    );
-    done(
-        &subject,
-        vec![Change::RosterDelete {
-            account: juliet(),
-            contact: romeo.jid,
-            version: 4,
-        }],
-    );
+    assert_eq!((loaded.roster, loaded.roster_version), (vec![nurse.clone(), romeo.clone()], 3));
+    done(&subject, vec![Change::RosterDelete { account: juliet(), contact: romeo.jid, version: 4 }]);
     let loaded = load(&subject);
     assert_eq!((loaded.roster, loaded.roster_version), (vec![nurse], 4));
 }
@@ -470,26 +331,14 @@ pub fn of_a_contacts_requests_the_latest_is_kept<S: Subject>() {
         received: Stamp(received),
     };
     done(&subject, vec![put(b"first", 1), put(b"second", 2)]);
-    assert_eq!(
-        load(&subject).requests,
-        [(romeo(), b"second".to_vec(), Stamp(2))]
-    );
-    done(
-        &subject,
-        vec![Change::RequestDelete {
-            account: juliet(),
-            contact: romeo(),
-        }],
-    );
+    assert_eq!(load(&subject).requests, [(romeo(), b"second".to_vec(), Stamp(2))]);
+    done(&subject, vec![Change::RequestDelete { account: juliet(), contact: romeo() }]);
     assert_eq!(load(&subject).requests, []);
 }
 
 pub fn blocks_are_kept_once_each<S: Subject>() {
     let subject = with_juliet::<S>();
-    let put = |text| Change::BlockPut {
-        account: juliet(),
-        jid: jid(text),
-    };
+    let put = |text| Change::BlockPut { account: juliet(), jid: jid(text) };
     done(
         &subject,
         vec![
@@ -501,32 +350,15 @@ pub fn blocks_are_kept_once_each<S: Subject>() {
     );
     assert_eq!(
         load(&subject).blocks,
-        [
-            jid("montague.example"),
-            jid("montague.example/x"),
-            jid("tybalt@capulet.example")
-        ]
+        [jid("montague.example"), jid("montague.example/x"), jid("tybalt@capulet.example")]
     );
-    done(
-        &subject,
-        vec![Change::BlockDelete {
-            account: juliet(),
-            jid: jid("montague.example"),
-        }],
-    );
-    assert_eq!(
-        load(&subject).blocks,
-        [jid("montague.example/x"), jid("tybalt@capulet.example")]
-    );
+    done(&subject, vec![Change::BlockDelete { account: juliet(), jid: jid("montague.example") }]);
+    assert_eq!(load(&subject).blocks, [jid("montague.example/x"), jid("tybalt@capulet.example")]);
 }
 
 pub fn the_last_activity_is_kept<S: Subject>() {
     let subject = with_juliet::<S>();
-    let left = |at, status: &str| Change::LastActivity {
-        account: juliet(),
-        left: Stamp(at),
-        status: status.into(),
-    };
+    let left = |at, status: &str| Change::LastActivity { account: juliet(), left: Stamp(at), status: status.into() };
     done(&subject, vec![left(1, "asleep")]);
     done(&subject, vec![left(2, "")]);
     assert_eq!(load(&subject).last_activity, Some((Stamp(2), "".into())));
@@ -534,11 +366,7 @@ pub fn the_last_activity_is_kept<S: Subject>() {
 
 pub fn a_record_is_read_as_it_was_written<S: Subject>() {
     let subject = with_juliet::<S>();
-    let first = Record {
-        dedupe: Some([9; 16]),
-        expires: Some(Stamp(77)),
-        ..record(10)
-    };
+    let first = Record { dedupe: Some([9; 16]), expires: Some(Stamp(77)), ..record(10) };
     let second = Record {
         direction: Direction::Outgoing,
         peer: jid("montague.example"),
@@ -546,44 +374,18 @@ pub fn a_record_is_read_as_it_was_written<S: Subject>() {
         pending: false,
         ..record(1_700_000_000_000_000)
     };
-    let third = Record {
-        archived: false,
-        stanza: vec![],
-        ..record(i64::MAX)
-    };
-    done(
-        &subject,
-        [&first, &second, &third]
-            .map(|record| append(record.clone()))
-            .to_vec(),
-    );
-    let records =
-        wait(subject.store().inbox_after(&juliet(), 0, false, 10)).expect("the store reads");
+    let third = Record { archived: false, stanza: vec![], ..record(i64::MAX) };
+    done(&subject, [&first, &second, &third].map(|record| append(record.clone())).to_vec());
+    let records = wait(subject.store().inbox_after(&juliet(), 0, false, 10)).expect("the store reads");
     assert_eq!(records, [first.clone(), second.clone(), third]);
-    assert_eq!(
-        page(
-            &subject,
-            PageQuery {
-                limit: 10,
-                ..PageQuery::default()
-            }
-        )
-        .records,
-        [first, second]
-    );
+    assert_eq!(page(&subject, PageQuery { limit: 10, ..PageQuery::default() }).records, [first, second]);
 }
 
 pub fn the_inbox_is_read_oldest_first_after_a_position<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        (1..=6).map(|position| append(record(position))).collect(),
-    );
+    done(&subject, (1..=6).map(|position| append(record(position))).collect());
     let after = |after, limit| {
-        positions(
-            wait(subject.store().inbox_after(&juliet(), after, false, limit))
-                .expect("the store reads"),
-        )
+        positions(wait(subject.store().inbox_after(&juliet(), after, false, limit)).expect("the store reads"))
     };
     assert_eq!(after(2, 3), [3, 4, 5]);
     assert_eq!(after(5, 3), [6]);
@@ -594,161 +396,61 @@ pub fn the_inbox_is_read_oldest_first_after_a_position<S: Subject>() {
 
 pub fn pending_records_are_counted_and_read_alone<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        (1..=6)
-            .map(|position| {
-                append(Record {
-                    pending: position % 2 == 0,
-                    ..record(position)
-                })
-            })
-            .collect(),
-    );
+    done(&subject, (1..=6).map(|position| append(Record { pending: position % 2 == 0, ..record(position) })).collect());
     let loaded = load(&subject);
     assert_eq!((loaded.last_position, loaded.pending), (6, vec![2, 4, 6]));
     assert_eq!(loaded.pending_bytes, 3 * record(2).stanza.len() as u64);
-    let pending =
-        wait(subject.store().inbox_after(&juliet(), 2, true, 10)).expect("the store reads");
+    let pending = wait(subject.store().inbox_after(&juliet(), 2, true, 10)).expect("the store reads");
     assert_eq!(positions(pending), [4, 6]);
-    let pending =
-        wait(subject.store().inbox_after(&juliet(), 0, true, 2)).expect("the store reads");
+    let pending = wait(subject.store().inbox_after(&juliet(), 0, true, 2)).expect("the store reads");
     assert_eq!(positions(pending), [2, 4]);
 }
 
 pub fn a_taken_record_stays_in_the_archive<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        (1..=3).map(|position| append(record(position))).collect(),
-    );
-    done(
-        &subject,
-        vec![Change::Taken {
-            account: juliet(),
-            positions: vec![1, 3, 99],
-        }],
-    );
-    done(
-        &subject,
-        vec![Change::Taken {
-            account: juliet(),
-            positions: vec![1],
-        }],
-    );
+    done(&subject, (1..=3).map(|position| append(record(position))).collect());
+    done(&subject, vec![Change::Taken { account: juliet(), positions: vec![1, 3, 99] }]);
+    done(&subject, vec![Change::Taken { account: juliet(), positions: vec![1] }]);
     let loaded = load(&subject);
-    assert_eq!(
-        (loaded.pending, loaded.pending_bytes),
-        (vec![2], record(2).stanza.len() as u64)
-    );
-    let records =
-        wait(subject.store().inbox_after(&juliet(), 0, false, 10)).expect("the store reads");
-    assert_eq!(
-        records,
-        [
-            Record {
-                pending: false,
-                ..record(1)
-            },
-            record(2),
-            Record {
-                pending: false,
-                ..record(3)
-            }
-        ]
-    );
+    assert_eq!((loaded.pending, loaded.pending_bytes), (vec![2], record(2).stanza.len() as u64));
+    let records = wait(subject.store().inbox_after(&juliet(), 0, false, 10)).expect("the store reads");
+    assert_eq!(records, [Record { pending: false, ..record(1) }, record(2), Record { pending: false, ..record(3) }]);
 }
 
 pub fn a_taken_record_that_is_not_archived_is_gone<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        (1..=3)
-            .map(|position| {
-                append(Record {
-                    archived: false,
-                    ..record(position)
-                })
-            })
-            .collect(),
-    );
-    done(
-        &subject,
-        vec![Change::Taken {
-            account: juliet(),
-            positions: vec![1, 2],
-        }],
-    );
+    done(&subject, (1..=3).map(|position| append(Record { archived: false, ..record(position) })).collect());
+    done(&subject, vec![Change::Taken { account: juliet(), positions: vec![1, 2] }]);
     assert_eq!(inbox(&subject), [3]);
     assert_eq!(load(&subject).pending, [3]);
 }
 
 pub fn a_resent_record_is_told_where_it_is<S: Subject>() {
     let subject = with_juliet::<S>();
-    let keyed = |position, key| {
-        append(Record {
-            dedupe: Some([key; 16]),
-            ..record(position)
-        })
-    };
+    let keyed = |position, key| append(Record { dedupe: Some([key; 16]), ..record(position) });
     let outcomes = commit(subject.store(), vec![keyed(1, 1), keyed(2, 2), keyed(3, 1)]);
-    assert_eq!(
-        outcomes,
-        Ok(vec![Outcome::Done, Outcome::Done, Outcome::Duplicate(1)])
-    );
-    assert_eq!(
-        commit(subject.store(), vec![keyed(4, 2), keyed(3, 3)]),
-        Ok(vec![Outcome::Duplicate(2), Outcome::Done])
-    );
+    assert_eq!(outcomes, Ok(vec![Outcome::Done, Outcome::Done, Outcome::Duplicate(1)]));
+    assert_eq!(commit(subject.store(), vec![keyed(4, 2), keyed(3, 3)]), Ok(vec![Outcome::Duplicate(2), Outcome::Done]));
     assert_eq!(inbox(&subject), [1, 2, 3]);
 }
 
 pub fn a_dedupe_key_is_of_one_account_and_outlives_its_record<S: Subject>() {
     let subject = with_juliet::<S>();
-    let keyed = |position| Record {
-        dedupe: Some([1; 16]),
-        archived: false,
-        ..record(position)
-    };
+    let keyed = |position| Record { dedupe: Some([1; 16]), archived: false, ..record(position) };
     done(
         &subject,
-        vec![
-            create("romeo@montague.example"),
-            Change::Append {
-                account: romeo(),
-                record: keyed(1),
-            },
-            append(keyed(2)),
-        ],
+        vec![create("romeo@montague.example"), Change::Append { account: romeo(), record: keyed(1) }, append(keyed(2))],
     );
-    done(
-        &subject,
-        vec![Change::Taken {
-            account: juliet(),
-            positions: vec![2],
-        }],
-    );
-    assert_eq!(
-        commit(subject.store(), vec![append(keyed(3))]),
-        Ok(vec![Outcome::Duplicate(2)])
-    );
+    done(&subject, vec![Change::Taken { account: juliet(), positions: vec![2] }]);
+    assert_eq!(commit(subject.store(), vec![append(keyed(3))]), Ok(vec![Outcome::Duplicate(2)]));
     assert_eq!(inbox(&subject), []);
 }
 
 pub fn a_record_neither_pending_nor_archived_leaves_its_key_alone<S: Subject>() {
     let subject = with_juliet::<S>();
-    let fleeting = |position| {
-        append(Record {
-            dedupe: Some([1; 16]),
-            pending: false,
-            archived: false,
-            ..record(position)
-        })
-    };
-    assert_eq!(
-        commit(subject.store(), vec![fleeting(5), fleeting(6)]),
-        Ok(vec![Outcome::Done, Outcome::Duplicate(5)])
-    );
+    let fleeting =
+        |position| append(Record { dedupe: Some([1; 16]), pending: false, archived: false, ..record(position) });
+    assert_eq!(commit(subject.store(), vec![fleeting(5), fleeting(6)]), Ok(vec![Outcome::Done, Outcome::Duplicate(5)]));
     assert_eq!((inbox(&subject), load(&subject).last_position), (vec![], 0));
 }
 
@@ -758,17 +460,11 @@ pub fn a_position_that_does_not_grow_is_refused_with_its_whole_call<S: Subject>(
     for position in [5, 4] {
         let changes = vec![
             append(record(6)),
-            Change::BlockPut {
-                account: juliet(),
-                jid: jid("tybalt@capulet.example"),
-            },
+            Change::BlockPut { account: juliet(), jid: jid("tybalt@capulet.example") },
             append(record(position)),
         ];
         let outcome = commit(subject.store(), changes);
-        assert!(
-            matches!(outcome, Err(StoreError::Damaged(_))),
-            "{outcome:?}"
-        );
+        assert!(matches!(outcome, Err(StoreError::Damaged(_))), "{outcome:?}");
     }
     assert_eq!((inbox(&subject), load(&subject).blocks), (vec![5], vec![]));
     done(&subject, vec![append(record(6))]);
@@ -777,37 +473,12 @@ pub fn a_position_that_does_not_grow_is_refused_with_its_whole_call<S: Subject>(
 
 pub fn pruning_spares_what_is_pending_and_what_is_later<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        (1..=6)
-            .map(|position| {
-                append(Record {
-                    pending: position == 2,
-                    ..record(position)
-                })
-            })
-            .collect(),
-    );
-    done(
-        &subject,
-        vec![Change::Prune {
-            account: juliet(),
-            up_to: 4,
-        }],
-    );
+    done(&subject, (1..=6).map(|position| append(Record { pending: position == 2, ..record(position) })).collect());
+    done(&subject, vec![Change::Prune { account: juliet(), up_to: 4 }]);
     assert_eq!(inbox(&subject), [2, 5, 6]);
     done(
         &subject,
-        vec![
-            Change::Taken {
-                account: juliet(),
-                positions: vec![2],
-            },
-            Change::Prune {
-                account: juliet(),
-                up_to: 4,
-            },
-        ],
+        vec![Change::Taken { account: juliet(), positions: vec![2] }, Change::Prune { account: juliet(), up_to: 4 }],
     );
     assert_eq!(inbox(&subject), [5, 6]);
     assert_eq!(load(&subject).last_position, 6);
@@ -817,23 +488,11 @@ pub fn pruning_spares_what_is_pending_and_what_is_later<S: Subject>() {
 fn with_archive<S: Subject>() -> S {
     let subject = with_juliet::<S>();
     let peer = |position| {
-        jid(if position % 2 == 0 {
-            "romeo@montague.example/orchard"
-        } else {
-            "romeo@montague.example/garden"
-        })
+        jid(if position % 2 == 0 { "romeo@montague.example/orchard" } else { "romeo@montague.example/garden" })
     };
     done(
         &subject,
-        (1..=9)
-            .map(|position| {
-                append(Record {
-                    peer: peer(position),
-                    pending: false,
-                    ..record(position)
-                })
-            })
-            .collect(),
+        (1..=9).map(|position| append(Record { peer: peer(position), pending: false, ..record(position) })).collect(),
     );
     subject
 }
@@ -841,19 +500,7 @@ fn with_archive<S: Subject>() -> S {
 pub fn a_page_is_the_first_or_last_of_what_its_bounds_let_pass<S: Subject>() {
     let subject = with_archive::<S>();
     let page = |after, before, backwards| {
-        positions(
-            page(
-                &subject,
-                PageQuery {
-                    after,
-                    before,
-                    backwards,
-                    limit: 3,
-                    ..PageQuery::default()
-                },
-            )
-            .records,
-        )
+        positions(page(&subject, PageQuery { after, before, backwards, limit: 3, ..PageQuery::default() }).records)
     };
     assert_eq!(page(None, None, false), [1, 2, 3]);
     assert_eq!(page(Some(3), None, false), [4, 5, 6]);
@@ -866,17 +513,7 @@ pub fn a_page_is_the_first_or_last_of_what_its_bounds_let_pass<S: Subject>() {
 pub fn a_page_says_when_nothing_more_comes<S: Subject>() {
     let subject = with_archive::<S>();
     let complete = |after, before, backwards, limit| {
-        page(
-            &subject,
-            PageQuery {
-                after,
-                before,
-                backwards,
-                limit,
-                ..PageQuery::default()
-            },
-        )
-        .complete
+        page(&subject, PageQuery { after, before, backwards, limit, ..PageQuery::default() }).complete
     };
     assert!(!complete(None, None, false, 8));
     assert!(complete(None, None, false, 9));
@@ -887,12 +524,7 @@ pub fn a_page_says_when_nothing_more_comes<S: Subject>() {
 
 pub fn a_page_is_bound_by_times_inclusively<S: Subject>() {
     let subject = with_archive::<S>();
-    let query = PageQuery {
-        start: Some(Stamp(3)),
-        end: Some(Stamp(5)),
-        limit: 10,
-        ..PageQuery::default()
-    };
+    let query = PageQuery { start: Some(Stamp(3)), end: Some(Stamp(5)), limit: 10, ..PageQuery::default() };
     assert_eq!(positions(page(&subject, query).records), [3, 4, 5]);
 }
 
@@ -901,31 +533,17 @@ pub fn a_page_with_a_bare_jid_has_all_its_resources_and_a_full_one_has_one<S: Su
     done(
         &subject,
         vec![
-            append(Record {
-                peer: jid("romeo@montague.example"),
-                ..record(10)
-            }),
-            append(Record {
-                peer: jid("nurse@capulet.example"),
-                ..record(11)
-            }),
+            append(Record { peer: jid("romeo@montague.example"), ..record(10) }),
+            append(Record { peer: jid("nurse@capulet.example"), ..record(11) }),
         ],
     );
     let with = |text| {
-        let query = PageQuery {
-            with: Some(jid(text)),
-            after: Some(6),
-            limit: 10,
-            want_count: true,
-            ..PageQuery::default()
-        };
+        let query =
+            PageQuery { with: Some(jid(text)), after: Some(6), limit: 10, want_count: true, ..PageQuery::default() };
         let page = page(&subject, query);
         (positions(page.records), page.count)
     };
-    assert_eq!(
-        with("romeo@montague.example"),
-        (vec![7, 8, 9, 10], Some(10))
-    );
+    assert_eq!(with("romeo@montague.example"), (vec![7, 8, 9, 10], Some(10)));
     assert_eq!(with("romeo@montague.example/garden"), (vec![7, 9], Some(5)));
     assert_eq!(with("nurse@capulet.example"), (vec![11], Some(1)));
     assert_eq!(with("tybalt@capulet.example"), (vec![], Some(0)));
@@ -933,143 +551,45 @@ pub fn a_page_with_a_bare_jid_has_all_its_resources_and_a_full_one_has_one<S: Su
 
 pub fn a_page_of_ids_has_these_alone<S: Subject>() {
     let subject = with_archive::<S>();
-    let query = PageQuery {
-        ids: vec![8, 2, 77, 5, 2],
-        limit: 2,
-        want_count: true,
-        ..PageQuery::default()
-    };
+    let query = PageQuery { ids: vec![8, 2, 77, 5, 2], limit: 2, want_count: true, ..PageQuery::default() };
     let first = page(&subject, query.clone());
-    assert_eq!(
-        (first.complete, first.count, first.first_index),
-        (false, Some(3), Some(0))
-    );
+    assert_eq!((first.complete, first.count, first.first_index), (false, Some(3), Some(0)));
     assert_eq!(positions(first.records), [2, 5]);
-    let rest = page(
-        &subject,
-        PageQuery {
-            after: Some(5),
-            ..query
-        },
-    );
-    assert_eq!(
-        (rest.complete, rest.first_index, positions(rest.records)),
-        (true, Some(2), vec![8])
-    );
+    let rest = page(&subject, PageQuery { after: Some(5), ..query });
+    assert_eq!((rest.complete, rest.first_index, positions(rest.records)), (true, Some(2), vec![8]));
 }
 
 pub fn a_page_tells_how_many_match_and_where_it_starts<S: Subject>() {
     let subject = with_archive::<S>();
-    let query = PageQuery {
-        start: Some(Stamp(2)),
-        after: Some(5),
-        limit: 2,
-        want_count: true,
-        ..PageQuery::default()
-    };
+    let query = PageQuery { start: Some(Stamp(2)), after: Some(5), limit: 2, want_count: true, ..PageQuery::default() };
     let with_count = page(&subject, query.clone());
-    assert_eq!(
-        (with_count.count, with_count.first_index),
-        (Some(8), Some(4))
-    );
-    let last = page(
-        &subject,
-        PageQuery {
-            after: None,
-            backwards: true,
-            ..query.clone()
-        },
-    );
-    assert_eq!(
-        (positions(last.records), last.first_index),
-        (vec![8, 9], Some(6))
-    );
-    let without = page(
-        &subject,
-        PageQuery {
-            want_count: false,
-            ..query
-        },
-    );
+    assert_eq!((with_count.count, with_count.first_index), (Some(8), Some(4)));
+    let last = page(&subject, PageQuery { after: None, backwards: true, ..query.clone() });
+    assert_eq!((positions(last.records), last.first_index), (vec![8, 9], Some(6)));
+    let without = page(&subject, PageQuery { want_count: false, ..query });
     assert_eq!((without.count, without.first_index), (None, None));
 }
 
 pub fn a_page_of_none_is_a_count<S: Subject>() {
     let subject = with_archive::<S>();
-    let none = page(
-        &subject,
-        PageQuery {
-            limit: 0,
-            want_count: true,
-            ..PageQuery::default()
-        },
-    );
-    assert_eq!(
-        none,
-        Page {
-            records: vec![],
-            complete: false,
-            count: Some(9),
-            first_index: None
-        }
-    );
-    let stranger = wait(subject.store().inbox_page(
-        &romeo(),
-        &PageQuery {
-            limit: 5,
-            ..PageQuery::default()
-        },
-    ));
-    assert_eq!(
-        stranger,
-        Ok(Page {
-            complete: true,
-            ..Page::default()
-        })
-    );
+    let none = page(&subject, PageQuery { limit: 0, want_count: true, ..PageQuery::default() });
+    assert_eq!(none, Page { records: vec![], complete: false, count: Some(9), first_index: None });
+    let stranger = wait(subject.store().inbox_page(&romeo(), &PageQuery { limit: 5, ..PageQuery::default() }));
+    assert_eq!(stranger, Ok(Page { complete: true, ..Page::default() }));
 }
 
 pub fn what_is_only_queued_is_in_no_page<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        vec![
-            append(Record {
-                archived: false,
-                ..record(1)
-            }),
-            append(record(2)),
-        ],
-    );
-    let query = PageQuery {
-        limit: 10,
-        want_count: true,
-        ..PageQuery::default()
-    };
+    done(&subject, vec![append(Record { archived: false, ..record(1) }), append(record(2))]);
+    let query = PageQuery { limit: 10, want_count: true, ..PageQuery::default() };
     let all = page(&subject, query.clone());
     assert_eq!((all.count, positions(all.records)), (Some(1), vec![2]));
-    assert_eq!(
-        page(
-            &subject,
-            PageQuery {
-                ids: vec![1, 2],
-                ..query
-            }
-        )
-        .count,
-        Some(1)
-    );
+    assert_eq!(page(&subject, PageQuery { ids: vec![1, 2], ..query }).count, Some(1));
 }
 
 pub fn a_session_of_this_epoch_is_in_no_ledger<S: Subject>() {
     let subject = with_juliet::<S>();
-    done(
-        &subject,
-        vec![Change::SessionPut {
-            account: juliet(),
-            row: session("balcony", subject.store().epoch()),
-        }],
-    );
+    done(&subject, vec![Change::SessionPut { account: juliet(), row: session("balcony", subject.store().epoch()) }]);
     assert_eq!(wait(subject.store().session_ledger()), Ok(vec![]));
     assert_eq!(load(&subject).sessions, []);
 }
@@ -1077,46 +597,17 @@ pub fn a_session_of_this_epoch_is_in_no_ledger<S: Subject>() {
 pub fn a_session_of_an_earlier_epoch_is_in_the_ledger_until_deleted<S: Subject>() {
     let subject = with_juliet::<S>();
     let epoch = subject.store().epoch();
-    let put = |row: &SessionRow| Change::SessionPut {
-        account: juliet(),
-        row: row.clone(),
-    };
+    let put = |row: &SessionRow| Change::SessionPut { account: juliet(), row: row.clone() };
     let balcony = session("balcony", epoch);
-    let chamber = SessionRow {
-        directed: vec![],
-        presence: vec![],
-        ..session("chamber", epoch)
-    };
-    done(
-        &subject,
-        vec![
-            put(&chamber),
-            put(&SessionRow {
-                presence: vec![],
-                ..balcony.clone()
-            }),
-            put(&balcony),
-        ],
-    );
+    let chamber = SessionRow { directed: vec![], presence: vec![], ..session("chamber", epoch) };
+    done(&subject, vec![put(&chamber), put(&SessionRow { presence: vec![], ..balcony.clone() }), put(&balcony)]);
     let subject = subject.reopened();
     let mut ledger = wait(subject.store().session_ledger()).expect("the store reads");
     ledger.sort_by(|a, b| a.1.resource.cmp(&b.1.resource));
-    assert_eq!(
-        ledger,
-        [(juliet(), balcony.clone()), (juliet(), chamber.clone())]
-    );
+    assert_eq!(ledger, [(juliet(), balcony.clone()), (juliet(), chamber.clone())]);
     assert_eq!(load(&subject).sessions, [balcony, chamber.clone()]);
-    done(
-        &subject,
-        vec![Change::SessionDelete {
-            account: juliet(),
-            resource: "balcony".into(),
-        }],
-    );
-    assert_eq!(
-        wait(subject.store().session_ledger()),
-        Ok(vec![(juliet(), chamber)])
-    );
+    done(&subject, vec![Change::SessionDelete { account: juliet(), resource: "balcony".into() }]);
+    assert_eq!(wait(subject.store().session_ledger()), Ok(vec![(juliet(), chamber)]));
 }
 
 pub fn tokens_are_kept_by_client_and_mechanism<S: Subject>() {
@@ -1129,32 +620,12 @@ pub fn tokens_are_kept_by_client_and_mechanism<S: Subject>() {
         previous: (count > 1).then(|| (vec![3; 32], Stamp(4))),
         count,
     };
-    let put = |token| Change::TokenPut {
-        account: juliet(),
-        token,
-    };
-    done(
-        &subject,
-        vec![
-            put(token("phone", "HT-A", 1)),
-            put(token("phone", "HT-B", 1)),
-            put(token("desk", "HT-A", 1)),
-        ],
-    );
+    let put = |token| Change::TokenPut { account: juliet(), token };
+    done(&subject, vec![put(token("phone", "HT-A", 1)), put(token("phone", "HT-B", 1)), put(token("desk", "HT-A", 1))]);
     done(&subject, vec![put(token("phone", "HT-A", 2))]);
     let tokens = |client| wait(subject.store().tokens(&juliet(), client)).expect("the store reads");
-    assert_eq!(
-        tokens("phone"),
-        [token("phone", "HT-A", 2), token("phone", "HT-B", 1)]
-    );
-    done(
-        &subject,
-        vec![Change::TokenDelete {
-            account: juliet(),
-            client: "phone".into(),
-            mechanism: "HT-A".into(),
-        }],
-    );
+    assert_eq!(tokens("phone"), [token("phone", "HT-A", 2), token("phone", "HT-B", 1)]);
+    done(&subject, vec![Change::TokenDelete { account: juliet(), client: "phone".into(), mechanism: "HT-A".into() }]);
     assert_eq!(tokens("phone"), [token("phone", "HT-B", 1)]);
     assert_eq!(tokens("desk"), [token("desk", "HT-A", 1)]);
     assert_eq!(wait(subject.store().tokens(&romeo(), "phone")), Ok(vec![]));
@@ -1168,33 +639,15 @@ pub fn a_blob_is_kept_under_its_space_and_key<S: Subject>() {
         key: key.into(),
         value: value.to_vec(),
     };
-    done(
-        &subject,
-        vec![
-            put("private", "a", b"1"),
-            put("private", "b", b"2"),
-            put("private", "a", b"3"),
-        ],
-    );
+    done(&subject, vec![put("private", "a", b"1"), put("private", "b", b"2"), put("private", "a", b"3")]);
     let blob = |space: &'static str, key: &'static str| {
         wait(subject.store().blob(&juliet(), space, key)).expect("the store reads")
     };
     assert_eq!(
-        (
-            blob("private", "a"),
-            blob("private", "b"),
-            blob("vcard", "a")
-        ),
+        (blob("private", "a"), blob("private", "b"), blob("vcard", "a")),
         (Some(b"3".to_vec()), Some(b"2".to_vec()), None)
     );
-    done(
-        &subject,
-        vec![Change::BlobDelete {
-            account: juliet(),
-            space: "private".into(),
-            key: "a".into(),
-        }],
-    );
+    done(&subject, vec![Change::BlobDelete { account: juliet(), space: "private".into(), key: "a".into() }]);
     assert_eq!(blob("private", "a"), None);
 }
 
@@ -1203,42 +656,23 @@ pub fn the_photo_hash_is_loaded_with_the_account<S: Subject>() {
     let (space, key) = PHOTO_HASH;
     done(
         &subject,
-        vec![Change::BlobPut {
-            account: juliet(),
-            space: space.into(),
-            key: key.into(),
-            value: b"a9993e36".to_vec(),
-        }],
+        vec![Change::BlobPut { account: juliet(), space: space.into(), key: key.into(), value: b"a9993e36".to_vec() }],
     );
     assert_eq!(load(&subject).photo_hash.as_deref(), Some("a9993e36"));
 }
 
 pub fn accounts_are_listed_by_name_a_host_at_a_time<S: Subject>() {
     let subject = S::fresh();
-    let names = [
-        "tybalt@capulet.example",
-        "juliet@capulet.example",
-        "romeo@montague.example",
-        "nurse@capulet.example",
-    ];
+    let names = ["tybalt@capulet.example", "juliet@capulet.example", "romeo@montague.example", "nurse@capulet.example"];
     done(&subject, names.map(create).to_vec());
     done(
         &subject,
         vec![
-            Change::AccountDisable {
-                account: bare("tybalt@capulet.example"),
-                disabled: true,
-            },
-            Change::LastActivity {
-                account: juliet(),
-                left: Stamp(4),
-                status: "".into(),
-            },
+            Change::AccountDisable { account: bare("tybalt@capulet.example"), disabled: true },
+            Change::LastActivity { account: juliet(), left: Stamp(4), status: "".into() },
         ],
     );
-    let list = |after, limit| {
-        wait(subject.store().accounts("capulet.example", after, limit)).expect("the store reads")
-    };
+    let list = |after, limit| wait(subject.store().accounts("capulet.example", after, limit)).expect("the store reads");
     let summary = |name, disabled, last_activity| AccountSummary {
         account: bare(name),
         created: Stamp(1_000_000),
@@ -1246,31 +680,16 @@ pub fn accounts_are_listed_by_name_a_host_at_a_time<S: Subject>() {
         last_activity,
     };
     let nurse = summary("nurse@capulet.example", false, None);
-    assert_eq!(
-        list("", 2),
-        [
-            summary("juliet@capulet.example", false, Some(Stamp(4))),
-            nurse.clone()
-        ]
-    );
-    assert_eq!(
-        list("juliet", 10),
-        [nurse, summary("tybalt@capulet.example", true, None)]
-    );
+    assert_eq!(list("", 2), [summary("juliet@capulet.example", false, Some(Stamp(4))), nurse.clone()]);
+    assert_eq!(list("juliet", 10), [nurse, summary("tybalt@capulet.example", true, None)]);
     assert_eq!(list("nurse@capulet.example", 10).len(), 1);
     assert_eq!(list("tybalt", 10), []);
 }
 
 pub fn a_commit_of_an_older_epoch_is_fenced<S: Subject>() {
     let subject = with_juliet::<S>();
-    let older = Fence {
-        epoch: subject.store().epoch() - 1,
-        ..fence(subject.store())
-    };
-    assert_eq!(
-        commit_as(subject.store(), older, vec![append(record(1))]),
-        Err(StoreError::Fenced)
-    );
+    let older = Fence { epoch: subject.store().epoch() - 1, ..fence(subject.store()) };
+    assert_eq!(commit_as(subject.store(), older, vec![append(record(1))]), Err(StoreError::Fenced));
     assert_eq!(inbox(&subject), []);
     done(&subject, vec![append(record(1))]);
 }
@@ -1280,19 +699,11 @@ pub fn commits_are_done_in_the_order_of_calls<S: Subject>() {
     let (say, hear) = mpsc::channel();
     for position in 1..=500 {
         let say = say.clone();
-        let done = Box::new(move |outcome| {
-            say.send((position, outcome))
-                .expect("the test waits for it")
-        });
-        subject
-            .store()
-            .commit(fence(subject.store()), vec![append(record(position))], done);
+        let done = Box::new(move |outcome| say.send((position, outcome)).expect("the test waits for it"));
+        subject.store().commit(fence(subject.store()), vec![append(record(position))], done);
     }
     for position in 1..=500 {
-        assert_eq!(
-            hear.recv_timeout(Duration::from_secs(30)),
-            Ok((position, Ok(vec![Outcome::Done])))
-        );
+        assert_eq!(hear.recv_timeout(Duration::from_secs(30)), Ok((position, Ok(vec![Outcome::Done]))));
     }
     assert_eq!(inbox(&subject), (1..=500).collect::<Vec<i64>>());
 }
@@ -1308,29 +719,27 @@ pub fn a_read_sees_every_commit_that_was_done<S: Subject>() {
 pub fn what_was_done_survives_a_restart<S: Subject>() {
     let subject = with_juliet::<S>();
     let epoch = subject.store().epoch();
-    done(
-        &subject,
-        vec![
-            append(Record {
-                dedupe: Some([1; 16]),
-                ..record(1)
-            }),
-            append(record(2)),
-        ],
-    );
+    let keyed = |position, key| append(Record { dedupe: Some([key; 16]), ..record(position) });
+    let fleeting =
+        |position, key| append(Record { dedupe: Some([key; 16]), pending: false, archived: false, ..record(position) });
+    done(&subject, vec![keyed(LATE, 1), fleeting(LATE + 1, 2), append(record(LATE + 2))]);
     let before = load(&subject);
     let subject = subject.reopened();
     assert_eq!(subject.store().epoch(), epoch + 1);
     assert_eq!(load(&subject), before);
-    assert_eq!(inbox(&subject), [1, 2]);
-    let resent = append(Record {
-        dedupe: Some([1; 16]),
-        ..record(3)
-    });
-    assert_eq!(
-        commit(subject.store(), vec![resent, append(record(4))]),
-        Ok(vec![Outcome::Duplicate(1), Outcome::Done])
-    );
+    assert_eq!(inbox(&subject), [LATE, LATE + 2]);
+    let resent = vec![keyed(LATE + 3, 1), keyed(LATE + 3, 2), keyed(LATE + 3, 3)];
+    let outcomes = [Outcome::Duplicate(LATE), Outcome::Duplicate(LATE + 1), Outcome::Done];
+    assert_eq!(commit(subject.store(), resent), Ok(outcomes.to_vec()));
+}
+
+pub fn the_dedupe_key_of_a_pruned_record_survives_a_restart<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let keyed = |position| append(Record { dedupe: Some([1; 16]), pending: false, ..record(position) });
+    done(&subject, vec![keyed(LATE), Change::Prune { account: juliet(), up_to: LATE }]);
+    let subject = subject.reopened();
+    assert_eq!(inbox(&subject), []);
+    assert_eq!(commit(subject.store(), vec![keyed(LATE + 1)]), Ok(vec![Outcome::Duplicate(LATE)]));
 }
 
 pub fn after_closing_all_is_done_and_nothing_more_is_written<S: Subject>() {
@@ -1339,17 +748,10 @@ pub fn after_closing_all_is_done_and_nothing_more_is_written<S: Subject>() {
     for position in 1..=100 {
         let say = say.clone();
         let done = Box::new(move |outcome| say.send(outcome).expect("the test waits for it"));
-        subject
-            .store()
-            .commit(fence(subject.store()), vec![append(record(position))], done);
+        subject.store().commit(fence(subject.store()), vec![append(record(position))], done);
     }
     assert_eq!(wait(subject.store().close()), Ok(()));
-    assert_eq!(
-        hear.try_iter()
-            .filter(|outcome| *outcome == Ok(vec![Outcome::Done]))
-            .count(),
-        100
-    );
+    assert_eq!(hear.try_iter().filter(|outcome| *outcome == Ok(vec![Outcome::Done])).count(), 100);
     let late = commit(subject.store(), vec![append(record(101))]);
     assert!(matches!(late, Err(StoreError::Fatal(_))), "{late:?}");
     let subject = subject.reopened();
@@ -1360,35 +762,14 @@ pub fn figures_count<S: Subject>() {
     let subject = with_juliet::<S>();
     done(
         &subject,
-        vec![
-            create("romeo@montague.example"),
-            append(record(1)),
-            append(Record {
-                archived: false,
-                ..record(2)
-            }),
-        ],
+        vec![create("romeo@montague.example"), append(record(1)), append(Record { archived: false, ..record(2) })],
     );
     let figures = subject.store().figures();
-    assert_eq!(
-        (
-            figures.accounts,
-            figures.inbox_records,
-            figures.queued_changes,
-            figures.quarantined
-        ),
-        (2, 2, 0, 0)
-    );
+    assert_eq!((figures.accounts, figures.inbox_records, figures.queued_changes, figures.quarantined), (2, 2, 0, 0));
     assert_eq!((figures.commits, figures.changes), (2, 4));
     done(
         &subject,
-        vec![
-            Change::Taken {
-                account: juliet(),
-                positions: vec![2],
-            },
-            Change::AccountRemove { account: romeo() },
-        ],
+        vec![Change::Taken { account: juliet(), positions: vec![2] }, Change::AccountRemove { account: romeo() }],
     );
     let figures = subject.store().figures();
     assert_eq!((figures.accounts, figures.inbox_records), (1, 1));

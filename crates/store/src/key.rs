@@ -40,10 +40,7 @@ impl Key {
 impl Key {
     /// The right to act for this entity under an epoch.
     pub fn fence(&self, epoch: u64) -> Fence {
-        Fence {
-            partition: self.partition(),
-            epoch,
-        }
+        Fence { partition: self.partition(), epoch }
     }
 }
 

@@ -79,19 +79,9 @@ pub trait Store: Send + Sync + 'static {
     /// A page of the archive by filter. XEP-0313 §4.
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page>;
     /// vcard-temp, private XML and whatever else is one value under a name.
-    fn blob<'a>(
-        &'a self,
-        account: &'a BareJid,
-        space: &'a str,
-        key: &'a str,
-    ) -> Reply<'a, Option<Vec<u8>>>;
+    fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
     /// All accounts of a host, by name (the localpart); `after` is exclusive: a localpart or bare JID, or empty.
-    fn accounts<'a>(
-        &'a self,
-        host: &'a str,
-        after: &'a str,
-        limit: usize,
-    ) -> Reply<'a, Vec<AccountSummary>>;
+    fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>>;
     /// The session ledger as it was left: whose sessions of an earlier epoch must be ended. DESIGN.md D11.
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>>;
     /// The boot counter: grows by one each time the store is opened for serving. CLUSTER rule 10.

@@ -88,12 +88,7 @@ impl MemoryStore {
             world.epoch += 1;
             world.epoch
         };
-        MemoryStore {
-            disk,
-            epoch,
-            stepped,
-            queue: Mutex::default(),
-        }
+        MemoryStore { disk, epoch, stepped, queue: Mutex::default() }
     }
 
     /// The next commit that is applied fails with `error`, the one after it with the next that was given, and so on.
@@ -190,14 +185,8 @@ impl Store for MemoryStore {
     }
 
     fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>> {
-        let tokens = self.read(account, |found| {
-            found
-                .tokens
-                .values()
-                .filter(|token| &*token.client == client)
-                .cloned()
-                .collect()
-        });
+        let tokens = self
+            .read(account, |found| found.tokens.values().filter(|token| &*token.client == client).cloned().collect());
         ready(tokens.unwrap_or_default())
     }
 
@@ -210,54 +199,26 @@ impl Store for MemoryStore {
     ) -> Reply<'a, Vec<Record>> {
         let records = self.read(account, |found| {
             let later = found.log.values().filter(|record| record.position > after);
-            later
-                .filter(|record| record.pending || !only_pending)
-                .take(limit)
-                .cloned()
-                .collect()
+            later.filter(|record| record.pending || !only_pending).take(limit).cloned().collect()
         });
         ready(records.unwrap_or_default())
     }
 
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page> {
-        ready(
-            self.read(account, |found| found.page(page))
-                .unwrap_or(Page {
-                    complete: true,
-                    ..Page::default()
-                }),
-        )
+        ready(self.read(account, |found| found.page(page)).unwrap_or(Page { complete: true, ..Page::default() }))
     }
 
-    fn blob<'a>(
-        &'a self,
-        account: &'a BareJid,
-        space: &'a str,
-        key: &'a str,
-    ) -> Reply<'a, Option<Vec<u8>>> {
-        ready(
-            self.read(account, |found| {
-                found.blobs.get(&(space.into(), key.into())).cloned()
-            })
-            .flatten(),
-        )
+    fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>> {
+        ready(self.read(account, |found| found.blobs.get(&(space.into(), key.into())).cloned()).flatten())
     }
 
-    fn accounts<'a>(
-        &'a self,
-        host: &'a str,
-        after: &'a str,
-        limit: usize,
-    ) -> Reply<'a, Vec<AccountSummary>> {
+    fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>> {
         let after = after.split('@').next().unwrap_or_default();
         let world = self.disk.lock();
         let mut found: Vec<AccountSummary> = world
             .accounts
             .iter()
-            .filter(|(jid, _)| {
-                jid.domain() == host
-                    && (after.is_empty() || jid.local().unwrap_or_default() > after)
-            })
+            .filter(|(jid, _)| jid.domain() == host && (after.is_empty() || jid.local().unwrap_or_default() > after))
             .map(|(jid, account)| AccountSummary {
                 account: jid.clone(),
                 created: account.created,
@@ -272,15 +233,9 @@ impl Store for MemoryStore {
 
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {
         let world = self.disk.lock();
-        let rows = world
-            .accounts
-            .iter()
-            .flat_map(|(jid, account)| account.sessions.values().map(move |row| (jid, row)));
-        ready(
-            rows.filter(|(_, row)| row.epoch < self.epoch)
-                .map(|(jid, row)| (jid.clone(), row.clone()))
-                .collect(),
-        )
+        let rows =
+            world.accounts.iter().flat_map(|(jid, account)| account.sessions.values().map(move |row| (jid, row)));
+        ready(rows.filter(|(_, row)| row.epoch < self.epoch).map(|(jid, row)| (jid.clone(), row.clone())).collect())
     }
 
     fn epoch(&self) -> u64 {
@@ -288,23 +243,13 @@ impl Store for MemoryStore {
     }
 
     fn figures(&self) -> Figures {
-        let queued_changes = self
-            .queue
-            .lock()
-            .calls
-            .iter()
-            .map(|(_, changes, _)| changes.len() as u64)
-            .sum();
+        let queued_changes = self.queue.lock().calls.iter().map(|(_, changes, _)| changes.len() as u64).sum();
         let world = self.disk.lock();
         Figures {
             queued_changes,
             commits: world.commits,
             changes: world.changes,
-            inbox_records: world
-                .accounts
-                .values()
-                .map(|account| account.log.len() as u64)
-                .sum(),
+            inbox_records: world.accounts.values().map(|account| account.log.len() as u64).sum(),
             accounts: world.accounts.len() as u64,
             ..Figures::default()
         }
@@ -321,13 +266,12 @@ impl World {
     /// One call, all or nothing.
     fn call(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
         let before = self.doubtful(changes).then(|| self.accounts.clone());
-        let outcomes: Result<Vec<Outcome>, StoreError> =
-            changes.iter().map(|change| self.change(change)).collect();
+        let outcomes: Result<Vec<Outcome>, StoreError> = changes.iter().map(|change| self.change(change)).collect();
         match (&outcomes, before) {
             (Err(_), Some(before)) => self.accounts = before,
-            (Err(error), None) => unreachable!(
-                "only a position that does not grow fails, and that was foreseen: {error:?}"
-            ),
+            (Err(error), None) => {
+                unreachable!("only a position that does not grow fails, and that was foreseen: {error:?}")
+            }
             (Ok(_), _) => {
                 self.commits += 1;
                 self.changes += changes.len() as u64;
@@ -352,25 +296,15 @@ impl World {
     }
 
     fn change(&mut self, change: &Change) -> Result<Outcome, StoreError> {
-        if let Change::AccountCreate {
-            account,
-            credentials,
-            created,
-        } = change
-        {
+        if let Change::AccountCreate { account, credentials, created } = change {
             if self.accounts.contains_key(account) {
                 return Ok(Outcome::Exists);
             }
-            self.accounts
-                .insert(account.clone(), Account::new(credentials.clone(), *created));
+            self.accounts.insert(account.clone(), Account::new(credentials.clone(), *created));
             return Ok(Outcome::Done);
         }
         if let Change::AccountRemove { account } = change {
-            return Ok(if self.accounts.remove(account).is_some() {
-                Outcome::Done
-            } else {
-                Outcome::NoAccount
-            });
+            return Ok(if self.accounts.remove(account).is_some() { Outcome::Done } else { Outcome::NoAccount });
         }
         match self.accounts.get_mut(change.account()) {
             Some(account) => account.change(change),
@@ -410,20 +344,12 @@ impl Account {
                 self.roster.insert(item.jid.clone(), item.clone());
                 self.roster_version = *version;
             }
-            Change::RosterDelete {
-                contact, version, ..
-            } => {
+            Change::RosterDelete { contact, version, .. } => {
                 self.roster.remove(contact);
                 self.roster_version = *version;
             }
-            Change::RequestPut {
-                contact,
-                stanza,
-                received,
-                ..
-            } => {
-                self.requests
-                    .insert(contact.clone(), (stanza.clone(), *received));
+            Change::RequestPut { contact, stanza, received, .. } => {
+                self.requests.insert(contact.clone(), (stanza.clone(), *received));
             }
             Change::RequestDelete { contact, .. } => {
                 self.requests.remove(contact);
@@ -440,20 +366,15 @@ impl Account {
                     }
                 }
             }
-            Change::Prune { up_to, .. } => self
-                .log
-                .retain(|position, record| record.pending || position > up_to),
+            Change::Prune { up_to, .. } => self.log.retain(|position, record| record.pending || position > up_to),
             Change::SessionPut { row, .. } => {
                 self.sessions.insert(row.resource.clone(), row.clone());
             }
             Change::SessionDelete { resource, .. } => {
                 self.sessions.remove(resource);
             }
-            Change::BlobPut {
-                space, key, value, ..
-            } => {
-                self.blobs
-                    .insert((space.clone(), key.clone()), value.clone());
+            Change::BlobPut { space, key, value, .. } => {
+                self.blobs.insert((space.clone(), key.clone()), value.clone());
             }
             Change::BlobDelete { space, key, .. } => {
                 self.blobs.remove(&(space.clone(), key.clone()));
@@ -465,19 +386,12 @@ impl Account {
                 self.blocks.remove(jid);
             }
             Change::TokenPut { token, .. } => {
-                self.tokens.insert(
-                    (token.client.clone(), token.mechanism.clone()),
-                    token.clone(),
-                );
+                self.tokens.insert((token.client.clone(), token.mechanism.clone()), token.clone());
             }
-            Change::TokenDelete {
-                client, mechanism, ..
-            } => {
+            Change::TokenDelete { client, mechanism, .. } => {
                 self.tokens.remove(&(client.clone(), mechanism.clone()));
             }
-            Change::LastActivity { left, status, .. } => {
-                self.last_activity = Some((*left, status.clone()))
-            }
+            Change::LastActivity { left, status, .. } => self.last_activity = Some((*left, status.clone())),
         }
         Ok(Outcome::Done)
     }
@@ -487,10 +401,7 @@ impl Account {
             return Ok(Outcome::Duplicate(*position));
         }
         if record.position <= self.appended {
-            return Err(StoreError::Damaged(position_must_grow(
-                record.position,
-                self.appended,
-            )));
+            return Err(StoreError::Damaged(position_must_grow(record.position, self.appended)));
         }
         self.appended = record.position;
         if let Some(key) = record.dedupe {
@@ -517,52 +428,28 @@ impl Account {
                 .map(|(contact, (stanza, received))| (contact.clone(), stanza.clone(), *received))
                 .collect(),
             blocks: self.blocks.iter().cloned().collect(),
-            last_position: self
-                .log
-                .last_key_value()
-                .map_or(0, |(position, _)| *position),
+            last_position: self.log.last_key_value().map_or(0, |(position, _)| *position),
             pending: pending().map(|record| record.position).collect(),
             pending_bytes: pending().map(|record| record.stanza.len() as u64).sum(),
             last_activity: self.last_activity.clone(),
-            sessions: self
-                .sessions
-                .values()
-                .filter(|row| row.epoch < epoch)
-                .cloned()
-                .collect(),
-            photo_hash: photo_hash
-                .and_then(|value| std::str::from_utf8(value).ok())
-                .map(Into::into),
+            sessions: self.sessions.values().filter(|row| row.epoch < epoch).cloned().collect(),
+            photo_hash: photo_hash.and_then(|value| std::str::from_utf8(value).ok()).map(Into::into),
         }
     }
 
     fn page(&self, query: &PageQuery) -> Page {
-        let matches: Vec<&Record> = self
-            .log
-            .values()
-            .filter(|record| record.archived && query.matches(record))
-            .collect();
-        let paged: Vec<&Record> = matches
-            .iter()
-            .copied()
-            .filter(|record| query.pages(record.position))
-            .collect();
+        let matches: Vec<&Record> =
+            self.log.values().filter(|record| record.archived && query.matches(record)).collect();
+        let paged: Vec<&Record> = matches.iter().copied().filter(|record| query.pages(record.position)).collect();
         let complete = paged.len() <= query.limit;
         let records: Vec<Record> = if query.backwards {
-            paged[paged.len().saturating_sub(query.limit)..]
-                .iter()
-                .copied()
-                .cloned()
-                .collect()
+            paged[paged.len().saturating_sub(query.limit)..].iter().copied().cloned().collect()
         } else {
             paged.into_iter().take(query.limit).cloned().collect()
         };
-        let first_index = records.first().map(|first| {
-            matches
-                .iter()
-                .filter(|record| record.position < first.position)
-                .count() as u64
-        });
+        let first_index = records
+            .first()
+            .map(|first| matches.iter().filter(|record| record.position < first.position).count() as u64);
         Page {
             complete,
             count: query.want_count.then_some(matches.len() as u64),
@@ -639,15 +526,7 @@ mod tests {
         create(&store, &heard);
         create(&store, &heard);
         let fatal = || Err(StoreError::Fatal("fsync".into()));
-        assert_eq!(
-            *heard.lock(),
-            [
-                Err(StoreError::Full),
-                Ok(vec![Outcome::Done]),
-                fatal(),
-                fatal()
-            ]
-        );
+        assert_eq!(*heard.lock(), [Err(StoreError::Full), Ok(vec![Outcome::Done]), fatal(), fatal()]);
     }
 
     #[test]
@@ -659,15 +538,8 @@ mod tests {
             create(&again, &outer);
             outer.lock().push(outcome);
         });
-        store.commit(
-            contract::fence(&*store),
-            vec![contract::create("romeo@montague.example")],
-            done,
-        );
-        assert_eq!(
-            *heard.lock(),
-            [Ok(vec![Outcome::Done]), Ok(vec![Outcome::Done])]
-        );
+        store.commit(contract::fence(&*store), vec![contract::create("romeo@montague.example")], done);
+        assert_eq!(*heard.lock(), [Ok(vec![Outcome::Done]), Ok(vec![Outcome::Done])]);
         assert_eq!(store.figures().accounts, 2);
     }
 }

@@ -104,7 +104,8 @@ pub struct Record {
     pub pending: bool,
     /// Is part of the archive (what is only queued for delivery is removed once taken).
     pub archived: bool,
-    /// Recognises a resend: `ingress` always, or a hash over sender, origin-id and body; kept 24 h at least.
+    /// Recognises a resend: `ingress` always, or a hash over sender, origin-id and body; kept 24 h at least
+    /// (a backend may go by the position's time).
     pub dedupe: Option<[u8; 16]>,
     /// UTC; delivery after it is pointless. XEP-0079 expire-at.
     pub expires: Option<Stamp>,
@@ -143,8 +144,7 @@ impl PageQuery {
 
     /// Is the position within the page's bounds (`after`, `before`)?
     pub fn pages(&self, position: i64) -> bool {
-        self.after.is_none_or(|after| position > after)
-            && self.before.is_none_or(|before| position < before)
+        self.after.is_none_or(|after| position > after) && self.before.is_none_or(|before| position < before)
     }
 
     /// The least position that `start` lets pass.
