@@ -93,6 +93,8 @@ pub struct Config {
     /// Iterations that unknown users are told; those of new keys.
     pub iterations_sha1: u32,
     pub iterations_sha256: u32,
+    /// Failed authentications a connection; the last is answered and ends it. RFC 6120 §6.4.5: 2 to 5 retries.
+    pub auth_attempts_max: u8,
     /// `<c xmlns='http://jabber.org/protocol/caps' …/>` of the server, or nothing. XEP-0115 §6.3.
     pub caps: Vec<u8>,
     /// `xml:lang` of our headers and texts.
@@ -115,6 +117,7 @@ impl Default for Config {
             secret: Vec::new(),
             iterations_sha1: crate::password::SHA1_ITERATIONS,
             iterations_sha256: crate::password::SHA256_ITERATIONS,
+            auth_attempts_max: crate::client::AUTH_ATTEMPTS_MAX,
             caps: Vec::new(),
             lang: "en".into(),
             downgrade_protection: true,

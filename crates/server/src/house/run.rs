@@ -109,6 +109,7 @@ fn edge_config(config: &Config, listener: &Listener, certificates: &Arc<Certific
             limits_after_auth: config.limits.after_auth(),
             idle_seconds: Some(config.limits.idle_ping_seconds),
             secret: secret.to_vec(),
+            auth_attempts_max: u8::try_from(config.limits.auth_failures_per_connection_max).unwrap_or(u8::MAX),
             iterations_sha1: config.accounts.scram_iterations,
             iterations_sha256: config.accounts.scram_iterations,
             caps: caps.to_vec(),

@@ -1,6 +1,6 @@
 //! Authentication. RFC 6120 §6, XEP-0388.
 
-use super::{AUTH_ATTEMPTS_MAX, Attempt, ClientStream, Inline, Stage, Wait};
+use super::{Attempt, ClientStream, Inline, Stage, Wait};
 use crate::event::{Account, AuthFailed, Authenticated, BindRequest, Event, Lookup};
 use crate::sasl::offer::Offer;
 use crate::sasl::request::Request;
@@ -209,7 +209,7 @@ impl ClientStream {
     pub(super) fn count_failure(&mut self) -> bool {
         let negotiation = self.negotiation();
         negotiation.failures += 1;
-        let too_many = negotiation.failures >= AUTH_ATTEMPTS_MAX;
+        let too_many = negotiation.failures >= self.config.auth_attempts_max;
         if too_many {
             self.fault = Some(StreamFault::TooManyAuthFailures);
         }

@@ -29,7 +29,7 @@ use xmpp::write::Wire;
 use xmpp::xml::Frame;
 use xmpp::{BareJid, FullJid, Jid, Stamp, StanzaCondition, StreamCondition, StreamFault, ns};
 
-/// Failed authentications a connection; the last is answered and ends it. RFC 6120 §6.4.5: 2 to 5 retries.
+/// Failed authentications a connection, unless the configuration says otherwise. RFC 6120 §6.4.5: 2 to 5 retries.
 pub const AUTH_ATTEMPTS_MAX: u8 = 3;
 /// Iqs about registration a connection. XEP-0077 §3.1.
 pub const REGISTRATIONS_MAX: u8 = 10;
