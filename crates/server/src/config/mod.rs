@@ -273,6 +273,8 @@ impl Config {
         note(self.listeners != new.listeners, "[[listen]]");
         note(self.store != new.store, "[store]");
         note(self.admin_socket() != new.admin_socket(), "admin.socket");
+        // The socket's mode is set when it is made.
+        note(self.admin.uids.is_empty() && !new.admin.uids.is_empty(), "admin.uids");
         note(self.log.format != new.log.format, "log.format");
         out
     }

@@ -131,8 +131,8 @@ unknown one is an error. Paths are relative to the folder of the file.
 - `waft config show` prints the effective configuration, `waft config show --defaults` every option with its default.
 - On the command line, `waft serve --data DIR --domain D --c2s ADDR:PORT --direct-tls ADDR:PORT` win over the file.
   `--domain`, `--c2s` and `--direct-tls` may be given several times; `--direct-tls none` listens on none.
-- SIGHUP (`systemctl reload waft`) reads the file again. Hosts, certificates, limits, the log level and `admin.uids` change
-  at once; of the rest the log says that it waits for a restart. A file with an error changes nothing.
+- SIGHUP (`systemctl reload waft`) reads the file again. Hosts, certificates, limits and the log level change at once, for
+  connections from then on; of the rest the log says that it waits for a restart. A file with an error changes nothing.
 
 A server for one domain needs this:
 
