@@ -82,6 +82,7 @@ impl Server {
                 return Server { child, folder, port, direct, said };
             }
         }
+        let _ = child.wait();
         panic!("the server did not start: {}", std::fs::read_to_string(folder.path().join("log")).unwrap_or_default());
     }
 
