@@ -270,11 +270,14 @@ pub(crate) fn accept(
         return Ok(Flow::Done);
     }
     let stored = to_stored(&passage.stanza);
-    if ids.is_empty() {
+    if !ids.iter().any(|id| is_given_now(account, *id, &passage.stanza)) {
         let limits = &account.policy.limits;
+        // Whoever is there and slow, or has just come, is on its way to take some.
+        let times = if ids.is_empty() { 1 } else { 2 };
+        let stanzas_max = limits.offline_messages_max * times;
+        let bytes_max = limits.offline_bytes_max * times as u64;
         let bytes = account.inbox.waiting_bytes + stored.len() as u64;
-        let full = account.inbox.waiting >= limits.offline_messages_max;
-        if full || bytes > limits.offline_bytes_max {
+        if account.inbox.waiting >= stanzas_max || bytes > bytes_max {
             fx.push(Effect::Count("offline_limit_reached"));
             return Err(StanzaCondition::ServiceUnavailable.into());
         }
@@ -297,22 +300,24 @@ pub(crate) fn accept(
 /// whether one of them took it.)
 fn is_taken_live(account: &Account, ids: &[SessionId], stanza: &Stanza) -> bool {
     let [id] = ids else { return false };
-    let reads = account.inbox.reading.is_some_and(|reading| reading.session == *id);
-    let takes = |s: &Session| s.edge.is_some() && s.fits(stanza, &account.policy.limits);
-    !reads && account.session(*id).is_some_and(takes)
+    account.session(*id).is_some_and(|s| s.edge.is_some()) && is_given_now(account, *id, stanza)
+}
+
+/// Has the session room for the message, and is it not being given the backlog?
+fn is_given_now(account: &Account, id: SessionId, stanza: &Stanza) -> bool {
+    let reads = account.inbox.reading.is_some_and(|reading| reading.session == id);
+    !reads && account.session(id).is_some_and(|s| s.fits(stanza, &account.policy.limits))
 }
 
 /// Delivers; a session that cannot take more now is given the message from the log when it can.
 fn give_to(account: &mut Account, passage: &mut Passage, ids: &[SessionId], more: Additions, fx: &mut Effects) {
     for id in ids {
         passage.taken_by.push(*id);
-        if let Some(position) = passage.position {
-            let is_reading = account.inbox.reading.is_some_and(|reading| reading.session == *id);
-            let fits = account.session(*id).is_some_and(|s| s.fits(&passage.stanza, &account.policy.limits));
-            if is_reading || !fits {
-                continue_later(account, *id, position);
-                continue;
-            }
+        if let Some(position) = passage.position
+            && !is_given_now(account, *id, &passage.stanza)
+        {
+            continue_later(account, *id, position);
+            continue;
         }
         let delivery =
             Delivery { stanza: passage.stanza.clone(), to: None, more: more.clone(), position: passage.position };
@@ -563,7 +568,9 @@ pub fn flush(account: &mut Account, id: SessionId, fx: &mut Effects) {
         Some(reading) if reading.paused => {
             // Whoever has a full queue waits for its turn.
             account.inbox.reading = None;
-            account.inbox.queue.push_back(reading.session);
+            if !account.inbox.queue.contains(&reading.session) {
+                account.inbox.queue.push_back(reading.session);
+            }
         }
         Some(_) if account.inbox.queue.contains(&id) => return,
         Some(_) => return account.inbox.queue.push_back(id),
@@ -1098,6 +1105,18 @@ mod tests {
         let fx = page(&mut juliet, positions[4] - 1, vec![record(positions[4], "4"), record(positions[5], "5")]);
         assert_eq!(fx.written_to(), ["home", "home"]);
         assert_eq!(juliet.receive(&chat("6")).written_to(), ["home"]);
+    }
+
+    #[test]
+    fn what_waits_for_a_slow_reader_has_a_limit_too() {
+        let mut juliet = account(JULIET).with("home", 0).policy(|p| {
+            p.limits.unacked_stanzas_max = 2;
+            p.limits.offline_messages_max = 3;
+        });
+        for n in 0..2 + 2 * 3 {
+            assert_eq!(juliet.receive(&chat(&n.to_string())).appended().len(), 1, "{n}");
+        }
+        assert!(error_told(&juliet.receive(&chat("more")), "service-unavailable"));
     }
 
     #[test]

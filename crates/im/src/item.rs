@@ -86,6 +86,10 @@ pub enum DetachReason {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "the stanza is what most items carry; a box would cost each an allocation"
+)]
 pub enum Item {
     // ---- from a stream to its session ----
     Attach(Attach),

@@ -27,9 +27,9 @@ pub mod resume;
 pub mod roster;
 pub mod session;
 pub mod subscription;
-pub mod view;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod view;
 pub mod ways;
 
 pub use account::Account;

@@ -11,7 +11,7 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use store::{AccountRecord, Change, Record, RosterItem, Subscription};
 use xmpp::write::{Wire, write_stanza};
-use xmpp::{BareJid, FullJid, Jid, Stamp, Stanza};
+use xmpp::{BareJid, Jid, Stamp, Stanza};
 
 /// 2026-01-01T00:00:00Z.
 pub const START: Stamp = Stamp(1_767_225_600_000_000);
@@ -40,10 +40,6 @@ pub fn account_with(jid: &str, stored: AccountRecord) -> Scene {
 
 pub fn bare(jid: &str) -> BareJid {
     BareJid::parse(jid).expect("a bare JID in a test")
-}
-
-pub fn full(jid: &str) -> FullJid {
-    FullJid::parse(jid).expect("a full JID in a test")
 }
 
 pub fn jid(jid: &str) -> Jid {
