@@ -128,22 +128,21 @@ impl Stanza {
         };
         let mut stanza = Stanza::of(StanzaType::Message(MessageType::Normal));
         let mut stanza_type = None;
-        if let Some(tag) = raw.tag() {
-            for (name, value) in tag.attributes() {
-                match name {
-                    b"from" | b"to" => match Jid::parse(&unescape_attribute(value)) {
-                        Ok(jid) if name == b"to" => stanza.to = Some(jid),
-                        Ok(jid) => stanza.from = Some(jid),
-                        Err(_) => refuse(StanzaCondition::JidMalformed),
-                    },
-                    b"id" => stanza.id = Some(unescape_attribute(value).into()),
-                    b"type" => stanza_type = Some(unescape_attribute(value)),
-                    b"xml:lang" => stanza.lang = Some(unescape_attribute(value).into()),
-                    _ if name.contains(&b':') && !name.starts_with(b"xmlns:") => {
-                        stanza.foreign.get_or_insert_with(|| foreign(&tag));
-                    }
-                    _ => {}
+        let tag = raw.tag();
+        for (name, value) in tag.attributes() {
+            match name {
+                b"from" | b"to" => match Jid::parse(&unescape_attribute(value)) {
+                    Ok(jid) if name == b"to" => stanza.to = Some(jid),
+                    Ok(jid) => stanza.from = Some(jid),
+                    Err(_) => refuse(StanzaCondition::JidMalformed),
+                },
+                b"id" => stanza.id = Some(unescape_attribute(value).into()),
+                b"type" => stanza_type = Some(unescape_attribute(value)),
+                b"xml:lang" => stanza.lang = Some(unescape_attribute(value).into()),
+                _ if name.contains(&b':') && !name.starts_with(b"xmlns:") => {
+                    stanza.foreign.get_or_insert_with(|| foreign(&tag));
                 }
+                _ => {}
             }
         }
         match kind {

@@ -36,7 +36,8 @@ use std::sync::Arc;
 
 /// What the scanner counts while it tokenises. All inclusive.
 ///
-/// Beside these, at most 64 prefixes may be in scope at any place.
+/// Beside these, at most 64 prefixes may be in scope at any place, and at most 256 children of an element may use
+/// prefixes that are declared outside of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of one top-level element, start tag to end tag, as it comes and in canonical form.
@@ -163,7 +164,7 @@ impl Raw {
 
     /// An unprefixed attribute of the start tag, unescaped; also `xml:lang`.
     pub fn attribute(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.tag()?.attribute(name.as_bytes()).map(unescape_attribute)
+        self.tag().attribute(name.as_bytes()).map(unescape_attribute)
     }
 
     /// The whole as a tree, for nonzas (SASL, SM, …).
@@ -180,7 +181,7 @@ impl Raw {
         self.bytes.get(root.name_at as usize..(root.name_at + root.name_len) as usize).unwrap_or_default()
     }
 
-    pub(crate) fn tag(&self) -> Option<Tag<'_>> {
-        Tag::read(&self.bytes).map(|(tag, _)| tag)
+    pub(crate) fn tag(&self) -> Tag<'_> {
+        Tag::of(&self.bytes[..self.tape.root.tag_end as usize])
     }
 }

@@ -6,12 +6,12 @@ use super::XmlFault;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Class {
-    /// Ends a name.
-    Stop,
     /// May start a name.
     Start,
     /// May stand in a name, not at its start.
     Inner,
+    /// Ends a name.
+    Stop,
     Colon,
     NonAscii,
 }
@@ -84,8 +84,14 @@ const BAD_NAME: XmlFault = XmlFault::NotWellFormed("a name with a character that
 /// colon stands (0: none yet). Returns false when the bytes end first; `pos` says how far it came.
 #[inline(always)]
 pub(super) fn skip_name(buf: &[u8], pos: &mut usize, start: usize, colon: &mut usize) -> Result<bool, XmlFault> {
-    while let Some(&b) = buf.get(*pos) {
-        match class(b) {
+    loop {
+        let rest = buf.get(*pos..).unwrap_or_default();
+        let Some(plain) = rest.iter().position(|b| !matches!(class(*b), Class::Start | Class::Inner)) else {
+            *pos = buf.len();
+            return Ok(false);
+        };
+        *pos += plain;
+        match class(buf[*pos]) {
             Class::Start | Class::Inner => *pos += 1,
             Class::Stop => return Ok(true),
             Class::Colon => {
@@ -102,7 +108,17 @@ pub(super) fn skip_name(buf: &[u8], pos: &mut usize, start: usize, colon: &mut u
             },
         }
     }
-    Ok(false)
+}
+
+/// The end of an ASCII name without colon at `at`; `None` if there is none, or if it may go on behind the bytes.
+#[inline(always)]
+pub(super) fn skip_plain_name(buf: &[u8], at: usize) -> Option<usize> {
+    let rest = buf.get(at..)?;
+    if class(*rest.first()?) != Class::Start {
+        return None;
+    }
+    let len = rest.iter().position(|b| !matches!(class(*b), Class::Start | Class::Inner))?;
+    Some(at + len)
 }
 
 /// Does `buf[at..end]` start as a name without colon does?
@@ -139,105 +155,95 @@ pub(super) fn is_ncname(name: &str) -> bool {
         && chars.all(|c| if c.is_ascii() { ascii(c, false) } else { in_name(c) })
 }
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const TOPS: u64 = 0x8080_8080_8080_8080;
-
-#[inline(always)]
-fn zero_bytes(v: u64) -> u64 {
-    v.wrapping_sub(ONES) & !v & TOPS
+/// What one pass over the bytes of a whole frame tells; the tokeniser looks at markup only.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Survey {
+    /// There is a carriage return.
+    pub returns: bool,
+    /// There is a byte outside ASCII.
+    pub high: bool,
 }
 
-/// Position of the first byte from `pos` on that is `a`, `b`, `c` or a control character, or the length of `buf`.
-/// The high bits of what it read are added to `high`, so that the caller knows whether all was ASCII.
-#[inline(always)]
-pub(super) fn skip_plain(buf: &[u8], mut pos: usize, a: u8, b: u8, c: u8, high: &mut u64) -> usize {
-    let (wa, wb, wc) = (ONES * u64::from(a), ONES * u64::from(b), ONES * u64::from(c));
-    let mut words = 0u32;
-    while let Some(word) = buf.get(pos..).and_then(|rest| rest.first_chunk::<8>()) {
-        let w = u64::from_le_bytes(*word);
-        *high |= w;
-        let controls = w.wrapping_sub(ONES * 0x20) & !w & TOPS;
-        let hits = zero_bytes(w ^ wa) | zero_bytes(w ^ wb) | zero_bytes(w ^ wc) | controls;
-        if hits != 0 {
-            // The lowest hit is exact; those above it may come from a borrow.
-            return pos + (hits.trailing_zeros() / 8) as usize;
+/// Looks over the bytes of a whole frame.
+///
+/// # Errors
+/// If there is a control character that XML forbids, or bytes are not UTF-8, or U+FFFE or U+FFFF.
+pub(super) fn survey(bytes: &[u8]) -> Result<Survey, XmlFault> {
+    // Thirty-two lanes, which the compiler makes vectors of.
+    let (mut low, mut top) = ([0u8; 32], [0u8; 32]);
+    let mut look = |block: &[u8; 32]| {
+        for i in 0..32 {
+            let b = block[i];
+            low[i] |= u8::from(b < 0x20) & u8::from(b != b'\t') & u8::from(b != b'\n');
+            top[i] |= b;
         }
-        pos += 8;
-        words += 1;
-        if words >= 4 {
-            pos = skip_blocks(buf, pos, a, b, c, high);
-            words = 0;
+    };
+    let (blocks, rest) = bytes.as_chunks::<32>();
+    blocks.iter().for_each(&mut look);
+    match bytes.last_chunk::<32>() {
+        Some(last) => look(last),
+        None => {
+            let mut block = [b' '; 32];
+            block[..rest.len()].copy_from_slice(rest);
+            look(&block);
         }
     }
-    while let Some(&x) = buf.get(pos) {
-        if x == a || x == b || x == c || x < 0x20 {
-            return pos;
+    let low = low.iter().fold(0, |a, b| a | b) != 0;
+    let top = top.iter().fold(0, |a, b| a | b);
+    let mut survey = Survey { returns: false, high: top >= 0x80 };
+    if low {
+        if bytes.iter().any(|b| *b < 0x20 && !matches!(b, b'\t' | b'\n' | b'\r')) {
+            return Err(FORBIDDEN_CHARACTER);
         }
-        *high |= u64::from(x & 0x80);
-        pos += 1;
+        survey.returns = true;
     }
-    pos
+    if survey.high {
+        check_utf8(bytes)?;
+    }
+    Ok(survey)
 }
 
-/// Skips whole blocks of 32 plain bytes: the compiler turns the inner loop into vector instructions.
-fn skip_blocks(buf: &[u8], mut pos: usize, a: u8, b: u8, c: u8, high: &mut u64) -> usize {
-    while let Some(block) = buf.get(pos..).and_then(|rest| rest.first_chunk::<32>()) {
-        let mut hit = false;
-        let mut top = 0u8;
-        for &x in block {
-            hit |= (x == a) | (x == b) | (x == c) | (x < 0x20);
-            top |= x;
-        }
-        if hit {
-            break;
-        }
-        *high |= u64::from(top & 0x80);
-        pos += 32;
-    }
-    pos
-}
-
-/// Did [`skip_plain`] see a byte outside ASCII?
-#[inline(always)]
-pub(super) fn saw_high(high: u64) -> bool {
-    high & TOPS != 0
-}
+const FORBIDDEN_CHARACTER: XmlFault = XmlFault::NotWellFormed("a character that XML forbids");
 
 /// Checks a whole frame in which bytes outside ASCII were seen: UTF-8, and no U+FFFE or U+FFFF.
-pub(super) fn check_utf8(bytes: &[u8]) -> Result<(), XmlFault> {
+fn check_utf8(bytes: &[u8]) -> Result<(), XmlFault> {
     if std::str::from_utf8(bytes).is_err() {
         return Err(NOT_UTF8);
     }
     for at in memchr::memchr_iter(0xEF, bytes) {
         if let Some([0xBF, 0xBE | 0xBF]) = bytes.get(at + 1..at + 3) {
-            return Err(XmlFault::NotWellFormed("a character that XML forbids"));
+            return Err(FORBIDDEN_CHARACTER);
         }
     }
     Ok(())
 }
 
-const IN_NO_URI: [bool; 256] = {
-    let mut t = [false; 256];
+/// In a namespace: a character that no URI has. It would let two parsers disagree on where the namespace ends.
+pub(super) const IN_NO_URI: u8 = 1;
+/// In a namespace: the start of a reference.
+pub(super) const AMPERSAND: u8 = 2;
+
+const NAMESPACE_FLAGS: [u8; 256] = {
+    let mut t = [0; 256];
     let mut i = 0;
     while i <= 0x20 {
-        t[i] = true;
+        t[i] = IN_NO_URI;
         i += 1;
     }
     let others = b"\"<>\\^`{|}\x7F";
     let mut i = 0;
     while i < others.len() {
-        t[others[i] as usize] = true;
+        t[others[i] as usize] = IN_NO_URI;
         i += 1;
     }
+    t[b'&' as usize] = AMPERSAND;
     t
 };
 
-/// A namespace name is a URI reference: what no URI has in it would let two parsers disagree on where it ends.
-pub(super) fn check_namespace(ns: &[u8]) -> Result<(), XmlFault> {
-    if ns.iter().fold(false, |bad, b| bad | IN_NO_URI[*b as usize]) {
-        return Err(XmlFault::NotWellFormed("a namespace with a character that no URI has"));
-    }
-    Ok(())
+/// What there is in a namespace's name, of [`IN_NO_URI`] and [`AMPERSAND`].
+#[inline(always)]
+pub(super) fn namespace_flags(ns: &[u8]) -> u8 {
+    ns.iter().fold(0, |flags, b| flags | NAMESPACE_FLAGS[*b as usize])
 }
 
 #[cfg(test)]
@@ -246,36 +252,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_bytes_end_at_the_first_special_byte_wherever_it_stands() {
-        for len in 0..140 {
+    fn every_byte_is_seen_wherever_it_stands() {
+        for len in [1, 2, 31, 32, 33, 64, 70, 100] {
             for at in 0..len {
-                for special in [b'<', b'&', b'>', 0x00, 0x1F, b'\n'] {
-                    let mut buf = vec![b'a'; len];
-                    buf[at] = special;
-                    let mut high = 0;
-                    assert_eq!(skip_plain(&buf, 0, b'<', b'&', b'>', &mut high), at, "{len} {at} {special}");
-                    assert!(!saw_high(high));
+                for b in 0..0x80u8 {
+                    let mut bytes = vec![b'a'; len];
+                    bytes[at] = b;
+                    let expected = match b {
+                        b'\r' => Ok(Survey { returns: true, high: false }),
+                        b'\t' | b'\n' | 0x20.. => Ok(Survey::default()),
+                        _ => Err(FORBIDDEN_CHARACTER),
+                    };
+                    assert_eq!(survey(&bytes), expected, "{b} at {at} of {len}");
+                }
+                if at + 1 < len {
+                    let mut bytes = vec![b'a'; len];
+                    bytes[at] = 0xC3;
+                    assert_eq!(survey(&bytes), Err(NOT_UTF8));
+                    bytes[at + 1] = 0xA4;
+                    assert_eq!(survey(&bytes), Ok(Survey { returns: false, high: true }));
                 }
             }
-            let mut high = 0;
-            assert_eq!(skip_plain(&vec![0xFF; len], 0, b'<', b'&', b'>', &mut high), len);
-            assert_eq!(saw_high(high), len > 0);
         }
-    }
-
-    #[test]
-    fn every_byte_value_is_plain_or_special_alike_in_words_blocks_and_tails() {
-        for x in 0..=255u8 {
-            let special = x < 0x20 || matches!(x, b'<' | b'&' | b'>');
-            for at in [0, 3, 7, 8, 33, 40, 70, 99] {
-                let mut buf = vec![b'z'; 100];
-                buf[at] = x;
-                let mut high = 0;
-                let end = skip_plain(&buf, 0, b'<', b'&', b'>', &mut high);
-                assert_eq!(end, if special { at } else { 100 }, "{x} at {at}");
-                assert_eq!(saw_high(high), x >= 0x80);
-            }
-        }
+        assert_eq!(survey("\u{FFFD}\u{1FFFE}".as_bytes()), Ok(Survey { returns: false, high: true }));
+        assert_eq!(survey("x\u{FFFE}".as_bytes()), Err(FORBIDDEN_CHARACTER));
+        assert_eq!(survey("\u{FFFF}x".as_bytes()), Err(FORBIDDEN_CHARACTER));
     }
 
     #[test]

@@ -4,10 +4,9 @@ use super::XmlFault;
 use super::chars::is_xml_char;
 use std::borrow::Cow;
 
-/// Escapes text for an element's content: the five entities where needed, and `\r`. A character that XML forbids
-/// becomes U+FFFD, for what goes out always parses.
-pub fn escape_text(out: &mut Vec<u8>, text: &str) {
-    escape(out, text, |b| match b {
+/// What stands for this byte in text; `None`: itself.
+const fn in_text(b: u8) -> Option<&'static str> {
+    match b {
         b'&' => Some("&amp;"),
         b'<' => Some("&lt;"),
         b'>' => Some("&gt;"),
@@ -15,29 +14,50 @@ pub fn escape_text(out: &mut Vec<u8>, text: &str) {
         b'\t' | b'\n' => None,
         0..0x20 => Some("\u{FFFD}"),
         _ => None,
-    });
+    }
+}
+
+/// What stands for this byte in a quoted attribute, whichever the quotes.
+const fn in_attribute(b: u8) -> Option<&'static str> {
+    match b {
+        b'\'' => Some("&apos;"),
+        b'"' => Some("&quot;"),
+        b'\t' => Some("&#9;"),
+        b'\n' => Some("&#10;"),
+        _ => in_text(b),
+    }
+}
+
+/// Bytes that are looked at more closely: those above, and the first of U+FFFE and U+FFFF.
+const SPECIAL: [bool; 256] = {
+    let mut t = [false; 256];
+    let mut i = 0;
+    while i < 256 {
+        t[i] = i == 0xEF || in_attribute(i as u8).is_some();
+        i += 1;
+    }
+    t
+};
+
+/// Escapes text for an element's content: the five entities where needed, and `\r`. A character that XML forbids
+/// becomes U+FFFD, for what goes out always parses.
+pub fn escape_text(out: &mut Vec<u8>, text: &str) {
+    escape(out, text, in_text);
 }
 
 /// Escapes text for a quoted attribute, whichever the quotes: the five entities, and `\t \n \r`. A character that XML
 /// forbids becomes U+FFFD.
 pub fn escape_attribute(out: &mut Vec<u8>, text: &str) {
-    escape(out, text, |b| match b {
-        b'&' => Some("&amp;"),
-        b'<' => Some("&lt;"),
-        b'>' => Some("&gt;"),
-        b'\'' => Some("&apos;"),
-        b'"' => Some("&quot;"),
-        b'\t' => Some("&#9;"),
-        b'\n' => Some("&#10;"),
-        b'\r' => Some("&#13;"),
-        0..0x20 => Some("\u{FFFD}"),
-        _ => None,
-    });
+    escape(out, text, in_attribute);
 }
 
 #[inline(always)]
-fn escape(out: &mut Vec<u8>, text: &str, with: impl Fn(u8) -> Option<&'static str>) {
+fn escape(out: &mut Vec<u8>, text: &str, with: fn(u8) -> Option<&'static str>) {
     let bytes = text.as_bytes();
+    if !bytes.iter().fold(false, |any, b| any | SPECIAL[*b as usize]) {
+        out.extend_from_slice(bytes);
+        return;
+    }
     let mut done = 0;
     for (i, &b) in bytes.iter().enumerate() {
         let (skip, by) = if b == 0xEF && matches!(bytes.get(i + 1..i + 3), Some([0xBF, 0xBE | 0xBF])) {
@@ -121,8 +141,8 @@ const NOT_PREDEFINED: XmlFault = XmlFault::Restricted("a reference to an entity 
 /// The value of an attribute as an XML processor reports it: references replaced, white space made spaces (XML 1.0
 /// §3.3.3). `raw` was checked by the tokeniser.
 pub(crate) fn unescape_attribute(raw: &[u8]) -> Cow<'_, str> {
-    if !raw.iter().any(|b| matches!(b, b'&' | b'\t' | b'\n' | b'\r')) {
-        return String::from_utf8_lossy(raw);
+    if !raw.iter().fold(false, |any, b| any | (*b == b'&') | (*b < b' ')) {
+        return text(raw);
     }
     Cow::Owned(unescape(raw, ' '))
 }
@@ -130,13 +150,21 @@ pub(crate) fn unescape_attribute(raw: &[u8]) -> Cow<'_, str> {
 /// Text as an XML processor reports it: references replaced, line ends made `\n` (XML 1.0 §2.11).
 pub(super) fn unescape_text(raw: &[u8]) -> Cow<'_, str> {
     if memchr::memchr2(b'&', b'\r', raw).is_none() {
-        return String::from_utf8_lossy(raw);
+        return text(raw);
     }
     Cow::Owned(unescape(raw, '\n'))
 }
 
+/// What was checked to be UTF-8.
+pub(super) fn text(raw: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(raw) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(raw),
+    }
+}
+
 fn unescape(raw: &[u8], line_end: char) -> String {
-    let in_attribute = line_end == ' ';
+    let attribute = line_end == ' ';
     let mut out = Vec::with_capacity(raw.len());
     let mut at = 0;
     while at < raw.len() {
@@ -157,12 +185,12 @@ fn unescape(raw: &[u8], line_end: char) -> String {
                 }
             }
             b'\n' => out.push(line_end as u8),
-            b'\t' if in_attribute => out.push(b' '),
+            b'\t' if attribute => out.push(b' '),
             _ => out.push(b),
         }
         at += 1;
     }
-    String::from_utf8(out).unwrap_or_else(|e| String::from_utf8_lossy(e.as_bytes()).into_owned())
+    String::from_utf8(out).unwrap_or_else(|e| text(e.as_bytes()).into_owned())
 }
 
 /// Appends `raw` with `\r\n` and `\r` made `\n`.

@@ -1,7 +1,7 @@
 //! Bytes in, frames out.
 
 use super::canonical;
-use super::chars::{check_utf8, is_space, saw_high};
+use super::chars::{is_space, survey};
 use super::escape::unescape_attribute;
 use super::tokens::{Context, OUTER_PREFIXES_MAX, Outer, PREFIXES_IN_SCOPE_MAX, Place, Step, What, Work};
 use super::walk::Tag;
@@ -149,7 +149,7 @@ impl Scanner {
         let step = work.run(view, &Context { limits: &self.limits, outer: &self.outer, place })?;
         match step {
             Step::Done(what, end) => {
-                let frame = self.finish(&view[..end], work, what, place, max)?;
+                let frame = self.finish(&view[..end], &mut work, what, place, max)?;
                 *input = &input[end..];
                 Ok(frame)
             }
@@ -172,7 +172,7 @@ impl Scanner {
         let step = half.work.run(&half.bytes, &Context { limits: &half.limits, outer: &self.outer, place })?;
         match step {
             Step::Done(what, end) => {
-                let Half { bytes, work, .. } = *half;
+                let Half { bytes, work, .. } = &mut *half;
                 let frame = self.finish(&bytes[..end], work, what, place, max)?;
                 *input = &input[end - before..];
                 Ok(frame)
@@ -190,14 +190,12 @@ impl Scanner {
     fn finish(
         &mut self,
         bytes: &[u8],
-        work: Work,
+        work: &mut Work,
         what: What,
         place: Place,
         max: usize,
     ) -> Result<Option<Frame>, XmlFault> {
-        if saw_high(work.high) || what != What::Element {
-            check_utf8(bytes)?;
-        }
+        work.rewrite |= survey(bytes)?.returns;
         let frame = match what {
             What::Declaration => {
                 self.state = State::At(Place::Start);
@@ -307,12 +305,12 @@ fn header(bytes: &[u8], names: super::tokens::HeaderNames) -> Header {
 }
 
 /// The frame's own copy of its bytes, canonical, and what was noted about them.
-fn raw(bytes: &[u8], mut work: Work, outer: &Outer, bytes_max: usize) -> Result<Raw, XmlFault> {
+fn raw(bytes: &[u8], work: &mut Work, outer: &Outer, bytes_max: usize) -> Result<Raw, XmlFault> {
     if !work.rewrite {
-        return Ok(Raw { bytes: Bytes::copy_from_slice(bytes), tape: tape(&mut work) });
+        return Ok(Raw { bytes: Bytes::copy_from_slice(bytes), tape: tape(work) });
     }
     const CANONICAL: Outer = Outer::new(ns::CLIENT, ns::CLIENT);
-    let canonical = canonical::rewrite(bytes, &work, outer, bytes_max)?;
+    let canonical = canonical::rewrite(bytes, work, outer, bytes_max)?;
     // Declarations and references were added, within bounds; all else was counted.
     let limits = Limits {
         element_bytes_max: bytes_max,
@@ -329,7 +327,7 @@ fn raw(bytes: &[u8], mut work: Work, outer: &Outer, bytes_max: usize) -> Result<
         debug_assert!(false, "canonical bytes are canonical: {}", String::from_utf8_lossy(&canonical));
         return Err(XmlFault::NotWellFormed("an element that has no canonical form"));
     }
-    Ok(Raw { bytes: Bytes::copy_from_slice(&canonical), tape: tape(&mut work) })
+    Ok(Raw { bytes: Bytes::from(canonical.into_boxed_slice()), tape: tape(&mut work) })
 }
 
 fn tape(work: &mut Work) -> Tape {
@@ -359,8 +357,6 @@ pub(super) fn check_element<'a>(bytes: &'a [u8], default_ns: &str) -> Result<&'a
         Step::Done(..) => return Err(XmlFault::NotWellFormed("bytes behind the element")),
         Step::More => return Err(XmlFault::NotWellFormed("an element that does not end")),
     }
-    if saw_high(work.high) {
-        check_utf8(bytes)?;
-    }
+    survey(bytes)?;
     Ok(bytes)
 }

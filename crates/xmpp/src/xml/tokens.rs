@@ -4,16 +4,21 @@
 //! goes on where it stopped, with the same bytes and more behind them. Its state is a handful of offsets and four
 //! small stacks; nothing recurses.
 
-use super::chars::{Class, check_name, check_namespace, class, is_space, skip_name, skip_plain};
+use super::chars::{
+    AMPERSAND, Class, IN_NO_URI, check_name, class, is_space, namespace_flags, skip_name, skip_plain_name,
+};
 use super::escape::{reference, unescape_attribute};
 use super::tape::{CHILDREN_NOTED_MAX, ChildSpan, Children, Root, TapeNs};
 use super::{Limits, XmlFault};
 use crate::ns;
+use memchr::{memchr, memchr3};
 use smallvec::SmallVec;
 use std::borrow::Cow;
 
 /// Prefixes declared on open elements, in all: bounds the cost of looking one up.
 pub(super) const PREFIXES_IN_SCOPE_MAX: usize = 64;
+/// Children of one element that use prefixes declared outside of them: each is noted.
+const OUTER_USERS_MAX: usize = 256;
 /// Prefixes of the header and of a top-level tag are told apart by one bit each.
 pub(super) const OUTER_PREFIXES_MAX: usize = 32;
 const TOO_MANY_PREFIXES: XmlFault = XmlFault::TooBig { what: "namespace declarations", max: OUTER_PREFIXES_MAX };
@@ -159,8 +164,6 @@ pub(super) struct Attr {
     pub colon: u32,
     pub value_at: u32,
     pub value_end: u32,
-    /// The value is not what it stands for: references, or white space that is no space.
-    pub escaped: bool,
     pub kind: AttrKind,
 }
 
@@ -198,7 +201,6 @@ pub(super) struct Work {
     attr_end: usize,
     value_at: usize,
     quote: u8,
-    value_escaped: bool,
     spaced: bool,
     /// Bit per hash of a name seen in this tag.
     seen: u64,
@@ -214,9 +216,7 @@ pub(super) struct Work {
     root_bindings: usize,
     elements: u32,
     // What is noted.
-    /// High bits of the bytes seen.
-    pub high: u64,
-    /// The bytes are not canonical.
+    /// The bytes are not canonical. (Carriage returns are not looked for here.)
     pub rewrite: bool,
     /// Prefixes of outside that the child being read uses, one bit each: header, then top-level tag.
     outer_used: u64,
@@ -252,7 +252,6 @@ impl Work {
             attr_end: 0,
             value_at: 0,
             quote: 0,
-            value_escaped: false,
             spaced: false,
             seen: 0,
             declarations: 0,
@@ -263,7 +262,6 @@ impl Work {
             bindings: SmallVec::new(),
             root_bindings: 0,
             elements: 0,
-            high: 0,
             rewrite: false,
             outer_used: 0,
             root_used: 0,
@@ -296,6 +294,20 @@ impl Work {
                 return Ok(Step::More);
             }};
         }
+        macro_rules! tag_done {
+            ($empty:expr) => {{
+                let header = matches!(cx.place, Place::VeryStart | Place::Start);
+                self.finish_tag(buf, cx, pos, $empty && !header)?;
+                if header {
+                    return Ok(Step::Done(What::Header { closed: $empty }, pos));
+                }
+                if self.open.is_empty() {
+                    return Ok(Step::Done(What::Element, pos));
+                }
+                self.run_at = pos;
+                stage = if buf.get(pos) == Some(&b'<') { at_markup(buf, pos) } else { Stage::Text };
+            }};
+        }
         loop {
             #[cfg(test)]
             {
@@ -307,32 +319,27 @@ impl Work {
                     let Some(&second) = buf.get(1) else { more!(Stage::First) };
                     pos = 0;
                     stage = self.first(second, cx)?;
-                    if matches!(stage, Stage::Name) {
-                        self.begin_tag(0, cx)?;
-                        pos = 1;
-                    }
                 }
                 Stage::Text => {
-                    pos = skip_plain(buf, pos, b'<', b'&', b'>', &mut self.high);
-                    let Some(&b) = buf.get(pos) else { more!(Stage::Text) };
-                    match b {
-                        b'<' => stage = Stage::Markup,
+                    match buf.get(pos..).and_then(|rest| memchr3(b'<', b'&', b'>', rest)) {
+                        Some(plain) => pos += plain,
+                        None => {
+                            pos = buf.len();
+                            more!(Stage::Text)
+                        }
+                    }
+                    match buf[pos] {
+                        b'<' => stage = at_markup(buf, pos),
                         b'&' => match reference(buf, pos)? {
                             Some((_, end)) => pos = end,
                             None => more!(Stage::Text),
                         },
-                        b'>' => {
+                        _ => {
                             if pos >= self.run_at + 2 && buf[pos - 1] == b']' && buf[pos - 2] == b']' {
                                 not_well_formed!("]]> in text")
                             }
                             pos += 1;
                         }
-                        b'\t' | b'\n' => pos += 1,
-                        b'\r' => {
-                            self.rewrite = true;
-                            pos += 1;
-                        }
-                        _ => return Err(FORBIDDEN_CHARACTER),
                     }
                 }
                 Stage::Markup => {
@@ -355,26 +362,36 @@ impl Work {
                         }
                         _ => {
                             self.begin_tag(pos, cx)?;
-                            pos += 1;
-                            stage = Stage::Name;
+                            match self.read_plain_tag(buf, cx) {
+                                Some((end, empty)) => {
+                                    pos = end;
+                                    tag_done!(empty);
+                                }
+                                None => {
+                                    self.forget_attributes();
+                                    pos += 1;
+                                    stage = Stage::Name;
+                                }
+                            }
                         }
                     }
                 }
                 Stage::CData => {
-                    pos = skip_plain(buf, pos, b']', b']', b']', &mut self.high);
-                    let Some(&b) = buf.get(pos) else { more!(Stage::CData) };
-                    match b {
-                        b']' => match (buf.get(pos + 1), buf.get(pos + 2)) {
-                            (Some(b']'), Some(b'>')) => {
-                                pos += 3;
-                                self.run_at = pos;
-                                stage = Stage::Text;
-                            }
-                            (None, _) | (Some(b']'), None) => more!(Stage::CData),
-                            _ => pos += 1,
-                        },
-                        b'\t' | b'\n' | b'\r' => pos += 1,
-                        _ => return Err(FORBIDDEN_CHARACTER),
+                    match buf.get(pos..).and_then(|rest| memchr(b']', rest)) {
+                        Some(plain) => pos += plain,
+                        None => {
+                            pos = buf.len();
+                            more!(Stage::CData)
+                        }
+                    }
+                    match (buf.get(pos + 1), buf.get(pos + 2)) {
+                        (Some(b']'), Some(b'>')) => {
+                            pos += 3;
+                            self.run_at = pos;
+                            stage = Stage::Text;
+                        }
+                        (None, _) | (Some(b']'), None) => more!(Stage::CData),
+                        _ => pos += 1,
                     }
                 }
                 Stage::Name => {
@@ -394,14 +411,16 @@ impl Work {
                 Stage::Between => {
                     let Some(&b) = buf.get(pos) else { more!(Stage::Between) };
                     match b {
-                        b' ' | b'\t' | b'\n' => {
-                            self.spaced = true;
+                        b' ' | b'\t' | b'\n' | b'\r' => {
                             pos += 1;
-                        }
-                        b'\r' => {
-                            self.rewrite = true;
-                            self.spaced = true;
-                            pos += 1;
+                            match buf.get(pos) {
+                                Some(b) if class(*b) == Class::Start => {
+                                    self.attr_at = pos;
+                                    self.attr_colon = 0;
+                                    stage = Stage::AttrName;
+                                }
+                                _ => self.spaced = true,
+                            }
                         }
                         b'>' | b'/' => {
                             let empty = b == b'/';
@@ -413,16 +432,7 @@ impl Work {
                                 }
                             }
                             pos += 1;
-                            let header = matches!(cx.place, Place::VeryStart | Place::Start);
-                            self.finish_tag(buf, cx, pos, empty && !header)?;
-                            if header {
-                                return Ok(Step::Done(What::Header { closed: empty }, pos));
-                            }
-                            if self.open.is_empty() {
-                                return Ok(Step::Done(What::Element, pos));
-                            }
-                            self.run_at = pos;
-                            stage = if buf.get(pos) == Some(&b'<') { Stage::Markup } else { Stage::Text };
+                            tag_done!(empty);
                         }
                         _ => {
                             if !self.spaced {
@@ -445,7 +455,13 @@ impl Work {
                     check_name(buf, self.attr_at, pos, self.attr_colon)?;
                     self.attr_end = pos;
                     self.note_attribute_name(buf, cx)?;
-                    stage = Stage::Equals;
+                    stage = match buf.get(pos..pos + 2) {
+                        Some(&[b'=', quote @ (b'\'' | b'"')]) => {
+                            pos += 2;
+                            self.begin_value(pos, quote)
+                        }
+                        _ => Stage::Equals,
+                    };
                 }
                 Stage::Equals => {
                     let Some(&b) = buf.get(pos) else { more!(Stage::Equals) };
@@ -454,10 +470,7 @@ impl Work {
                             pos += 1;
                             stage = Stage::Quote;
                         }
-                        _ if is_space(b) => {
-                            self.rewrite |= b == b'\r';
-                            pos += 1;
-                        }
+                        _ if is_space(b) => pos += 1,
                         _ => not_well_formed!("an attribute without a value"),
                     }
                 }
@@ -465,47 +478,32 @@ impl Work {
                     let Some(&b) = buf.get(pos) else { more!(Stage::Quote) };
                     match b {
                         b'\'' | b'"' => {
-                            self.quote = b;
                             pos += 1;
-                            self.value_at = pos;
-                            self.value_escaped = false;
-                            stage = Stage::Value;
+                            stage = self.begin_value(pos, b);
                         }
-                        _ if is_space(b) => {
-                            self.rewrite |= b == b'\r';
-                            pos += 1;
-                        }
+                        _ if is_space(b) => pos += 1,
                         _ => not_well_formed!("an attribute's value without quotes"),
                     }
                 }
                 Stage::Value => {
-                    pos = skip_plain(buf, pos, self.quote, b'<', b'&', &mut self.high);
+                    let found = buf.get(pos..).and_then(|rest| memchr3(self.quote, b'<', b'&', rest));
+                    pos = found.map_or(buf.len(), |plain| pos + plain);
                     if pos - self.value_at > cx.limits.attribute_bytes_max {
                         return Err(XmlFault::TooBig { what: "attribute", max: cx.limits.attribute_bytes_max });
                     }
-                    let Some(&b) = buf.get(pos) else { more!(Stage::Value) };
-                    if b == self.quote {
-                        self.note_attribute(pos);
-                        pos += 1;
-                        self.spaced = false;
-                        stage = Stage::Between;
-                        continue;
-                    }
-                    match b {
-                        b'&' => match reference(buf, pos)? {
-                            Some((_, end)) => {
-                                self.value_escaped = true;
-                                pos = end;
-                            }
+                    match buf.get(pos) {
+                        None => more!(Stage::Value),
+                        Some(b'&') => match reference(buf, pos)? {
+                            Some((_, end)) => pos = end,
                             None => more!(Stage::Value),
                         },
-                        b'\t' | b'\n' | b'\r' => {
-                            self.value_escaped = true;
-                            self.rewrite |= b == b'\r';
+                        Some(b'<') => not_well_formed!("< in an attribute"),
+                        Some(_) => {
+                            self.note_attribute(pos);
                             pos += 1;
+                            self.spaced = false;
+                            stage = Stage::Between;
                         }
-                        b'<' => not_well_formed!("< in an attribute"),
-                        _ => return Err(FORBIDDEN_CHARACTER),
                     }
                 }
                 Stage::EndTag => {
@@ -533,17 +531,14 @@ impl Work {
                             if self.open.is_empty() {
                                 return Ok(Step::Done(What::Close, pos));
                             }
-                            self.close_element(pos);
+                            self.close_element(pos)?;
                             if self.open.is_empty() {
                                 return Ok(Step::Done(What::Element, pos));
                             }
                             self.run_at = pos;
-                            stage = if buf.get(pos) == Some(&b'<') { Stage::Markup } else { Stage::Text };
+                            stage = if buf.get(pos) == Some(&b'<') { at_markup(buf, pos) } else { Stage::Text };
                         }
-                        _ if is_space(b) => {
-                            self.rewrite |= b == b'\r';
-                            pos += 1;
-                        }
+                        _ if is_space(b) => pos += 1,
                         _ => not_well_formed!("an end tag that does not match"),
                     }
                 }
@@ -555,7 +550,7 @@ impl Work {
                         return Err(PROCESSING_INSTRUCTION);
                     }
                     pos = pos.max(BEGIN.len());
-                    let found = buf.get(pos..).and_then(|rest| memchr::memchr(b'>', rest));
+                    let found = buf.get(pos..).and_then(|rest| memchr(b'>', rest));
                     let end = found.map_or(buf.len(), |at| pos + at + 1);
                     if end > DECLARATION_BYTES_MAX {
                         return Err(XmlFault::TooBig { what: "XML declaration", max: DECLARATION_BYTES_MAX });
@@ -580,7 +575,7 @@ impl Work {
             b'/' if cx.place == Place::Stream => Ok(Stage::EndTag),
             b'/' => Err(XmlFault::NotWellFormed("an end tag without a start tag")),
             0 => Err(XmlFault::Encoding("UTF-16")),
-            _ => Ok(Stage::Name),
+            _ => Ok(Stage::Markup),
         }
     }
 
@@ -595,11 +590,62 @@ impl Work {
         }
         self.tag_at = at;
         self.colon = 0;
+        self.forget_attributes();
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn forget_attributes(&mut self) {
         self.seen = 0;
         self.declarations = 0;
         self.prefixed = 0;
         self.attrs.clear();
-        Ok(())
+    }
+
+    /// Reads, without a stop, a start tag that is whole and as most are: ASCII names without prefix, values without
+    /// references, one space before each attribute. Gives where it ends and whether the element is empty; `None` of
+    /// any other, well-formed or not, which then goes through the stages.
+    #[inline(always)]
+    fn read_plain_tag(&mut self, buf: &[u8], cx: &Context<'_>) -> Option<(usize, bool)> {
+        let limits = cx.limits;
+        let start = self.tag_at + 1;
+        let mut pos = skip_plain_name(buf, start)?;
+        if pos - start > limits.name_bytes_max {
+            return None;
+        }
+        self.name_end = pos;
+        loop {
+            match (buf.get(pos)?, buf.get(pos + 1)) {
+                (b'>', _) => return Some((pos + 1, false)),
+                (b'/', Some(b'>')) => return Some((pos + 2, true)),
+                (b' ', Some(b'/' | b'>')) => {
+                    pos += 1;
+                    continue;
+                }
+                (b' ', Some(_)) => {}
+                _ => return None,
+            }
+            let name_at = pos + 1;
+            let name_end = skip_plain_name(buf, name_at)?;
+            let Some(&[b'=', quote @ (b'\'' | b'"')]) = buf.get(name_end..name_end + 2) else {
+                return None;
+            };
+            let value_at = name_end + 2;
+            #[cfg(test)]
+            STEPS.set(STEPS.get() + 1 + memchr3(quote, b'<', b'&', &buf[value_at..]).unwrap_or(buf.len() - pos) as u64);
+            let value_end = value_at + memchr3(quote, b'<', b'&', &buf[value_at..])?;
+            if buf[value_end] != quote
+                || value_end - value_at > limits.attribute_bytes_max
+                || name_end - name_at > limits.name_bytes_max
+            {
+                return None;
+            }
+            (self.attr_at, self.attr_colon, self.attr_end) = (name_at, 0, name_end);
+            self.value_at = value_at;
+            self.note_attribute_name(buf, cx).ok()?;
+            self.note_attribute(value_end);
+            pos = value_end + 1;
+        }
     }
 
     /// Counts the attribute whose name was read, then looks whether the tag has it already.
@@ -630,6 +676,13 @@ impl Work {
     }
 
     #[inline(always)]
+    fn begin_value(&mut self, at: usize, quote: u8) -> Stage {
+        self.quote = quote;
+        self.value_at = at;
+        Stage::Value
+    }
+
+    #[inline(always)]
     fn note_attribute(&mut self, value_end: usize) {
         self.attrs.push(Attr {
             name_at: self.attr_at as u32,
@@ -637,7 +690,6 @@ impl Work {
             colon: self.attr_colon as u32,
             value_at: self.value_at as u32,
             value_end: value_end as u32,
-            escaped: self.value_escaped,
             // `finish_tag` finds the declarations among them.
             kind: if self.attr_colon == 0 { AttrKind::Plain } else { AttrKind::Prefixed },
         });
@@ -737,9 +789,9 @@ impl Work {
             _ => {}
         }
         if empty {
-            self.bindings.truncate(bindings_before);
+            self.unbind(bindings_before);
             if depth == 1 {
-                self.end_child(end);
+                self.end_child(end)?;
             }
         } else {
             self.open.push(Open {
@@ -753,10 +805,22 @@ impl Work {
         Ok(())
     }
 
-    fn end_child(&mut self, end: usize) {
+    /// The prefixes declared since there were `len` in scope are out of it.
+    #[inline(always)]
+    fn unbind(&mut self, len: usize) {
+        if self.bindings.len() > len {
+            self.bindings.truncate(len);
+        }
+    }
+
+    #[inline(always)]
+    fn end_child(&mut self, end: usize) -> Result<(), XmlFault> {
         let used = std::mem::take(&mut self.outer_used);
         if used != 0 {
             self.rewrite = true;
+            if self.children_used.len() >= OUTER_USERS_MAX {
+                return Err(XmlFault::TooBig { what: "children with prefixes of outside", max: OUTER_USERS_MAX });
+            }
             self.children_used.push((self.children_count - 1, used));
         }
         if self.children_count as usize == self.children.len()
@@ -764,25 +828,28 @@ impl Work {
         {
             child.end = end as u32;
         }
+        Ok(())
     }
 
     #[inline(always)]
-    fn close_element(&mut self, end: usize) {
+    fn close_element(&mut self, end: usize) -> Result<(), XmlFault> {
         if let Some(open) = self.open.pop() {
-            self.bindings.truncate(usize::from(open.bindings));
+            self.unbind(usize::from(open.bindings));
         }
         match self.open.len() {
             0 => self.root.payload_end = self.tag_at as u32,
-            1 => self.end_child(end),
+            1 => self.end_child(end)?,
             _ => {}
         }
+        Ok(())
     }
 
     /// Reads a declaration of `prefix` (empty: of the default namespace). Namespaces in XML §3, §5.
     fn declare(&mut self, buf: &[u8], attr: &Attr, prefix: &[u8]) -> Result<(Ns, bool), XmlFault> {
         let (at, end) = (attr.value_at, attr.value_end);
         let raw = &buf[at as usize..end as usize];
-        let unescaped = attr.escaped.then(|| unescape_attribute(raw));
+        let mut flags = namespace_flags(raw);
+        let unescaped = (flags & AMPERSAND != 0).then(|| unescape_attribute(raw));
         let value = unescaped.as_ref().map_or(raw, |u| u.as_bytes());
         if prefix == b"xmlns" {
             return Err(XmlFault::Prefix("the prefix xmlns declared"));
@@ -804,10 +871,13 @@ impl Work {
             }
             return Ok((Ns::Empty, false));
         }
-        let content = is_content(value);
-        if !content {
-            check_namespace(value)?;
+        if unescaped.is_some() {
+            flags |= namespace_flags(value);
         }
+        if flags & IN_NO_URI != 0 {
+            return Err(XmlFault::NotWellFormed("a namespace with a character that no URI has"));
+        }
+        let content = is_content(value);
         match unescaped {
             None => Ok((Ns::Span(at, end - at), content)),
             Some(value) => {
@@ -923,6 +993,15 @@ impl Work {
     }
 }
 
+/// At `<`: the stage, told from the next byte if it is there.
+#[inline(always)]
+fn at_markup(buf: &[u8], pos: usize) -> Stage {
+    match buf.get(pos + 1) {
+        Some(b'/') => Stage::EndTag,
+        _ => Stage::Markup,
+    }
+}
+
 pub(super) struct HeaderNames {
     pub qname: String,
     pub ns: String,
@@ -937,7 +1016,6 @@ pub(super) fn used_prefixes(mask: u64) -> (impl Iterator<Item = usize>, impl Ite
     (bits(0), bits(OUTER_PREFIXES_MAX))
 }
 
-const FORBIDDEN_CHARACTER: XmlFault = XmlFault::NotWellFormed("a character that XML forbids");
 const PROCESSING_INSTRUCTION: XmlFault = XmlFault::Restricted("a processing instruction");
 const TWICE: XmlFault = XmlFault::NotWellFormed("an attribute twice");
 
@@ -957,7 +1035,7 @@ fn check_declaration(rest: &[u8]) -> Result<(), XmlFault> {
         let (name, after) = rest.split_at(len);
         let after = after.trim_ascii_start().strip_prefix(b"=").ok_or(BAD)?.trim_ascii_start();
         let (&quote, after) = after.split_first().filter(|(q, _)| matches!(q, b'\'' | b'"')).ok_or(BAD)?;
-        let end = memchr::memchr(quote, after).ok_or(BAD)?;
+        let end = memchr(quote, after).ok_or(BAD)?;
         let value = &after[..end];
         rest = &after[end + 1..];
         if !spaced {

@@ -33,13 +33,18 @@ impl<'a> Tag<'a> {
             }
             end += 1 + memchr(bytes[end], bytes.get(end + 1..)?)? + 1;
         }
-        let inner = &bytes[1..end];
+        Some((Tag::of(&bytes[..=end]), end + 1))
+    }
+
+    /// Of exactly the bytes of a start tag.
+    pub(crate) fn of(bytes: &'a [u8]) -> Tag<'a> {
+        let inner = bytes.get(1..bytes.len().saturating_sub(1)).unwrap_or_default();
         let (inner, empty) = match inner.strip_suffix(b"/") {
             Some(inner) => (inner, true),
             None => (inner, false),
         };
         let name_len = inner.iter().position(|b| is_space(*b)).unwrap_or(inner.len());
-        Some((Tag { qname: &inner[..name_len], attrs: &inner[name_len..], empty }, end + 1))
+        Tag { qname: &inner[..name_len], attrs: &inner[name_len..], empty }
     }
 
     pub(crate) fn prefix(&self) -> Option<&'a [u8]> {

@@ -69,8 +69,7 @@ pub fn is_content(ns: &str) -> bool {
 
 /// The root element of a document, if the independent parser takes it.
 pub fn oracle(document: &[u8]) -> Option<Tree> {
-    let mut options = Options::default();
-    options.max_token_length = 1 << 20;
+    let options = Options { max_token_length: 1 << 20, ..Options::default() };
     let mut parser = Parser::with_options(options);
     let mut input = document;
     let mut open: Vec<Tree> = Vec::new();

@@ -703,6 +703,21 @@ fn prefixes_in_scope_are_bounded_though_each_tag_has_few() {
     assert_eq!((frames.len(), end), (2, Ok(())));
 }
 
+#[test]
+fn children_that_want_declarations_added_are_bounded() {
+    let stanza = |n| format!("<message xmlns:p='urn:p'>{}</message>", "<p:a/><b/>".repeat(n));
+    is_taken_in_one(&stanza(256));
+    let (_, end) = scan(client(), &[HEADER.as_bytes(), stanza(257).as_bytes()]);
+    assert!(matches!(end, Err(XmlFault::TooBig { max: 256, .. })), "{end:?}");
+    let own = format!("<message>{}</message>", "<p:a xmlns:p='urn:p'/>".repeat(5_000));
+    is_taken_in_one(&own);
+}
+
+fn is_taken_in_one(element: &str) {
+    let (frames, end) = scan(client(), &[HEADER.as_bytes(), element.as_bytes()]);
+    assert_eq!((frames.len(), end), (2, Ok(())));
+}
+
 // --- What is held ---
 
 #[test]
