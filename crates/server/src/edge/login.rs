@@ -89,9 +89,13 @@ impl Edge {
             Event::AuthFailed(failed) => {
                 self.house.count("auth_failures");
                 tracing::info!(account = ?failed.account, mechanism = ?failed.mechanism.map(|m| m.name()), condition = ?failed.condition, address = %self.address, "login failed");
-                let wait = self.permit.failed(self.house.now().mono_ms);
-                if wait > 0 {
-                    tokio::time::sleep(Duration::from_millis(wait)).await;
+                self.authenticated = false;
+                // Only what could be a guess counts against the address, not an abort or our own trouble.
+                if failed.is_guess() {
+                    let wait = self.permit.failed(self.house.now().mono_ms);
+                    if wait > 0 {
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                    }
                 }
             }
             Event::PutToken(token) => {

@@ -347,6 +347,10 @@ fn secret(data: &Path) -> Result<Vec<u8>, String> {
     let path = data.join("secret");
     match std::fs::read(&path) {
         Ok(bytes) if bytes.len() >= 32 => Ok(bytes),
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(format!("cannot read {}: {error}\nlet the user that runs waft read it", path.display()))
+        }
+        // None yet, or one whose writing was cut short.
         Ok(_) | Err(_) => {
             let mut bytes = vec![0; 32];
             AwsLc.random(&mut bytes);
