@@ -1,7 +1,7 @@
 //! The embedded store: one SQLite file, one writer thread with group commit, two reader threads.
 //!
 //! - [`open`]: the folder, its lock, the file, the connections.
-//! - [`schema`]: migrations.
+//! - [`schema`] and its migrations.
 //! - [`writer`]: the queue and the transactions; [`apply`]: changes as rows; [`upkeep`]: what else it does.
 //! - [`checkpoint`]: the thread that empties the WAL.
 //! - [`read`]: the reader threads and their queries; [`rows`]: between rows and records.
@@ -162,7 +162,15 @@ impl SqliteStore {
     pub fn integrity(&self) -> Reply<'_, Vec<String>> {
         self.read(|reader| {
             let mut check = reader.connection.prepare("PRAGMA integrity_check")?;
-            let found: Vec<String> = check.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+            let found: rusqlite::Result<Vec<String>> = check.query_map([], |row| row.get(0))?.collect();
+            let found = match found {
+                Ok(found) => found,
+                // So damaged that the check itself cannot go on.
+                Err(error) if error.sqlite_error_code() == Some(rusqlite::ErrorCode::DatabaseCorrupt) => {
+                    vec![error.to_string()]
+                }
+                Err(error) => return Err(error),
+            };
             Ok(found.into_iter().filter(|line| line != "ok").collect())
         })
     }

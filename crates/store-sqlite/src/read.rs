@@ -37,10 +37,9 @@ impl Reader {
     /// Reads in one transaction: a later commit is not seen half.
     pub fn transaction<T>(&self, read: impl FnOnce(&Reader) -> rusqlite::Result<T>) -> Result<T, StoreError> {
         let read = || {
-            let transaction = self.connection.unchecked_transaction()?;
-            let value = read(self)?;
-            transaction.commit()?;
-            Ok(value)
+            // Rolled back at its end: there is nothing to commit.
+            let _transaction = self.connection.unchecked_transaction()?;
+            read(self)
         };
         read().map_err(|error: rusqlite::Error| StoreError::Damaged(error.to_string()))
     }
