@@ -736,6 +736,15 @@ fn next_backlog(account: &mut Account, fx: &mut Effects) {
 
 // ---- failures ----
 
+/// Was this to change roster, requests or blocks?
+fn changes_the_record(stanza: Option<&Stanza>) -> bool {
+    stanza.is_some_and(|stanza| match stanza.kind {
+        StanzaType::Iq(_) => true,
+        StanzaType::Presence(kind) => crate::ways::is_subscription(kind),
+        StanzaType::Message(_) => false,
+    })
+}
+
 /// A commit failed: the stored part of the state is what the store says, and the sender hears of it.
 pub fn commit_failed(
     account: &mut Account,
@@ -763,12 +772,13 @@ pub fn commit_failed(
         }
     }
     match stored {
-        Some(stored) => {
+        Some(stored) if account.removed || changes_the_record(bounce.as_deref()) => {
             account.restore(*stored);
             // (Its removal may be what failed.)
             account.removed = false;
         }
-        None => {
+        // A message, marks, or rows of the ledger: what was read may be older than what is known here of the rest.
+        _ => {
             account.inbox.recent = Recent::default();
             let lately = std::mem::take(&mut account.inbox.lately);
             account.inbox.taken.extend(lately);
@@ -1284,6 +1294,21 @@ mod tests {
         fails(&mut juliet, &fx, StoreError::Full, Some(stored));
         assert_eq!(juliet.inbox.waiting(), 0);
         assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+    }
+
+    // What was read for the failure of one commit does not know of those under way.
+    #[test]
+    fn a_message_that_could_not_be_stored_leaves_the_roster_as_it_is() {
+        let mut juliet = account_with(
+            JULIET,
+            AccountRecord {
+                roster: vec![crate::testing::contact("nurse@capulet.example", "both")],
+                ..Default::default()
+            },
+        );
+        let fx = juliet.receive(&chat("hi"));
+        fails(&mut juliet, &fx, StoreError::Busy, Some(AccountRecord::default()));
+        assert_eq!(juliet.roster.all().count(), 1);
     }
 
     #[test]

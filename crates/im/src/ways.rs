@@ -165,7 +165,7 @@ fn gone(_: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow,
     }
 }
 
-fn is_subscription(kind: PresenceType) -> bool {
+pub(crate) fn is_subscription(kind: PresenceType) -> bool {
     use PresenceType::{Subscribe, Subscribed, Unsubscribe, Unsubscribed};
     matches!(kind, Subscribe | Subscribed | Unsubscribe | Unsubscribed)
 }
@@ -212,5 +212,95 @@ pub(crate) fn answer(
             ingress: Ingress { stream: 0, ordinal: 0 },
             ticket: ticket.clone(),
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::item::{Ingress, Item, SessionId, Ticket};
+    use crate::testing::{Scene, account_with, contact, jid, stanza};
+    use store::AccountRecord;
+
+    /// Juliet has blocked Tybalt, and Romeo sees her.
+    fn juliet() -> Scene {
+        let stored = AccountRecord {
+            roster: vec![contact("romeo@montague.example", "both")],
+            blocks: vec![jid("tybalt@capulet.example")],
+            ..AccountRecord::default()
+        };
+        account_with("juliet@capulet.example", stored).with("home", 0)
+    }
+
+    #[test]
+    fn an_error_on_the_way_out_goes_to_the_session_that_sent_the_stanza() {
+        let mut juliet = juliet().with("phone", 0);
+        let fx = juliet.sends("home", "<message to='tybalt@capulet.example/x' id='m1'><body>hi</body></message>");
+        assert_eq!(fx.written_to(), ["home"]);
+        let error = fx.delivered("home").remove(0);
+        assert!(error.contains("type='error'") && error.contains("id='m1'"), "{error}");
+        assert!(error.contains("from='tybalt@capulet.example/x'"), "{error}");
+        assert!(fx.told_to().is_empty() && fx.commits().is_empty());
+    }
+
+    #[test]
+    fn an_error_on_the_way_in_goes_to_the_sender() {
+        let mut juliet = juliet();
+        let fx =
+            juliet.receive("<message from='tybalt@capulet.example/x' id='m1' type='chat'><body>hi</body></message>");
+        assert_eq!(fx.told_to(), ["tybalt@capulet.example/x"]);
+        assert!(fx.told()[0].1.contains("<service-unavailable"), "{:?}", fx.told());
+        assert!(fx.written_to().is_empty() && fx.commits().is_empty());
+    }
+
+    // RFC 6120 §8.3.1, §8.2.3.
+    #[test]
+    fn neither_an_error_nor_a_result_is_answered() {
+        let mut juliet = juliet();
+        for xml in [
+            "<message from='tybalt@capulet.example/x' type='error'><body>hi</body></message>",
+            "<iq from='tybalt@capulet.example/x' type='error' id='1'/>",
+            "<iq from='tybalt@capulet.example/x' type='result' id='1'/>",
+            "<iq from='romeo@montague.example/x' to='juliet@capulet.example/gone' type='result' id='1'/>",
+            "<presence from='tybalt@capulet.example/x' type='error'/>",
+            "<presence from='tybalt@capulet.example/x'/>",
+        ] {
+            let fx = juliet.receive(xml);
+            assert!(fx.is_empty(), "{xml}: {:?}", fx.list);
+        }
+    }
+
+    // RFC 6120 §8.1.2.1.
+    #[test]
+    fn every_stanza_of_a_client_is_stamped_with_its_full_jid() {
+        let mut juliet = juliet();
+        for xml in [
+            "<message from='juliet@capulet.example' to='romeo@montague.example'><body>hi</body></message>",
+            "<presence from='juliet@capulet.example' to='romeo@montague.example/x'/>",
+            "<iq from='juliet@capulet.example' to='romeo@montague.example/x' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
+        ] {
+            let told = juliet.sends("home", xml).told();
+            assert!(told[0].1.contains("from='juliet@capulet.example/home'"), "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_stanza_of_a_session_that_has_ended_goes_nowhere() {
+        let mut juliet = juliet();
+        let stanza = stanza("<message to='romeo@montague.example'><body>hi</body></message>");
+        let ingress = Ingress { stream: 1, ordinal: 1 };
+        let fx = juliet.item(Item::FromClient { session: SessionId(99), stanza, ingress, ticket: Ticket::default() });
+        assert!(fx.is_empty());
+    }
+
+    // RFC 6120 §10.3.2, §10.3.3.
+    #[test]
+    fn without_an_address_presence_is_broadcast_and_an_iq_answered() {
+        let mut juliet = juliet();
+        assert_eq!(juliet.sends("home", "<presence/>").told_to(), ["romeo@montague.example"]);
+        let fx = juliet.sends("home", "<iq type='get' id='1'><query xmlns='jabber:iq:roster'/></iq>");
+        assert!(fx.delivered("home")[0].contains("type='result'"), "{:?}", fx.list);
+        let fx = juliet.sends("home", "<iq type='get' id='1'><query xmlns='nobody:knows'/></iq>");
+        assert!(fx.delivered("home")[0].contains("<service-unavailable"), "{:?}", fx.list);
+        assert!(juliet.sends("home", "<iq type='result' id='1'/>").is_empty());
     }
 }
