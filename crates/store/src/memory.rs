@@ -482,7 +482,9 @@ mod tests {
 
     crate::contract_tests!(InMemory);
 
-    fn create(store: &MemoryStore, heard: &Arc<Mutex<Vec<Result<Vec<Outcome>, StoreError>>>>) {
+    type Heard = Arc<Mutex<Vec<Result<Vec<Outcome>, StoreError>>>>;
+
+    fn create(store: &MemoryStore, heard: &Heard) {
         let heard = heard.clone();
         store.commit(
             contract::fence(store),
