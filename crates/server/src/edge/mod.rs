@@ -198,7 +198,9 @@ impl Edge {
                 return end;
             }
             self.answer_acks();
-            match self.wait().await {
+            let woke = self.wait().await;
+            self.tell_written();
+            match woke {
                 Ok(Woke::Queue) => {}
                 Ok(Woke::Read(true)) => {
                     self.heard = Instant::now();
@@ -314,9 +316,6 @@ impl Edge {
         let limits = self.config.limits.clone();
         if self.blocked_since.is_some_and(|since| now >= since + limits.write_timeout) {
             return Err(End::Lost);
-        }
-        if self.told_due.is_some_and(|due| now >= due) {
-            self.tell_written();
         }
         if !self.authenticated {
             if self.heard == self.began && now >= self.began + limits.first_byte_timeout {

@@ -126,9 +126,6 @@ impl Edge {
         if out.capacity() <= 256 * 1024 {
             OUT.set(out);
         }
-        if self.deliveries - self.deliveries_told >= TOLD_EVERY && self.told_due.is_some() {
-            self.tell_written();
-        }
         match (end, written) {
             (Some(end), _) => Err(end),
             (None, Err(_)) => Err(End::Lost),
@@ -146,10 +143,18 @@ impl Edge {
         }
     }
 
-    /// Tells the account which deliveries the kernel has: their pending marks can go.
+    /// Tells the account, when it is time, which deliveries the kernel has: their pending marks can go. While the wire
+    /// is being written to without a pause, this is asked after each flush, as the timer may not get its turn.
     pub(super) fn tell_written(&mut self) {
+        let Some(due) = self.told_due else { return };
+        let now = Instant::now();
+        if now < due && self.deliveries - self.deliveries_told < TOLD_EVERY {
+            return;
+        }
         if self.wire.unsent() > 0 {
-            self.told_due = Some(Instant::now() + TOLD_AFTER);
+            if now >= due {
+                self.told_due = Some(now + TOLD_AFTER);
+            }
             return;
         }
         self.told_due = None;
