@@ -16,7 +16,7 @@ use xmpp::{BareJid, Jid, Stamp};
 
 const ACCOUNTS: u64 = 10_000;
 const STANZA_BYTES: usize = 500;
-const MODES: [&str; 3] = ["archive", "pending", "taken"];
+const MODES: [&str; 3] = ["archive", "taken", "pending"];
 
 fn main() {
     let mut arguments = std::env::args().skip(1);

@@ -1,6 +1,7 @@
 //! Opening: the folder, its lock, the file, the connections.
 
 use crate::Durability;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 use std::fs::{File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -199,7 +200,6 @@ pub fn writer(path: &Path, durability: Durability) -> Result<Connection, OpenErr
         connection.busy_timeout(LOCK_PATIENCE)?;
         connection.pragma_update(None, "page_size", 4096)?;
         let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
-        debug_assert_eq!(mode, "wal", "a file on a local disk can have a WAL");
         let synchronous = match durability {
             Durability::Full => "FULL",
             Durability::Os => "NORMAL",
@@ -209,9 +209,14 @@ pub fn writer(path: &Path, durability: Durability) -> Result<Connection, OpenErr
         connection.pragma_update(None, "journal_size_limit", WAL_BYTES_MAX)?;
         connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB)?;
         common(&connection)?;
-        Ok(connection)
+        Ok((connection, mode))
     };
-    open().map_err(|error| OpenError::of(path, error))
+    let (connection, mode) = open().map_err(|error| OpenError::of(path, error))?;
+    if mode != "wal" {
+        let error = io::Error::other("the file system cannot share memory; it must be a local one");
+        return Err(OpenError::Io { path: path.into(), what: "write ahead for", error });
+    }
+    Ok(connection)
 }
 
 /// A connection that only reads.
@@ -239,6 +244,8 @@ fn common(connection: &Connection) -> rusqlite::Result<()> {
     connection.pragma_update(None, "foreign_keys", false)?;
     connection.pragma_update(None, "temp_store", "MEMORY")?;
     connection.pragma_update(None, "trusted_schema", false)?;
+    // Plans do not depend on the values that are bound; else a statement is prepared anew for each range it is given.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
     Ok(())
 }
