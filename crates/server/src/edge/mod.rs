@@ -147,6 +147,7 @@ pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: TcpStream
     let _ = socket.set_nodelay(true);
     let now = Instant::now();
     let handle = house.edges.open(config.limits.queue_items_max, config.limits.queue_bytes_max);
+    permit.reached_by(&handle);
     let mut incarnation = [0; 8];
     config.crypto.random(&mut incarnation);
     let mut edge = Edge {

@@ -36,7 +36,7 @@ impl Edge {
         let (Some(cell), Some(session)) = (&self.cell, self.session) else { return };
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
-        let ticket = StanzaTicket::new(&self.handle, self.received);
+        let ticket = StanzaTicket::issue(&self.handle, self.received);
         let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
         self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza, ingress, ticket }));
     }
@@ -46,7 +46,7 @@ impl Edge {
         let (Some(cell), Some(jid)) = (&self.cell, self.stream.jid()) else { return };
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
-        let ticket = StanzaTicket::new(&self.handle, self.received);
+        let ticket = StanzaTicket::issue(&self.handle, self.received);
         let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
         let to: xmpp::Jid = jid.clone().into();
         let from = fault.stanza.to.clone().unwrap_or_else(|| jid.to_bare().into());

@@ -98,10 +98,6 @@ impl EdgeHandle {
         }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.queue.lock().items.is_empty()
-    }
-
     pub fn close(&self) {
         let mut queue = self.queue.lock();
         queue.closed = true;
@@ -164,7 +160,8 @@ pub struct StanzaTicket {
 }
 
 impl StanzaTicket {
-    pub fn new(edge: &Arc<EdgeHandle>, ordinal: u32) -> im::Ticket {
+    /// A ticket for a stanza just taken in.
+    pub fn issue(edge: &Arc<EdgeHandle>, ordinal: u32) -> im::Ticket {
         edge.in_flight.fetch_add(1, Ordering::AcqRel);
         im::Ticket(Some(Arc::new(StanzaTicket { edge: edge.clone(), ordinal })))
     }

@@ -34,6 +34,7 @@ impl Resident {
 
 /// What lies in an account's mailbox.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all items are of the large kind; a box would cost each of them")]
 pub enum CellItem {
     Im(Item),
     /// The writer says: this commit is on disk, with these outcomes.

@@ -17,10 +17,12 @@ enum What {
     Sweep,
 }
 
+type Due = (Weak<AccountCell>, What);
+
 /// Bounded by two entries an account in memory (the nearest tick, one sweep) and those that lapsed.
 #[derive(Debug, Default)]
 pub struct Timers {
-    due: Mutex<BTreeMap<u64, Vec<(Weak<AccountCell>, What)>>>,
+    due: Mutex<BTreeMap<u64, Vec<Due>>>,
 }
 
 impl Timers {

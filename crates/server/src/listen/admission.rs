@@ -1,9 +1,12 @@
 //! Who may connect, how often, and how many at once: per address, and in all.
 
+use crate::house::edges::EdgeHandle;
+use im::EdgeItem;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use xmpp::StreamFault;
 
 /// Bounds of [`Admission`]; LIMITS: new connections per IPv4 or IPv6 /64, auth failures.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,7 +73,9 @@ struct PerSource {
 #[derive(Debug, Default)]
 struct All {
     sources: HashMap<Source, PerSource>,
-    unauthenticated: usize,
+    /// Connections that are not authenticated, oldest first, and how to end them.
+    strangers: BTreeMap<u64, Option<Arc<EdgeHandle>>>,
+    next: u64,
     swept_ms: u64,
 }
 
@@ -95,6 +100,8 @@ pub enum Refused {
 pub struct Permit {
     admission: Arc<Admission>,
     source: Source,
+    /// Among the strangers.
+    number: u64,
     authenticated: bool,
 }
 
@@ -113,7 +120,6 @@ impl Admission {
         let source = Source::of(address);
         let mut all = self.all.lock();
         all.sweep(&bounds, now_ms);
-        let in_all = all.unauthenticated;
         let entry = all.sources.entry(source).or_insert_with(|| PerSource { tokens: bounds.burst, refilled_ms: now_ms, ..PerSource::default() });
         if now_ms < entry.refused_until_ms {
             return Err(Refused::Failures);
@@ -130,13 +136,28 @@ impl Admission {
         if entry.connections >= bounds.per_address_max || entry.unauthenticated >= bounds.unauthenticated_per_address_max {
             return Err(Refused::TooManyFromAddress);
         }
-        if in_all >= bounds.unauthenticated_max {
-            return Err(Refused::TooManyInAll);
-        }
         entry.connections += 1;
         entry.unauthenticated += 1;
-        all.unauthenticated += 1;
-        Ok(Permit { admission: self.clone(), source, authenticated: false })
+        all.next += 1;
+        let number = all.next;
+        all.strangers.insert(number, None);
+        let permit = Permit { admission: self.clone(), source, number, authenticated: false };
+        if all.strangers.len() <= bounds.unauthenticated_max {
+            return Ok(permit);
+        }
+        // The oldest stranger that can be told gives its place; a flood faster than that is refused.
+        let oldest = all.strangers.iter().find_map(|(number, edge)| edge.clone().map(|edge| (*number, edge)));
+        let far_over = all.strangers.len() > 2 * bounds.unauthenticated_max;
+        if let Some((number, _)) = &oldest {
+            all.strangers.remove(number);
+        }
+        drop(all);
+        match oldest {
+            Some((_, edge)) => edge.send(EdgeItem::Close(StreamFault::TooManyConnections)),
+            None if far_over => return Err(Refused::TooManyInAll),
+            None => {}
+        }
+        Ok(permit)
     }
 
     /// May this address register an account now? Counts it if so. LIMITS.md §2 row 43.
@@ -156,10 +177,6 @@ impl Admission {
         }
         entry.registrations += 1;
         true
-    }
-
-    pub fn unauthenticated(&self) -> usize {
-        self.all.lock().unauthenticated
     }
 }
 
@@ -181,12 +198,19 @@ impl All {
 }
 
 impl Permit {
+    /// How to end the connection when there are too many strangers.
+    pub fn reached_by(&self, edge: &Arc<EdgeHandle>) {
+        if let Some(stranger) = self.admission.all.lock().strangers.get_mut(&self.number) {
+            *stranger = Some(edge.clone());
+        }
+    }
+
     /// The stream is authenticated: it no longer counts as a stranger's.
     pub fn authenticated(&mut self) {
         if !self.authenticated {
             self.authenticated = true;
             let mut all = self.admission.all.lock();
-            all.unauthenticated -= 1;
+            all.strangers.remove(&self.number);
             if let Some(entry) = all.sources.get_mut(&self.source) {
                 entry.unauthenticated -= 1;
                 entry.failures = 0;
@@ -221,7 +245,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         let mut all = self.admission.all.lock();
         if !self.authenticated {
-            all.unauthenticated -= 1;
+            all.strangers.remove(&self.number);
         }
         if let Some(entry) = all.sources.get_mut(&self.source) {
             entry.connections -= 1;
@@ -275,7 +299,27 @@ mod tests {
         assert!(admission.admit(a, 0).is_err());
         first.authenticated();
         assert!(admission.admit(a, 0).is_ok());
-        assert_eq!(admission.unauthenticated(), 0);
+    }
+
+    #[test]
+    fn with_too_many_strangers_the_oldest_gives_its_place() {
+        let admission = Admission::new(Bounds { unauthenticated_max: 1, per_second: 0.0, ..Bounds::default() });
+        let edges = crate::house::edges::Edges::default();
+        let (first, second) = (edges.open(10, 1_000), edges.open(10, 1_000));
+        let a = address("192.0.2.1");
+        let oldest = admission.admit(a, 0).expect("the first");
+        oldest.reached_by(&first);
+        let newer = admission.admit(a, 0).expect("in place of the oldest");
+        newer.reached_by(&second);
+        let told = |edge: &EdgeHandle| {
+            let mut queue = std::collections::VecDeque::new();
+            edge.take(&mut queue, None);
+            queue.len()
+        };
+        assert_eq!((told(&first), told(&second)), (1, 0));
+        drop(oldest);
+        assert!(admission.admit(a, 0).is_ok());
+        assert_eq!(told(&second), 1);
     }
 
     #[test]
