@@ -1,0 +1,306 @@
+//! One who receives: what came, when, under which id; what the archive has.
+
+use crate::client::{self, ANSWER_TIMEOUT, Client, Got, Resumed};
+use crate::ledger::{Id, Ledger, Wrong};
+use crate::{PASSWORD, RECEIVERS};
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+use xmpp::Element;
+use xmpp::ns::CLIENT;
+
+const STANZA_IDS: &str = "urn:xmpp:sid:0";
+const ARCHIVE: &str = "urn:xmpp:mam:2";
+const RSM: &str = "http://jabber.org/protocol/rsm";
+
+/// What a crash may make the server send again: a client's acknowledgements clear the marks within one second, and the
+/// machine is busy.
+const REPEAT_WINDOW: Duration = Duration::from_millis(1_500);
+/// Nothing more comes when nothing came for so long.
+const QUIET: Duration = Duration::from_millis(60);
+
+/// How it receives.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    /// Online with stream management.
+    Managed,
+    /// Online without.
+    Plain,
+    /// Offline; comes after each crash.
+    Away,
+}
+
+struct Receipt {
+    stanza_id: Option<String>,
+    at: Instant,
+}
+
+pub struct Receiver {
+    index: usize,
+    way: Way,
+    received: HashMap<Id, Receipt>,
+    /// The highest number first received, by sender.
+    newest: HashMap<usize, u32>,
+    /// The same within the stream.
+    newest_in_stream: HashMap<usize, u32>,
+    /// When the last server was killed; `None` if it ended by itself.
+    pub crashed_at: Option<Instant>,
+    resumption: Option<(String, u32)>,
+    pub client: Option<Client>,
+    pub archive: Archive,
+    pub repeated: u64,
+    pub resumed: u64,
+    pub wrong: Vec<Wrong>,
+}
+
+impl Receiver {
+    pub fn new(index: usize, way: Way) -> Receiver {
+        Receiver {
+            index,
+            way,
+            received: HashMap::new(),
+            newest: HashMap::new(),
+            newest_in_stream: HashMap::new(),
+            crashed_at: None,
+            resumption: None,
+            client: None,
+            archive: Archive::default(),
+            repeated: 0,
+            resumed: 0,
+            wrong: Vec::new(),
+        }
+    }
+
+    pub fn found(&self) -> usize {
+        self.received.len()
+    }
+
+    /// Comes (or comes again), takes what waits, walks the archive and compares. Stays connected unless it is away.
+    /// `resumes`: tries to resume the last stream. Gives when it was logged in.
+    pub fn come(&mut self, address: SocketAddr, ledger: &Ledger, resumes: bool, whole: bool) -> io::Result<Instant> {
+        let name = RECEIVERS[self.index];
+        let mut client = Client::login(address, name, PASSWORD)?;
+        let mut at = Instant::now();
+        let managed = self.way == Way::Managed || (self.way == Way::Away && resumes);
+        let last = self.resumption.take().filter(|_| resumes && self.way == Way::Managed);
+        let mut is_resumed = false;
+        if let Some((id, handled)) = last {
+            is_resumed = matches!(client.resume(&id, handled)?, Resumed::Yes(_));
+            if is_resumed {
+                self.resumed += 1;
+                self.resumption = Some((id, handled));
+            }
+        }
+        if !is_resumed {
+            let id = client.bind("crash", managed)?;
+            at = Instant::now();
+            self.resumption = id.map(|id| (id, 0));
+            client.send("<presence/>")?;
+        }
+        self.newest_in_stream.clear();
+        self.take_what_waits(&mut client, ledger)?;
+        let mut archive = std::mem::take(&mut self.archive);
+        let walked = archive.walk(&mut client, ledger, whole, |element| self.take(&element, ledger));
+        self.archive = archive;
+        walked?;
+        self.compare(ledger);
+        match self.way {
+            Way::Away => {
+                self.resumption = None;
+                client.end()?;
+            }
+            Way::Managed | Way::Plain => self.client = Some(client),
+        }
+        Ok(at)
+    }
+
+    /// Reads until all that was acknowledged has come and nothing more comes.
+    fn take_what_waits(&mut self, client: &mut Client, ledger: &Ledger) -> io::Result<()> {
+        let until = Instant::now() + ANSWER_TIMEOUT;
+        loop {
+            match client.next(QUIET)? {
+                Got::Element(element) => self.take(&element, ledger),
+                Got::Nothing => {
+                    let missing = ledger.missing(self.index, |id| self.received.contains_key(id));
+                    if missing.is_empty() || Instant::now() > until {
+                        return Ok(());
+                    }
+                }
+                Got::End => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+    }
+
+    /// Reads until the server is no more.
+    pub fn stay(&mut self, ledger: &Ledger) -> io::Result<()> {
+        let Some(mut client) = self.client.take() else { return Ok(()) };
+        loop {
+            match client.next(Duration::from_secs(3600)) {
+                Ok(Got::Element(element)) => self.take(&element, ledger),
+                Ok(Got::Nothing) => {}
+                Ok(Got::End) => break,
+                Err(error) if client::is_stuck(&error) => return Err(error),
+                Err(_) => break,
+            }
+        }
+        if let (Some((_, handled)), Some(h)) = (&mut self.resumption, client.handled) {
+            *handled = h;
+        }
+        Ok(())
+    }
+
+    /// Takes a stanza as it comes.
+    fn take(&mut self, element: &Element, ledger: &Ledger) {
+        let Some(body) = element.find("body", CLIENT).filter(|_| *element.name == *"message") else { return };
+        let ((sender, number), to) = match ledger.recognise(&body.text_content()) {
+            Ok(known) => known,
+            Err(why) => return self.wrong.push(Wrong::Invented(why)),
+        };
+        let id = (sender, number);
+        let name = RECEIVERS[self.index];
+        if to != self.index {
+            return self.wrong.push(Wrong::Invented(format!("{name} got {id:?}, which was to {}", RECEIVERS[to])));
+        }
+        let in_stream = self.newest_in_stream.entry(sender).or_default();
+        if number <= *in_stream {
+            self.wrong.push(Wrong::Reordered(format!("{name} got {id:?} after {in_stream} in one stream")));
+        }
+        *in_stream = number;
+        let stanza_id = element.find("stanza-id", STANZA_IDS).and_then(|e| e.attribute("id")).map(str::to_owned);
+        let now = Instant::now();
+        if let Some(before) = self.received.get_mut(&id) {
+            let near = self.crashed_at.is_some_and(|crash| crash.saturating_duration_since(before.at) <= REPEAT_WINDOW);
+            if near && before.stanza_id == stanza_id {
+                self.repeated += 1;
+            } else {
+                self.wrong.push(Wrong::Doubled(format!(
+                    "{name} got {id:?} as {:?} {:?} before the end, and again as {stanza_id:?}",
+                    before.stanza_id,
+                    self.crashed_at.map(|crash| crash.saturating_duration_since(before.at)),
+                )));
+            }
+            before.at = now;
+            return;
+        }
+        let newest = self.newest.entry(sender).or_default();
+        if number < *newest {
+            self.wrong.push(Wrong::Reordered(format!("{name} got {id:?} only after {newest}")));
+        }
+        *newest = (*newest).max(number);
+        self.received.insert(id, Receipt { stanza_id, at: now });
+    }
+
+    fn compare(&mut self, ledger: &Ledger) {
+        let name = RECEIVERS[self.index];
+        for id in ledger.missing(self.index, |id| self.received.contains_key(id)) {
+            let archived = if self.archive.ids.contains_key(&id) { "and is archived" } else { "and is not archived" };
+            self.wrong.push(Wrong::Lost(format!("{name} never got {id:?}, which was acknowledged {archived}")));
+        }
+        if !self.archive.answers {
+            return;
+        }
+        for id in ledger.missing(self.index, |id| self.archive.ids.contains_key(id)) {
+            self.wrong.push(Wrong::Lost(format!("{id:?} was acknowledged and is not in the archive of {name}")));
+        }
+        for (id, receipt) in &self.received {
+            match (self.archive.ids.get(id), &receipt.stanza_id) {
+                (Some(archived), Some(told)) if archived == told => {}
+                (archived, told) => self.wrong.push(Wrong::Invented(format!(
+                    "{name} got {id:?} with the stanza-id {told:?}, the archive says {archived:?}"
+                ))),
+            }
+        }
+        self.wrong.append(&mut self.archive.wrong);
+    }
+}
+
+/// An archive, as far as it was walked.
+#[derive(Default)]
+pub struct Archive {
+    /// Does the server have one?
+    pub answers: bool,
+    pub ids: HashMap<Id, String>,
+    newest: HashMap<(usize, usize), u32>,
+    last: Option<String>,
+    queries: u64,
+    pub wrong: Vec<Wrong>,
+}
+
+impl Archive {
+    /// Reads on from where the last walk ended; with `whole` from the start, and compares with what earlier walks saw.
+    pub fn walk(
+        &mut self,
+        client: &mut Client,
+        ledger: &Ledger,
+        whole: bool,
+        mut other: impl FnMut(Element),
+    ) -> io::Result<()> {
+        let known = std::mem::take(&mut self.ids);
+        if whole {
+            self.newest.clear();
+            self.last = None;
+        } else {
+            self.ids = known.clone();
+        }
+        loop {
+            self.queries += 1;
+            let id = format!("walk{}", self.queries);
+            let after = self.last.as_ref().map(|last| format!("<after>{last}</after>")).unwrap_or_default();
+            let query = format!(
+                "<iq type='set' id='{id}'><query xmlns='{ARCHIVE}' queryid='{id}'>\
+                 <set xmlns='{RSM}'><max>500</max>{after}</set></query></iq>"
+            );
+            let answer = client.ask(&query, &id, |element| match element.find("result", ARCHIVE) {
+                Some(result) => self.add(result, ledger),
+                None => other(element),
+            })?;
+            let Some(fin) = answer.find("fin", ARCHIVE) else {
+                if self.answers {
+                    self.wrong.push(Wrong::Lost(format!("the archive does not answer any more: {answer:?}")));
+                }
+                break;
+            };
+            self.answers = true;
+            let last = fin.find("set", RSM).and_then(|set| set.find("last", RSM)).map(Element::text_content);
+            let is_complete = fin.attribute("complete") == Some("true");
+            if last.is_some() {
+                self.last = last;
+            } else if !is_complete {
+                self.wrong.push(Wrong::Lost(format!("a page of the archive without a last: {answer:?}")));
+                break;
+            }
+            if is_complete {
+                break;
+            }
+        }
+        if whole && self.answers {
+            for (id, position) in known {
+                if self.ids.get(&id) != Some(&position) {
+                    self.wrong.push(Wrong::Lost(format!("{id:?} was in the archive as {position} and is not now")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, result: &Element, ledger: &Ledger) {
+        const FORWARD: &str = "urn:xmpp:forward:0";
+        let message = result.find("forwarded", FORWARD).and_then(|f| f.find("message", CLIENT));
+        let body = message.and_then(|m| m.find("body", CLIENT)).map(Element::text_content).unwrap_or_default();
+        let position = result.attribute("id").unwrap_or_default();
+        match ledger.recognise(&body) {
+            Ok((id, to)) => {
+                if let Some(before) = self.ids.insert(id, position.to_owned()) {
+                    self.wrong.push(Wrong::Doubled(format!("{id:?} is archived as {before} and as {position}")));
+                }
+                let newest = self.newest.entry((id.0, to)).or_default();
+                if id.1 < *newest {
+                    self.wrong.push(Wrong::Reordered(format!("{id:?} is archived after {newest}")));
+                }
+                *newest = (*newest).max(id.1);
+            }
+            Err(why) => self.wrong.push(Wrong::Invented(format!("in the archive as {position}: {why}"))),
+        }
+    }
+}
