@@ -152,6 +152,7 @@ impl<'c> Applier<'c> {
                 self.run("DELETE FROM requests WHERE account = ?1 AND contact = ?2", &[&id, &contact.as_str()])?;
             }
             Change::Prune { up_to, .. } => self.prune(id, *up_to)?,
+            Change::Trim { before, bytes_max, .. } => self.trim(id, *before, *bytes_max)?,
             Change::SessionPut { row, .. } => self.session_put(id, row)?,
             Change::SessionDelete { resource, .. } => {
                 self.run("DELETE FROM sessions WHERE account = ?1 AND resource = ?2", &[&id, resource])?;
@@ -341,6 +342,57 @@ impl<'c> Applier<'c> {
             &[&id, &up_to],
         )?;
         self.tally.records -= removed as i64;
+        // What is left is counted anew when it matters.
+        self.run("UPDATE accounts SET archive_bytes = 0, archive_counted = 0 WHERE id = ?1", &[&id])?;
+        Ok(())
+    }
+
+    /// Counts what was archived since the last time, then removes from the oldest record on.
+    fn trim(&mut self, id: i64, before: i64, bytes_max: u64) -> rusqlite::Result<()> {
+        let mut counted = self.statement("SELECT archive_bytes, archive_counted FROM accounts WHERE id = ?1")?;
+        let (bytes_before, counted_to) =
+            counted.query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
+        let mut newer = self.statement(
+            "SELECT total(length(stanza)), max(position) FROM log WHERE account = ?1 AND position > ?2 AND archived",
+        )?;
+        let (added, to) = newer
+            .query_row([id, counted_to], |row| Ok((row.get::<_, f64>(0)? as i64, row.get::<_, Option<i64>>(1)?)))?;
+        let counted_to = to.unwrap_or(counted_to);
+        let mut bytes = bytes_before.saturating_add(added).max(0);
+
+        // Keys that are not a day old outlive their records.
+        let since = self.now.0 - KEY_HOURS_MIN * MICROSECONDS_PER_HOUR;
+        let mut oldest = self.statement(
+            "SELECT arrival, position, length(stanza), dedupe FROM log AS old
+             WHERE account = ?1 AND archived AND NOT EXISTS (
+                 SELECT 1 FROM pending WHERE pending.account = ?1 AND pending.position = old.position)
+             ORDER BY position LIMIT ?2",
+        )?;
+        let mut gone = Vec::new();
+        let mut rows = oldest.query(params![id, store::TRIM_MAX as i64])?;
+        while let Some(row) = rows.next()? {
+            let position: i64 = row.get(1)?;
+            if position >= before && bytes as u64 <= bytes_max {
+                break;
+            }
+            bytes = bytes.saturating_sub(row.get(2)?).max(0);
+            let key = if position > since { row.get::<_, Option<[u8; 16]>>(3)? } else { None };
+            gone.push((row.get::<_, i64>(0)?, position, key));
+        }
+        drop(rows);
+        let mut delete = self.statement("DELETE FROM log WHERE arrival = ?1")?;
+        for (arrival, position, key) in gone {
+            if let Some(key) = key {
+                let sql =
+                    "INSERT INTO dedupe (account, key, position, hour) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
+                self.tally.keys += self.run(sql, &[&id, &key, &position, &hour(self.now)])? as u64;
+            }
+            self.tally.records -= delete.execute([arrival])? as i64;
+        }
+        if bytes != bytes_before || to.is_some() {
+            let sql = "UPDATE accounts SET archive_bytes = ?2, archive_counted = ?3 WHERE id = ?1";
+            self.run(sql, &[&id, &bytes, &counted_to])?;
+        }
         Ok(())
     }
 

@@ -23,6 +23,9 @@ pub const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Unreadable rows that wait to be noted; more are met again.
 const UNREADABLE_MAX: usize = 1_000;
 
+/// Why nothing is written after a bug of ours.
+const PANICKED: &str = "the writer panicked";
+
 /// What the handle, the writer, the readers and the checkpointer have in common.
 pub struct Shared {
     pub queue: Mutex<Queue>,
@@ -185,9 +188,9 @@ impl Writer {
 
     /// Until the store is closed.
     pub fn run(&mut self) {
-        // A `done` that panics, or a bug of ours, must not leave callers without an answer.
+        // A bug of ours must not leave callers without an answer.
         while catch_unwind(AssertUnwindSafe(|| self.work())).is_err() {
-            self.shared.fail("the writer panicked".into());
+            self.shared.fail(PANICKED.into());
         }
     }
 
@@ -223,13 +226,17 @@ impl Writer {
     }
 
     fn batch(&mut self, mut calls: Vec<Call>, unreadable: Vec<Unreadable>) {
-        let answers = match self.answers(&mut calls, &unreadable) {
-            Ok(answers) => answers,
-            Err(error) => vec![Err(error); calls.len()],
-        };
+        let answers = catch_unwind(AssertUnwindSafe(|| self.answers(&mut calls, &unreadable)));
+        let answers = answers.unwrap_or_else(|_| {
+            self.shared.fail(PANICKED.into());
+            Err(StoreError::Fatal(PANICKED.into()))
+        });
+        let answers = answers.unwrap_or_else(|error| vec![Err(error); calls.len()]);
         for (call, answer) in calls.iter_mut().zip(answers) {
-            if let Some(done) = call.done.take() {
-                done(answer);
+            let Some(done) = call.done.take() else { continue };
+            // A bug of one caller is none of the others' business.
+            if catch_unwind(AssertUnwindSafe(|| done(answer))).is_err() {
+                tracing::error!("a caller panicked when it heard of its commit");
             }
         }
     }

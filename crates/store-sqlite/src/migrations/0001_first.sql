@@ -18,6 +18,8 @@ CREATE TABLE accounts (
     roster_version INTEGER NOT NULL DEFAULT 0,
     left_at INTEGER,
     left_status TEXT,
+    archive_bytes INTEGER NOT NULL DEFAULT 0, -- of archived stanzas in the log, up to and including this position
+    archive_counted INTEGER NOT NULL DEFAULT 0,
     UNIQUE (host, local)
 ) STRICT;
 
