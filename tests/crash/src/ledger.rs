@@ -208,15 +208,17 @@ mod tests {
     }
 
     #[test]
-    fn an_acknowledged_value_that_an_older_one_replaced_is_lost() {
-        let ledger = ledger();
-        for value in ["1", "2"] {
-            ledger.intend_value("card", "a", value).expect("the disk takes it");
-            ledger.ack_value("card", "a", value).expect("the disk takes it");
+    fn an_acknowledged_value_in_whose_place_an_older_one_is_found_is_lost() {
+        for (found, lost) in [("1", 1), ("2", 0), ("", 1)] {
+            let ledger = ledger();
+            for value in ["1", "2"] {
+                ledger.intend_value("card", "a", value).expect("the disk takes it");
+                ledger.ack_value("card", "a", value).expect("the disk takes it");
+            }
+            let wrong = ledger.check_values("card", &BTreeMap::from([("a".to_owned(), found.to_owned())]));
+            assert_eq!(wrong.len(), lost, "{found}");
+            assert!(wrong.iter().all(|wrong| matches!(wrong, Wrong::Lost(_))));
         }
-        let found = |value: &str| BTreeMap::from([("a".to_owned(), value.to_owned())]);
-        assert!(matches!(ledger.check_values("card", &found("1"))[..], [Wrong::Lost(_)]));
-        assert_eq!(ledger.check_values("card", &found("2")), []);
     }
 
     #[test]
