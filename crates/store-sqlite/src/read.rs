@@ -157,6 +157,13 @@ impl Reader {
         }
         let photo_hash = self.blob_of(id, PHOTO_HASH.0, PHOTO_HASH.1)?;
         loaded.photo_hash = photo_hash.and_then(|hash| String::from_utf8(hash).ok()).map(Into::into);
+        let mut settings = self
+            .connection
+            .prepare_cached("SELECT key, value FROM blobs WHERE account = ?1 AND space = ?2 ORDER BY key")?;
+        let mut rows = settings.query(params![id, SETTINGS])?;
+        while let Some(row) = rows.next()? {
+            loaded.settings.push((row.get::<_, String>(0)?.into(), row.get(1)?));
+        }
         Ok(Some(loaded))
     }
 

@@ -70,6 +70,14 @@ pub enum Change {
         account: BareJid,
         up_to: i64,
     },
+    /// Cuts the archive from its oldest record on: all that is older than `before` (a position), then as many as it takes
+    /// until what is archived weighs no more than `bytes_max` (stanzas; what is pending counts). Pending records stay, and
+    /// those that are not archived. One change removes [`TRIM_MAX`] at most.
+    Trim {
+        account: BareJid,
+        before: i64,
+        bytes_max: u64,
+    },
     SessionPut {
         account: BareJid,
         row: SessionRow,
@@ -138,6 +146,7 @@ impl Change {
             | Change::Append { account, .. }
             | Change::Taken { account, .. }
             | Change::Prune { account, .. }
+            | Change::Trim { account, .. }
             | Change::SessionPut { account, .. }
             | Change::SessionDelete { account, .. }
             | Change::BlobPut { account, .. }
@@ -167,6 +176,9 @@ impl Change {
         size_of::<Change>() + self.account().as_str().len() + held
     }
 }
+
+/// Records that one [`Change::Trim`] removes at most, so that no commit takes long.
+pub const TRIM_MAX: usize = 2_000;
 
 /// Why a call after [`Store::close`](crate::Store::close) is answered with [`StoreError::Fatal`].
 pub const CLOSED: &str = "the store is closed";

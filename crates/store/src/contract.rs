@@ -46,6 +46,9 @@ macro_rules! contract_tests {
             a_record_neither_pending_nor_archived_leaves_its_key_alone,
             a_position_that_does_not_grow_is_refused_with_its_whole_call,
             pruning_spares_what_is_pending_and_what_is_later,
+            an_archive_is_cut_by_age_from_its_oldest_record_on,
+            an_archive_is_cut_by_size_from_its_oldest_record_on,
+            no_cut_removes_more_than_it_may,
             a_page_is_the_first_or_last_of_what_its_bounds_let_pass,
             a_page_says_when_nothing_more_comes,
             a_page_is_bound_by_times_inclusively,
@@ -59,6 +62,7 @@ macro_rules! contract_tests {
             tokens_are_kept_by_client_and_mechanism,
             a_blob_is_kept_under_its_space_and_key,
             the_photo_hash_is_loaded_with_the_account,
+            settings_are_loaded_with_the_account,
             accounts_are_listed_by_name_a_host_at_a_time,
             a_commit_of_an_older_epoch_is_fenced,
             commits_are_done_in_the_order_of_calls,
@@ -484,6 +488,49 @@ pub fn pruning_spares_what_is_pending_and_what_is_later<S: Subject>() {
     assert_eq!(load(&subject).last_position, 6);
 }
 
+fn trim(before: i64, bytes_max: u64) -> Change {
+    Change::Trim { account: juliet(), before, bytes_max }
+}
+
+pub fn an_archive_is_cut_by_age_from_its_oldest_record_on<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let kept = |position| Record { pending: position == 2, archived: position != 3, ..record(position) };
+    done(&subject, (1..=6).map(|position| append(kept(position))).collect());
+    done(&subject, vec![append(Record { pending: true, archived: false, ..record(7) })]);
+    done(&subject, vec![trim(5, u64::MAX)]);
+    // 3 was neither pending nor archived.
+    assert_eq!(inbox(&subject), [2, 5, 6, 7]);
+    done(&subject, vec![Change::Taken { account: juliet(), positions: vec![2] }, trim(6, u64::MAX)]);
+    assert_eq!(inbox(&subject), [6, 7]);
+    assert_eq!(load(&subject).last_position, 7);
+}
+
+pub fn an_archive_is_cut_by_size_from_its_oldest_record_on<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let sized =
+        |position, bytes| append(Record { pending: position == 1, stanza: vec![b'x'; bytes], ..record(position) });
+    done(&subject, (1..=5).map(|position| sized(position, 100)).collect());
+    done(&subject, vec![trim(0, 500)]);
+    assert_eq!(inbox(&subject), [1, 2, 3, 4, 5]);
+    done(&subject, vec![trim(0, 350)]);
+    assert_eq!(inbox(&subject), [1, 4, 5]);
+    done(&subject, vec![sized(6, 300), trim(0, 450)]);
+    assert_eq!(inbox(&subject), [1, 6]);
+    let subject = subject.reopened();
+    done(&subject, vec![sized(7, 100), trim(0, 400)]);
+    assert_eq!(inbox(&subject), [1, 7]);
+    done(&subject, vec![trim(0, 0)]);
+    assert_eq!(inbox(&subject), [1]);
+}
+
+pub fn no_cut_removes_more_than_it_may<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let many = TRIM_MAX as i64 + 10;
+    done(&subject, (1..=many).map(|position| append(Record { pending: false, ..record(position) })).collect());
+    done(&subject, vec![trim(i64::MAX, 0)]);
+    assert_eq!(inbox(&subject).len(), 10);
+}
+
 /// Juliet with records 1 to 9, alternating between Romeo's garden (odd) and his orchard (even).
 fn with_archive<S: Subject>() -> S {
     let subject = with_juliet::<S>();
@@ -659,6 +706,18 @@ pub fn the_photo_hash_is_loaded_with_the_account<S: Subject>() {
         vec![Change::BlobPut { account: juliet(), space: space.into(), key: key.into(), value: b"a9993e36".to_vec() }],
     );
     assert_eq!(load(&subject).photo_hash.as_deref(), Some("a9993e36"));
+}
+
+pub fn settings_are_loaded_with_the_account<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let put = |space: &str, key: &str, value: u8| Change::BlobPut {
+        account: juliet(),
+        space: space.into(),
+        key: key.into(),
+        value: vec![value],
+    };
+    done(&subject, vec![put(SETTINGS, "b", 1), put(SETTINGS, "a", 2), put("private", "all", 3), put(SETTINGS, "b", 4)]);
+    assert_eq!(load(&subject).settings, [("a".into(), vec![2]), ("b".into(), vec![4])]);
 }
 
 pub fn accounts_are_listed_by_name_a_host_at_a_time<S: Subject>() {

@@ -13,7 +13,7 @@ pub mod key;
 pub mod memory;
 pub mod record;
 
-pub use change::{CLOSED, Change, Committed, Outcome, position_must_grow};
+pub use change::{CLOSED, Change, Committed, Outcome, TRIM_MAX, position_must_grow};
 pub use key::{Fence, Key, Partition};
 pub use record::*;
 

@@ -367,6 +367,7 @@ impl Account {
                 }
             }
             Change::Prune { up_to, .. } => self.log.retain(|position, record| record.pending || position > up_to),
+            Change::Trim { before, bytes_max, .. } => self.trim(*before, *bytes_max),
             Change::SessionPut { row, .. } => {
                 self.sessions.insert(row.resource.clone(), row.clone());
             }
@@ -413,6 +414,22 @@ impl Account {
         Ok(Outcome::Done)
     }
 
+    fn trim(&mut self, before: i64, bytes_max: u64) {
+        let archived = || self.log.values().filter(|record| record.archived);
+        let mut bytes: u64 = archived().map(|record| record.stanza.len() as u64).sum();
+        let mut gone = Vec::new();
+        for record in archived().filter(|record| !record.pending).take(TRIM_MAX) {
+            if record.position >= before && bytes <= bytes_max {
+                break;
+            }
+            bytes -= record.stanza.len() as u64;
+            gone.push(record.position);
+        }
+        for position in gone {
+            self.log.remove(&position);
+        }
+    }
+
     fn record(&self, epoch: u64) -> AccountRecord {
         let pending = || self.log.values().filter(|record| record.pending);
         let (space, key) = PHOTO_HASH;
@@ -434,6 +451,12 @@ impl Account {
             last_activity: self.last_activity.clone(),
             sessions: self.sessions.values().filter(|row| row.epoch < epoch).cloned().collect(),
             photo_hash: photo_hash.and_then(|value| std::str::from_utf8(value).ok()).map(Into::into),
+            settings: self
+                .blobs
+                .iter()
+                .filter(|((space, _), _)| **space == *SETTINGS)
+                .map(|((_, key), value)| (key.clone(), value.clone()))
+                .collect(),
         }
     }
 

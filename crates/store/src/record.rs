@@ -50,10 +50,15 @@ pub struct AccountRecord {
     pub sessions: Vec<SessionRow>,
     /// The photo hash of the vCard (hex SHA-1), if there is one: the blob named [`PHOTO_HASH`]. XEP-0153.
     pub photo_hash: Option<Box<str>>,
+    /// The blobs of the space [`SETTINGS`], by key.
+    pub settings: Vec<(Box<str>, Vec<u8>)>,
 }
 
 /// Space and key of the blob that [`AccountRecord::photo_hash`] is read from; its value is the hex text in UTF-8.
 pub const PHOTO_HASH: (&str, &str) = ("vcard-temp", "photo-sha1");
+
+/// The space of small blobs that are loaded with the account.
+pub const SETTINGS: &str = "settings";
 
 /// RFC 6121 §2.1.2.5 and Appendix A.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
