@@ -16,6 +16,8 @@ pub struct Note {
     pub seq: u64,
     pub result: Result<Vec<Outcome>, StoreError>,
     pub bounce: Option<Arc<Stanza>>,
+    /// Nothing was promised on the strength of it, see [`is_upkeep`](super::entity::is_upkeep).
+    pub upkeep: bool,
     pub ticket: Ticket,
 }
 
@@ -64,12 +66,14 @@ pub async fn carry(house: Arc<House>) {
                     }
                     let house = house.clone();
                     let (cell, seq, bounce) = (note.cell, note.seq, note.bounce);
+                    // Presence goes on while the disk is full. LIMITS.md §3.
+                    let passes = note.upkeep && matches!(error, StoreError::Full | StoreError::Busy);
                     // The ticket of a failed write is never done by itself: the error answer is its outcome.
                     let ticket = note.ticket;
                     tokio::spawn(async move {
                         tracing::error!(account = %cell.jid, ?error, "a write failed");
                         let stored = house.store.load_account(&cell.jid).await.ok().flatten().map(Box::new);
-                        house.post_to(&cell, CellItem::Failed { seq, error, bounce, ticket, stored });
+                        house.post_to(&cell, CellItem::Failed { seq, passes, error, bounce, ticket, stored });
                     });
                 }
             }

@@ -5,7 +5,7 @@ use super::{AccountCell, House, Ready};
 use im::{Account, EdgeItem, Effect, Effects, Item, Query, QueryAnswer, SessionId, Then, Ticket};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use store::{AccountRecord, Fence, Outcome, StoreError};
+use store::{AccountRecord, Change, Fence, Outcome, StoreError};
 use xmpp::{Stanza, StreamFault};
 
 /// How long an account stays in memory after its last use, milliseconds.
@@ -39,10 +39,24 @@ pub enum CellItem {
     Im(Item),
     /// The writer says: this commit is on disk, with these outcomes.
     Committed { seq: u64, outcomes: Vec<Outcome>, ticket: Ticket },
-    /// The writer says: this commit failed; the stored part was read again.
-    Failed { seq: u64, error: StoreError, bounce: Option<Arc<Stanza>>, ticket: Ticket, stored: Option<Box<AccountRecord>> },
+    /// The writer says: this commit failed; the stored part was read again. If it `passes`, what stands behind it
+    /// happens nevertheless.
+    Failed { seq: u64, passes: bool, error: StoreError, bounce: Option<Arc<Stanza>>, ticket: Ticket, stored: Option<Box<AccountRecord>> },
     /// Look whether anybody needs the account in memory.
     Sweep,
+}
+
+/// Does the change only keep the books, which can be behind for a while? Presence and messages between those who are
+/// there go on without it, and it is tried again.
+pub fn is_upkeep(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::SessionPut { .. }
+            | Change::SessionDelete { .. }
+            | Change::LastActivity { .. }
+            | Change::Taken { .. }
+            | Change::Trim { .. }
+    )
 }
 
 impl House {
@@ -113,8 +127,8 @@ impl House {
                 }
                 drop(ticket);
             }
-            CellItem::Failed { seq, error, bounce, ticket, stored } => {
-                let resolved = resident.gate.resolve(seq, Verdict::Void);
+            CellItem::Failed { seq, passes, error, bounce, ticket, stored } => {
+                let resolved = resident.gate.resolve(seq, if passes { Verdict::Committed } else { Verdict::Void });
                 for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
                 }
@@ -148,15 +162,16 @@ impl House {
         }
     }
 
-    fn submit(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, changes: Vec<store::Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket) {
+    fn submit(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, changes: Vec<Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket) {
         let seq = resident.gate.commit();
+        let upkeep = changes.iter().all(is_upkeep);
         let (house, cell) = (self.clone(), cell.clone());
         self.store.commit(
             resident.fence,
             changes,
             Box::new(move |result| {
                 // On the writer's thread: only a note.
-                let note = super::commits::Note { cell, seq, result, bounce, ticket };
+                let note = super::commits::Note { cell, seq, result, bounce, upkeep, ticket };
                 house.commits.push(note);
             }),
         );
@@ -247,5 +262,21 @@ impl House {
                 self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xmpp::{BareJid, Stamp};
+
+    #[test]
+    fn only_what_keeps_the_books_passes_a_full_disk() {
+        let account = BareJid::parse("juliet@capulet.example").expect("a bare JID in a test");
+        let left = Change::LastActivity { account: account.clone(), left: Stamp(0), status: "".into() };
+        assert!(is_upkeep(&left));
+        assert!(is_upkeep(&Change::SessionDelete { account: account.clone(), resource: "home".into() }));
+        assert!(is_upkeep(&Change::Taken { account: account.clone(), positions: vec![1] }));
+        assert!(!is_upkeep(&Change::RequestDelete { account: account.clone(), contact: account }));
     }
 }
