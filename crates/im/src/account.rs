@@ -4,7 +4,10 @@ use crate::block::Blocks;
 use crate::effects::Effects;
 use crate::inbox::Inbox;
 use crate::item::{Item, Now, SessionId};
+use crate::modules::archive_preferences::{self, Preferences};
+use crate::modules::carbons::SentLately;
 use crate::policy::HostPolicy;
+use crate::retention::Retention;
 use crate::roster::Roster;
 use crate::session::Session;
 use std::collections::VecDeque;
@@ -24,6 +27,9 @@ pub struct Account {
     pub roster: Roster,
     pub blocks: Blocks,
     pub inbox: Inbox,
+    /// XEP-0441.
+    pub archive_preferences: Preferences,
+    pub retention: Retention,
     pub sessions: Vec<Session>,
     pub next_session: u32,
     /// (epoch, counter) stamp of the account's presence. CLUSTER rule 11.
@@ -40,6 +46,8 @@ pub struct Account {
     pub leaving: Option<(SessionId, Arc<Stanza>)>,
     /// Set by `Remove`: nothing is accepted any more.
     pub removed: bool,
+    /// Messages that own clients sent lately. XEP-0280 §6.1.
+    pub(crate) sent_lately: SentLately,
     /// A session passed a bound in this step.
     pub(crate) overrun: bool,
     /// Resumption ids of sessions that ended lately, with what they had received. XEP-0198 §5.
@@ -58,6 +66,8 @@ impl Account {
             roster: Roster::default(),
             blocks: Blocks::default(),
             inbox: Inbox::default(),
+            archive_preferences: Preferences::default(),
+            retention: Retention::default(),
             sessions: Vec::new(),
             next_session: 0,
             presence_counter: 0,
@@ -67,6 +77,7 @@ impl Account {
             private_writes: VecDeque::new(),
             leaving: None,
             removed: false,
+            sent_lately: SentLately::default(),
             overrun: false,
             ended: VecDeque::new(),
         };
@@ -83,6 +94,8 @@ impl Account {
         self.inbox.restore(stored.last_position, stored.pending, stored.pending_bytes);
         self.last_activity = stored.last_activity;
         self.photo_hash = stored.photo_hash;
+        let setting = |key: &str| stored.settings.iter().find(|(k, _)| **k == *key).map(|(_, value)| value.as_slice());
+        self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
     }
 

@@ -7,6 +7,8 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
 use crate::messages::{self, Keeping};
+use crate::modules::expiry;
+use crate::retention;
 use crate::session::{self, Session};
 use crate::ways::{Flow, Passage};
 use smallvec::SmallVec;
@@ -255,7 +257,9 @@ pub(crate) fn accept(
     ingress: Option<Ingress>,
     fx: &mut Effects,
 ) -> Result<Flow, StanzaError> {
-    let archived = keeping == Keeping::Archive && account.policy.archive;
+    let peer = passage.stanza.from.as_ref();
+    let preferred = peer.is_none_or(|peer| account.archive_preferences.archive(peer, &account.roster));
+    let archived = keeping == Keeping::Archive && account.policy.archive && preferred;
     if keeping == Keeping::No || (!archived && is_taken_live(account, ids, &passage.stanza)) {
         if ids.is_empty() {
             return Err(StanzaCondition::ServiceUnavailable.into());
@@ -271,6 +275,10 @@ pub(crate) fn accept(
     }
     let stored = to_stored(&passage.stanza);
     if !ids.iter().any(|id| is_given_now(account, *id, &passage.stanza)) {
+        if account.inbox.waiting >= account.policy.limits.offline_messages_max {
+            expire_old(account, fx);
+            taken(account, [], fx);
+        }
         let limits = &account.policy.limits;
         // Whoever is there and slow, or has just come, is on its way to take some.
         let times = if ids.is_empty() { 1 } else { 2 };
@@ -380,12 +388,19 @@ fn append(
         Direction::Incoming => passage.stanza.from.clone().unwrap_or_else(own),
         Direction::Outgoing => passage.to.clone(),
     };
-    let record = Record { position, direction, peer, stanza, pending: incoming, archived, dedupe, expires: None };
+    let expires = if incoming { expiry::of(&passage.stanza, now) } else { None };
+    let record = Record { position, direction, peer, stanza, pending: incoming, archived, dedupe, expires };
     // An outgoing message was told to its recipient already, whose own log answers for it.
     let bounce = incoming.then_some(&passage.stanza);
     fx.commit(vec![Change::Append { account: account.jid.clone(), record }], bounce, &passage.ticket);
     passage.position = Some(position);
     passage.archived = archived;
+    if archived {
+        account.retention.appended();
+        if !account.sessions.is_empty() {
+            retention::look(account, fx);
+        }
+    }
 }
 
 /// What the server adds to a logged message: the stanza-id of what is archived, the delay of what waited.
@@ -693,11 +708,13 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
     if !entry.holders.is_empty() || entry.had.contains(&reading.session) {
         return;
     }
-    let now = account.now.utc;
-    let days = i64::from(account.policy.limits.offline_days_max);
-    let too_old = days > 0 && now.seconds_since(Stamp(position)) > days * 24 * 3600;
-    if too_old || record.expires.is_some_and(|expires| expires <= now) {
+    if is_too_old(account, position) || record.expires.is_some_and(|expires| expires <= account.now.utc) {
         fx.push(Effect::Count("messages_expired"));
+        taken(account, [position], fx);
+        return;
+    }
+    if record.archived && account.session(reading.session).is_some_and(|s| position <= s.archive_to) {
+        // XEP-0386 §3.2: without sending it.
         taken(account, [position], fx);
         return;
     }
@@ -723,6 +740,23 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
             position: Some(position),
         };
         session::deliver(account, id, delivery, fx);
+    }
+}
+
+/// Has the record waited longer than any may?
+fn is_too_old(account: &Account, position: i64) -> bool {
+    let days = i64::from(account.policy.limits.offline_days_max);
+    days > 0 && account.now.utc.seconds_since(Stamp(position)) > days * 24 * 3600
+}
+
+/// What waited too long waits no longer; if it is archived, it is in the archive only.
+pub(crate) fn expire_old(account: &mut Account, fx: &mut Effects) {
+    while let Some((&position, entry)) = account.inbox.pending.first_key_value() {
+        if !entry.holders.is_empty() || !is_too_old(account, position) {
+            return;
+        }
+        fx.push(Effect::Count("messages_expired"));
+        account.inbox.take(position);
     }
 }
 
@@ -1188,6 +1222,38 @@ mod tests {
     }
 
     // LIMITS.md: 30 days.
+    // XEP-0386 §3.2.
+    #[test]
+    fn a_client_that_binds_with_bind_2_takes_from_the_archive_what_is_there() {
+        let juliet = with_pending([earlier(1), earlier(2)]).connected("home");
+        let archive_to = juliet.inbox.last_position;
+        let mut juliet = juliet.having("home", |s| s.archive_to = archive_to);
+        juliet.receive(&chat("after the bind"));
+        let new = juliet.inbox.last_position;
+        let after = page_asked(&comes_online(&mut juliet, "home")).expect("a page");
+        let not_archived = Record { archived: false, ..record(earlier(2), "2") };
+        let records = vec![record(earlier(1), "1"), not_archived, record(new, "after the bind")];
+        let fx = page(&mut juliet, after, records);
+        let delivered = fx.delivered("home");
+        assert_eq!(delivered.len(), 2, "{delivered:?}");
+        assert!(delivered[0].contains("<body>2<") && delivered[1].contains("<body>after the bind<"), "{delivered:?}");
+        assert_eq!(juliet.after_ms(1_000).taken(), [earlier(1)]);
+    }
+
+    #[test]
+    fn what_waited_too_long_leaves_room_for_what_is_new() {
+        let day = 24 * 3_600 * 1_000_000;
+        let mut juliet = with_pending([START.0 - 31 * day, START.0 - 29 * day]);
+        juliet.account.policy = {
+            let mut policy = crate::HostPolicy::clone(&juliet.policy);
+            policy.limits.offline_messages_max = 2;
+            Arc::new(policy)
+        };
+        assert_eq!(juliet.receive(&chat("new")).appended().len(), 1);
+        assert_eq!(juliet.after_ms(1_000).taken(), [START.0 - 31 * day]);
+        assert_eq!(juliet.receive(&chat("one too many")).appended().len(), 0);
+    }
+
     #[test]
     fn what_waited_too_long_expires() {
         let old = START.plus_seconds(-31 * 24 * 3600).0;

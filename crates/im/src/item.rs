@@ -54,6 +54,9 @@ pub struct Attach {
     pub seed: u64,
     /// Stable id of the client software's installation, when it said one (SASL2 user-agent).
     pub client: Option<Box<str>>,
+    /// By Bind 2: what is archived until now the client reads from the archive, and is not sent as backlog. XEP-0386
+    /// §3.2.
+    pub bind2: bool,
     /// Bind 2 asked to enable these inline.
     pub carbons: bool,
     pub inactive: bool,

@@ -7,6 +7,7 @@
 //! - [`ways`]: who comes before whom on the way of a stanza, OUTBOUND and INBOUND.
 //! - [`session`], [`resume`]: connected resources; what a stream that broke leaves behind.
 //! - [`inbox`], [`messages`]: the log, pending marks, delivery rules (RFC 6121 §5, §8).
+//! - [`strangers`], [`retention`]: whom a session may write to; what leaves the log by age and size.
 //! - [`roster`], [`subscription`], [`presence`], [`view`], [`block`]: who sees whom (RFC 6121 §2–§4, XEP-0191).
 //! - [`host`]: the domain itself as an entity. [`module`], [`modules`]: extensions, one file each, with a card on top.
 //!
@@ -24,8 +25,10 @@ pub mod modules;
 pub mod policy;
 pub mod presence;
 pub mod resume;
+pub mod retention;
 pub mod roster;
 pub mod session;
+pub mod strangers;
 pub mod subscription;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -12,7 +12,7 @@ use xmpp::stanza::Child;
 use xmpp::{Jid, MessageType, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
 
 const CARBONS: &str = carbons::NS;
-const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+pub(crate) const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 const MAM: &str = "urn:xmpp:mam:";
 
 /// The instant message service of the host is on. MISSION: services can be switched off one by one.
@@ -109,7 +109,11 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     });
     // A message to oneself is in the archive once: as it comes in. XEP-0313 §6.1.1.
     let to_self = passage.to.same_bare(&account.jid);
-    if account.policy.archive && !to_self && keeping(&passage.stanza) == Keeping::Archive {
+    if account.policy.archive
+        && !to_self
+        && keeping(&passage.stanza) == Keeping::Archive
+        && account.archive_preferences.archive(&passage.to, &account.roster)
+    {
         return Ok(inbox::log_outgoing(account, passage, fx));
     }
     Ok(Flow::Next)

@@ -23,6 +23,12 @@ pub struct Limits {
     pub vcard_bytes_max: usize,
     /// Subscription requests of strangers kept per account.
     pub requests_max: usize,
+    /// Distinct addresses that are no contacts and that a session may write to for the first time, a minute; `None`:
+    /// any number.
+    pub strangers_per_minute: Option<u32>,
+    /// What is archived goes when it is older than so many days, or when all of it weighs more than so many bytes.
+    pub archive_days_max: u32,
+    pub archive_bytes_max: u64,
     /// Messages in one answer of the archive: when the client does not say, and at most.
     pub archive_page_default: usize,
     pub archive_page_max: usize,
@@ -47,6 +53,9 @@ impl Default for Limits {
             private_bytes_max: 256 << 10,
             vcard_bytes_max: 256 << 10,
             requests_max: 1_000,
+            strangers_per_minute: Some(20),
+            archive_days_max: 365,
+            archive_bytes_max: 1 << 30,
             archive_page_default: 50,
             archive_page_max: 100,
         }

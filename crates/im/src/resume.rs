@@ -276,6 +276,7 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     for delivery in &management.unacked {
         fx.edge(edge, EdgeItem::Deliver(delivery.clone()));
     }
+    session::release(account, id, fx);
     inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
     inbox::go_on(account, id, fx);
 }

@@ -5,10 +5,12 @@ use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
 use crate::messages;
-use crate::modules;
+use crate::modules::{self, client_state, client_state::Held};
 use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
 use crate::resume::{self, Management};
+use crate::retention;
+use crate::strangers::Strangers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Change, SessionRow};
@@ -29,6 +31,8 @@ pub struct Session {
     pub carbons: bool,
     /// XEP-0352.
     pub inactive: bool,
+    /// What waits while it is.
+    pub held: Held,
     /// The last presence it broadcast; `None`: not available.
     pub presence: Option<Arc<Stanza>>,
     /// Of the last presence; RFC 6121 §4.7.2.3.
@@ -46,12 +50,16 @@ pub struct Session {
     pub cursor: i64,
     /// Stream identity for ingress ids; kept over resumption.
     pub stream: u64,
+    /// What is archived up to this position the client reads from the archive by itself. XEP-0386 §3.2.
+    pub archive_to: i64,
     pub client: Option<Box<str>>,
     pub since: Stamp,
     /// Has its row in the ledger been committed, and with what presence?
     pub in_ledger: bool,
     /// The row is behind; written with the next batch.
     pub ledger_touched: bool,
+    /// Whom it has written to.
+    pub strangers: Strangers,
     /// A bound was passed: the session ends with this step and is given nothing more.
     pub overrun: bool,
 }
@@ -67,6 +75,7 @@ impl Session {
             knows_blocks: false,
             carbons: false,
             inactive: false,
+            held: Held::default(),
             presence: None,
             priority: 0,
             directed: Vec::new(),
@@ -75,10 +84,12 @@ impl Session {
             queued: 0,
             cursor: 0,
             stream: 0,
+            archive_to: 0,
             client: None,
             since,
             in_ledger: false,
             ledger_touched: false,
+            strangers: Strangers::default(),
             overrun: false,
         }
     }
@@ -151,10 +162,14 @@ fn bind(account: &mut Account, attach: Attach, fx: &mut Effects) -> Result<EdgeI
     let mut session = Session::new(id, jid.clone(), attach.edge, account.now.utc);
     session.stream = attach.stream;
     session.client = attach.client;
+    if attach.bind2 {
+        session.archive_to = account.inbox.last_position;
+    }
     session.carbons = attach.carbons;
     session.inactive = attach.inactive;
     let management = attach.management.map(|request| resume::enable(account, &mut session, request, fx));
     account.sessions.push(session);
+    retention::look(account, fx);
     Ok(EdgeItem::Attached { session: id, jid, management })
 }
 
@@ -282,13 +297,6 @@ pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
     inbox::return_untaken(account, id, untaken, fx);
 }
 
-/// XEP-0352: a flag, for those who hold things back.
-pub fn client_state(account: &mut Account, id: SessionId, active: bool, _: &mut Effects) {
-    if let Some(session) = account.session_mut(id) {
-        session.inactive = !active;
-    }
-}
-
 /// Timeouts: sessions that nobody resumed, marks and ledger rows that are due. Asks to be woken for the next.
 pub fn tick(account: &mut Account, fx: &mut Effects) {
     resume::end_overdue(account, fx);
@@ -303,7 +311,9 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
 
 /// Commits what was left for the next batch: pending marks and rows of the ledger.
 pub(crate) fn commit_batch(account: &mut Account, fx: &mut Effects) {
+    inbox::expire_old(account, fx);
     let mut changes = inbox::marks(account);
+    changes.extend(retention::trim(account));
     for session in &mut account.sessions {
         if std::mem::take(&mut session.ledger_touched) && session.in_ledger {
             changes.push(Change::SessionPut { account: account.jid.clone(), row: session.ledger_row(account.epoch) });
@@ -358,8 +368,30 @@ pub fn shut_down(account: &mut Account, fx: &mut Effects) {
 /// management is on.
 ///
 /// A session whose queue would grow beyond `unacked_stanzas_max` or `unacked_bytes_max` ends with this step; what is
-/// in the log stays pending.
+/// in the log stays pending. For an inactive client some things wait ([`client_state`]).
 pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
+    let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else { return };
+    let mut now = Some(delivery);
+    if session.inactive && !session.overrun {
+        now = now.and_then(|delivery| session.held.hold(delivery));
+        if now.is_some() {
+            release(account, id, fx);
+        }
+    }
+    if let Some(delivery) = now {
+        queue(account, id, delivery, fx);
+    }
+}
+
+/// What waited for the client goes out.
+pub(crate) fn release(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    let Some(session) = account.session_mut(id) else { return };
+    for delivery in session.held.take() {
+        queue(account, id, delivery, fx);
+    }
+}
+
+fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
     let limits = &account.policy.limits;
     let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else { return };
     if session.overrun {
@@ -415,7 +447,7 @@ pub(crate) fn end_overrun(account: &mut Account, fx: &mut Effects) {
 
 /// Deliveries that did not happen, as the commit before them wrote nothing: the counters forget them.
 pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
-    let mut unlogged = Vec::new();
+    let (mut unlogged, mut held) = (Vec::new(), Vec::new());
     let mut page_was_dropped = false;
     for effect in effects {
         let (edge, delivery) = match effect {
@@ -444,8 +476,13 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
             // Its record may be in the log nevertheless: the commit need not have been its own.
             Some(position) => account.inbox.unheld(position, session.id),
             None if inbox::is_kept(&account.jid, &delivery.stanza) => unlogged.push(delivery.stanza),
+            // It may have waited for any stanza, such as one that came twice.
+            None if client_state::can_wait(&delivery.stanza) => held.push((session.id, delivery)),
             None => {}
         }
+    }
+    for (id, delivery) in held {
+        deliver(account, id, delivery, fx);
     }
     for stanza in unlogged {
         messages::again(account, &stanza, fx);
@@ -470,6 +507,7 @@ mod tests {
             resource: resource.map(Into::into),
             seed: 0x0123_4567_89ab_cdef,
             client: None,
+            bind2: false,
             carbons: false,
             inactive: false,
             management: None,

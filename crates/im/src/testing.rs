@@ -35,6 +35,7 @@ pub fn account_with(jid: &str, stored: AccountRecord) -> Scene {
     let now = Now { utc: START, mono_ms: 1_000 };
     let mut account = Account::new(jid, policy, 7, stored);
     account.now = now;
+    account.retention.trimmed(now.mono_ms);
     Scene { account, now, stanzas: 0 }
 }
 

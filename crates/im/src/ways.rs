@@ -3,14 +3,20 @@
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
-use crate::{block, inbox, messages, modules, presence, resume, session, subscription};
+use crate::{block, inbox, messages, modules, presence, resume, session, strangers, subscription};
 use std::sync::Arc;
 use xmpp::write::Additions;
 use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// OUTBOUND: what a stanza of the account's own client passes, by kind.
-static MESSAGE_OUTBOUND: &[Step] =
-    &[messages::service, block::outbound, messages::strip_outbound, messages::outbound, messages::copy_sent];
+static MESSAGE_OUTBOUND: &[Step] = &[
+    messages::service,
+    block::outbound,
+    messages::strip_outbound,
+    strangers::outbound,
+    messages::outbound,
+    messages::copy_sent,
+];
 static SUBSCRIPTION_OUTBOUND: &[Step] = &[block::outbound, subscription::outbound];
 static PRESENCE_OUTBOUND: &[Step] = &[block::outbound, presence::outbound];
 static IQ_OUTBOUND: &[Step] = &[block::outbound, modules::outbound_iq];
@@ -76,7 +82,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Resume { edge, id, h } => resume::resume(account, edge, &id, h, fx),
         Item::Manage { session, request } => resume::manage(account, session, request, fx),
         Item::Acked { session, h } => resume::acked(account, session, h, fx),
-        Item::ClientState { session, active } => session::client_state(account, session, active, fx),
+        Item::ClientState { session, active } => modules::client_state::set(account, session, active, fx),
         Item::Written { session, edge, deliveries } => inbox::written(account, session, edge, deliveries, fx),
         Item::Detached { session, edge, reason, deliveries, received } => {
             session::detached(account, session, edge, reason, deliveries, received, fx);

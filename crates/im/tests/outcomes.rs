@@ -411,6 +411,7 @@ impl House {
             resource: Some(c.resource.as_str().into()),
             seed: edge.0,
             client: None,
+            bind2: false,
             carbons: false,
             inactive: false,
             management,

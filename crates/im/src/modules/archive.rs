@@ -247,6 +247,12 @@ fn after_last(
     answer(account, iq, session, Ok(Some(metadata)), fx);
 }
 
+/// `<metadata/>` of an archive that begins and ends with these records. XEP-0313 §5, XEP-0386 §3.2.
+pub fn metadata_of(first: Option<&Record>, last: Option<&Record>) -> Element {
+    let ends = first.map(|record| end("start", record)).into_iter().chain(last.map(|record| end("end", record)));
+    Element::new("metadata", NS).children_from(ends)
+}
+
 fn end(name: &str, record: &Record) -> Element {
     let stamp = Stamp(record.position).to_xmpp();
     Element::new(name, NS).attr("id", record.position.to_string()).attr("timestamp", stamp)

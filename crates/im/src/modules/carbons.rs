@@ -6,9 +6,11 @@ use crate::effects::{Delivery, Effects};
 use crate::item::SessionId;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::session;
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use xmpp::write::{Additions, Wire, write_stanza};
-use xmpp::{IqType, MessageType, Stanza, StanzaCondition, StanzaType};
+use xmpp::{IqType, Jid, MessageType, Stanza, StanzaCondition, StanzaType};
 
 pub const NS: &str = "urn:xmpp:carbons:2";
 const FORWARD: &str = "urn:xmpp:forward:0";
@@ -19,7 +21,7 @@ const IM_PAYLOADS: &[&str] =
 
 pub static MODULE: Module = Module {
     name: "carbons",
-    specs: &[xep(280, "1.0.1").without("copies of errors (§6.1)"), xep(297, "1.0")],
+    specs: &[xep(280, "1.0.1"), xep(297, "1.0")],
     host_features: &[NS],
     account_features: &[NS],
     account_iq: &[(IqType::Set, NS, "enable", Who::Owner, enable), (IqType::Set, NS, "disable", Who::Owner, disable)],
@@ -62,8 +64,12 @@ pub fn copies(
     let wanted = |account: &Account| -> Vec<SessionId> {
         account.sessions.iter().filter(|s| s.carbons && !had.contains(&s.id)).map(|s| s.id).collect()
     };
+    if side == Side::Sent && account.sessions.iter().any(|s| s.carbons) && is_eligible(message, side) {
+        account.sent_lately.add(message);
+    }
     let sessions = wanted(account);
-    if sessions.is_empty() || !is_eligible(message, side) {
+    let answers = side == Side::Received && account.sent_lately.is_answered_by(message);
+    if sessions.is_empty() || !(answers || is_eligible(message, side)) {
         return;
     }
     let Some(copy) = wrap(account, message, side, more) else {
@@ -77,6 +83,36 @@ pub fn copies(
         let delivery = Delivery { stanza: copy.clone(), to: Some(to), more: Additions::default(), position: None };
         session::deliver(account, id, delivery, fx);
     }
+}
+
+/// So many of the messages that clients sent are remembered for the errors that answer them.
+const SENT_MAX: usize = 64;
+
+/// Messages that were copied to the other clients, so that these see the errors, too. An error need not show what it
+/// answers. XEP-0280 §6.1, §10.3.
+#[derive(Debug, Default)]
+pub struct SentLately(VecDeque<u64>);
+
+impl SentLately {
+    fn add(&mut self, message: &Stanza) {
+        let Some(hash) = hash(message, message.to.as_ref()) else { return };
+        if self.0.len() >= SENT_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back(hash);
+    }
+
+    fn is_answered_by(&self, error: &Stanza) -> bool {
+        error.kind == StanzaType::Message(MessageType::Error)
+            && hash(error, error.from.as_ref()).is_some_and(|hash| self.0.contains(&hash))
+    }
+}
+
+/// Of the id, and of the peer's bare JID.
+fn hash(message: &Stanza, peer: Option<&Jid>) -> Option<u64> {
+    let mut hasher = DefaultHasher::new();
+    (message.id.as_deref()?, peer?.bare_str()).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 /// Is the message one that other clients should see? XEP-0280 §6.1, §9.
@@ -153,6 +189,21 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    // XEP-0280 §6.1, §10.3.
+    #[test]
+    fn an_error_is_copied_if_the_message_that_it_answers_was() {
+        let mut romeo = romeo();
+        romeo.sends("garden", "<message to='juliet@capulet.example' type='chat' id='m1'><body>hi</body></message>");
+        let error = |from: &str, id: &str| {
+            format!("<message from='{from}' to='romeo@montague.example/garden' type='error' id='{id}'/>")
+        };
+        let mut given = |from, id| romeo.receive(&error(from, id)).written_to();
+        assert_eq!(given("juliet@capulet.example", "m1"), ["garden", "home"]);
+        assert_eq!(given("juliet@capulet.example/balcony", "m1"), ["garden", "home"]);
+        assert_eq!(given("juliet@capulet.example", "m2"), ["garden"]);
+        assert_eq!(given("nurse@capulet.example", "m1"), ["garden"]);
     }
 
     // XEP-0280 §7, examples 9 and 10.

@@ -23,6 +23,3 @@ pub static STABLE_IDS: Module = Module {
 /// What a broken stream leaves behind, [`crate::resume`].
 pub static STREAM_MANAGEMENT: Module =
     Module { name: "stream management", specs: &[xep(198, "1.6.3")], ..Module::EMPTY };
-
-/// A client that nobody looks at, [`crate::session::client_state`].
-pub static CLIENT_STATE: Module = Module { name: "client state", specs: &[xep(352, "1.0.0")], ..Module::EMPTY };

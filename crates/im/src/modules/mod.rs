@@ -5,13 +5,16 @@
 //! [`unknown`]: an asker who may not know something hears what an account that does not exist would say.
 
 pub mod archive;
+pub mod archive_preferences;
 pub mod blocking;
 pub mod caps;
 pub mod carbons;
+pub mod client_state;
 pub mod contact_addresses;
 pub mod data_form;
 pub mod delivery;
 pub mod disco;
+pub mod expiry;
 pub mod hints;
 pub mod last_activity;
 pub mod legacy_session;
@@ -41,6 +44,7 @@ pub static MODULES: &[&Module] = &[
     &roster::MODULE,
     &data_form::MODULE,
     &last_activity::MODULE,
+    &expiry::MODULE,
     &disco::MODULE,
     &private::MODULE,
     &vcard::MODULE,
@@ -58,9 +62,10 @@ pub static MODULES: &[&Module] = &[
     &carbons::MODULE,
     &archive::MODULE,
     &hints::MODULE,
-    &delivery::CLIENT_STATE,
+    &client_state::MODULE,
     &delivery::STABLE_IDS,
     &legacy_session::MODULE,
+    &archive_preferences::MODULE,
 ];
 
 /// Those that a host offers.

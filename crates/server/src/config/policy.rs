@@ -50,6 +50,9 @@ impl Limits {
             private_bytes_max: self.private_bytes_max,
             vcard_bytes_max: self.vcard_bytes_max,
             requests_max: self.requests_max,
+            strangers_per_minute: self.rates.then_some(self.strangers_per_minute),
+            archive_days_max: self.archive_days_max,
+            archive_bytes_max: self.archive_bytes_max,
             archive_page_default: self.archive_page_default,
             archive_page_max: self.archive_page_max,
         }

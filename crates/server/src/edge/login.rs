@@ -145,6 +145,7 @@ impl Edge {
             resource: request.resource,
             seed: u64::from_le_bytes(seed),
             client: request.client,
+            bind2: request.bind2,
             carbons: request.carbons,
             inactive: request.inactive,
             management: request.management.map(|m| self.management(m)),
@@ -157,7 +158,8 @@ impl Edge {
                 self.cell = Some(cell);
                 self.session = Some(session);
                 tracing::debug!(%jid, "bound");
-                self.stream.bound(Bound { jid, managed: management.map(managed), more: Vec::new() }, out);
+                let more = if request.bind2 { self.house.archive_metadata(&account).await } else { None };
+                self.stream.bound(Bound { jid, managed: management.map(managed), more: more.into_iter().collect() }, out);
                 Ok(())
             }
             EdgeItem::AttachRefused(error) => {

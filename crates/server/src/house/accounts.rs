@@ -4,7 +4,7 @@ use super::House;
 use im::{Item, Ticket};
 use std::sync::Arc;
 use std::sync::LazyLock;
-use store::{Change, Credentials, Fence, Key, Outcome, ScramKeys, StoreError};
+use store::{Change, Credentials, Fence, Key, Outcome, PageQuery, ScramKeys, StoreError};
 use stream::event::{Account, CheckPassword, Lookup, Registration, Secret, Token};
 use stream::sasl::Mechanism;
 use stream::Crypto;
@@ -178,6 +178,16 @@ impl House {
                 .with_text("too many accounts were registered from this address; try again later"));
         }
         self.create_account(&registration.account, &registration.password).await
+    }
+
+    /// Where the account's archive begins and ends, for a client that binds. `None` if it has none, or if it cannot be
+    /// read: the client asks again. XEP-0386 §3.2.
+    pub async fn archive_metadata(&self, account: &BareJid) -> Option<xmpp::Element> {
+        self.policy(account.domain()).filter(|policy| policy.archive)?;
+        let end = |backwards| PageQuery { limit: 1, backwards, ..PageQuery::default() };
+        let first = self.store.inbox_page(account, &end(false)).await.ok()?;
+        let last = self.store.inbox_page(account, &end(true)).await.ok()?;
+        Some(im::modules::archive::metadata_of(first.records.first(), last.records.last()))
     }
 
     pub async fn put_token(&self, account: &BareJid, token: Token) -> bool {
