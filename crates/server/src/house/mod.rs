@@ -296,8 +296,11 @@ impl House {
             return self.tell_host(&host, stanza, to, ticket, ready);
         }
         let bare = to.to_bare();
-        if matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe)) && self.resident(&bare).is_none() {
-            // Nobody is there who could be available, so nothing must be read: RFC 6121 §4.3.2 rule 3.
+        // A probe that an account sends by itself goes to contacts whose presence it may see. If nobody is there who
+        // could be available, nothing must be read to answer it: RFC 6121 §4.3.2 rule 3. What a client probes is
+        // decided by the contact's account, so that a stranger cannot tell who is there.
+        let of_itself = ingress == im::presence::OWN;
+        if of_itself && matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe)) && self.resident(&bare).is_none() {
             if let Some(from) = &stanza.from {
                 let away = Stanza::presence(PresenceType::Unavailable).with_from(bare).with_to(from.clone());
                 let from = from.clone();
