@@ -497,6 +497,8 @@ fn xml_condition(fault: &XmlFault) -> StreamCondition {
         XmlFault::Restricted(_) => StreamCondition::RestrictedXml,
         // §4.9.3.22, §11.6: another encoding, or "violating the rules of the UTF-8 encoding".
         XmlFault::Encoding(_) => StreamCondition::UnsupportedEncoding,
+        // §4.9.3.2
+        fault if *fault == XmlFault::CONTENT_PREFIXED => StreamCondition::BadNamespacePrefix,
         // §11.3 rule 4: what is not namespace-well-formed.
         XmlFault::Prefix(_) => StreamCondition::NotWellFormed,
         // §4.9.3.14, §13.12 rule 4
@@ -626,6 +628,7 @@ mod tests {
             (Xml(XmlFault::Restricted("a comment")), "restricted-xml"),
             (Xml(XmlFault::Encoding("not UTF-8")), "unsupported-encoding"),
             (Xml(XmlFault::Prefix("a prefix that is not declared")), "not-well-formed"),
+            (Xml(XmlFault::CONTENT_PREFIXED), "bad-namespace-prefix"),
             (Xml(XmlFault::TooBig { what: "bytes of a stanza", max: 10_000 }), "policy-violation"),
             (Xml(XmlFault::TextBetweenStanzas), "bad-format"),
             (HostUnknown("<b>.example".into()), "host-unknown"),

@@ -411,7 +411,7 @@ impl Raw {
     /// [`XmlFault`], as the scanner with [`Limits::SERVER`].
     pub fn parse(bytes: &[u8]) -> Result<Raw, XmlFault> {
         let mut input = bytes;
-        let mut scanner = Scanner::inside(Limits::SERVER, ns::CLIENT);
+        let mut scanner = Scanner::inside(Limits::OWN, ns::CLIENT);
         match scanner.next(&mut input)? {
             Some(Frame::Element(raw)) if input.trim_ascii().is_empty() => Ok(raw),
             _ => Err(XmlFault::NotWellFormed("not one element")),

@@ -76,6 +76,17 @@ impl Limits {
     };
     /// After authentication on a server's or component's stream: 524,288 B.
     pub const SERVER: Limits = Limits { element_bytes_max: 524_288, ..Limits::CLIENT };
+    /// What was checked when it came, with the limits of its stream, and that we keep or have wrapped since: the most
+    /// that any stream may be given, and some. A depth that the stack bears.
+    pub const OWN: Limits = Limits {
+        element_bytes_max: 64 << 20,
+        elements_max: 2_000_000,
+        depth_max: 288,
+        attributes_max: 2_048,
+        declarations_max: 512,
+        name_bytes_max: 65_536,
+        attribute_bytes_max: 8 << 20,
+    };
 }
 
 /// Why bytes are refused; each maps to one stream condition.
@@ -86,7 +97,7 @@ pub enum XmlFault {
     Restricted(&'static str),
     /// Not UTF-8, or an XML declaration that names another encoding. RFC 6120 §11.6.
     Encoding(&'static str),
-    /// A prefix that is not declared, or declared against the rules.
+    /// A prefix that is not declared, or declared against the rules; or [`XmlFault::CONTENT_PREFIXED`].
     Prefix(&'static str),
     TooBig {
         what: &'static str,
@@ -94,6 +105,11 @@ pub enum XmlFault {
     },
     /// Text that is not white space between stanzas. RFC 6120 §4.9.3.1 bad-format / invalid-xml.
     TextBetweenStanzas,
+}
+
+impl XmlFault {
+    /// An element of the content namespace must have no prefix. RFC 6120 §4.8.5.
+    pub const CONTENT_PREFIXED: XmlFault = XmlFault::Prefix("a prefix on an element of the content namespace");
 }
 
 /// What the scanner gives.

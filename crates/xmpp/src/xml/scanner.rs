@@ -346,13 +346,14 @@ pub(super) fn check_element<'a>(bytes: &'a [u8], default_ns: &str) -> Result<&'a
     if bytes.first() != Some(&b'<') {
         return Err(XmlFault::NotWellFormed("no element"));
     }
-    let max = Limits::SERVER.element_bytes_max;
+    let max = Limits::OWN.element_bytes_max;
     if bytes.len() > max {
         return Err(too_big(max));
     }
     let outer = Outer { default_ns: known(default_ns), content_ns: Cow::Borrowed(ns::CLIENT), ..NO_HEADER };
+    let own = bounded(Limits::OWN);
     let mut work = Work::new();
-    match work.run(bytes, &Context { limits: &Limits::SERVER, outer: &outer, place: Place::Tree })? {
+    match work.run(bytes, &Context { limits: &own, outer: &outer, place: Place::Tree })? {
         Step::Done(What::Element, end) if end == bytes.len() => {}
         Step::Done(..) => return Err(XmlFault::NotWellFormed("bytes behind the element")),
         Step::More => return Err(XmlFault::NotWellFormed("an element that does not end")),

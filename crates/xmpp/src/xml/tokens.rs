@@ -739,7 +739,7 @@ impl Work {
             && (depth > 0 || ns == Ns::Outer || cx.outer.is_content(self.namespace(ns, buf, cx)));
         if canonical {
             if self.colon != 0 && in_content {
-                return Err(XmlFault::Prefix("a prefix on an element of the content namespace"));
+                return Err(XmlFault::CONTENT_PREFIXED);
             }
             if self.colon == 0 {
                 if own_default && in_content {

@@ -296,7 +296,7 @@ proptest! {
         let text = document(&decisions, false, !stream.header.is_empty());
         let taken = check(stream, text.as_bytes());
         // By the rules of XML, that is: RFC 6120 §4.8.5 and expanded names are others.
-        let refused_for_a_reason = matches!(stream.scan(text.as_bytes()), Err(xmpp::xml::XmlFault::Prefix("a prefix on an element of the content namespace")))
+        let refused_for_a_reason = (stream.scan(text.as_bytes()).err() == Some(xmpp::xml::XmlFault::CONTENT_PREFIXED))
             || stream.oracle(text.as_bytes()).is_none();
         prop_assert!(taken || refused_for_a_reason, "{}: {:?}", text, stream.scan(text.as_bytes()));
     }
