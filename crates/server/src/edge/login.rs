@@ -44,6 +44,7 @@ impl Edge {
         if !rest.is_empty() {
             self.input = rest.to_vec();
         }
+        super::wire::recycle(input);
         if !out.is_empty() && self.wire.write(&out).is_err() {
             return Err(End::Lost);
         }

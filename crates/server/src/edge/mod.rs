@@ -269,7 +269,14 @@ impl Edge {
                 }
             }
             if self.may_read() {
-                match self.wire.poll_read(cx, &mut self.input) {
+                if self.input.capacity() == 0 {
+                    self.input = wire::buffer();
+                }
+                let read = self.wire.poll_read(cx, &mut self.input);
+                if self.input.is_empty() {
+                    wire::recycle(std::mem::take(&mut self.input));
+                }
+                match read {
                     Poll::Ready(Ok(more)) => {
                         self.rates.read(self.input.len());
                         return Poll::Ready(Ok(Woke::Read(more)));

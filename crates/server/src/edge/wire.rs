@@ -12,6 +12,37 @@ const READ_BYTES: usize = 32 * 1024;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<u8>> = RefCell::new(vec![0; READ_BYTES]);
+    /// TLS records on their way from rustls to the kernel.
+    static RECORDS: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+    /// Buffers of what was read and is being taken in; a stream has one only meanwhile.
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Buffers a thread keeps for the next read, and the largest of them.
+const POOL_MAX: usize = 8;
+const POOLED_BYTES_MAX: usize = 64 * 1024;
+
+/// An empty buffer to read into.
+pub fn buffer() -> Vec<u8> {
+    POOL.with_borrow_mut(Vec::pop).unwrap_or_default()
+}
+
+/// Done with a buffer.
+pub fn recycle(mut buffer: Vec<u8>) {
+    if buffer.capacity() > 0 && buffer.capacity() <= POOLED_BYTES_MAX {
+        buffer.clear();
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < POOL_MAX {
+                pool.push(buffer);
+            }
+        });
+    }
+}
+
+fn give_back(records: Vec<u8>) {
+    if records.capacity() <= POOLED_BYTES_MAX {
+        RECORDS.set(records);
+    }
 }
 
 pub struct Wire {
@@ -102,12 +133,39 @@ impl Wire {
     /// Queues bytes for the peer; [`Wire::poll_flush`] sends them.
     pub fn write(&mut self, plain: &[u8]) -> io::Result<()> {
         match self.tls.as_mut() {
-            None => self.out.extend_from_slice(plain),
+            None => self.push(plain),
             Some(tls) => {
-                tls.writer().write_all(plain)?;
-                self.collect_tls()?;
+                let mut records = RECORDS.take();
+                let mut rest = plain;
+                // rustls takes what its own bounded buffer holds; the records are fetched in between.
+                while !rest.is_empty() {
+                    let taken = tls.writer().write(rest)?;
+                    rest = &rest[taken..];
+                    while tls.wants_write() {
+                        tls.write_tls(&mut records)?;
+                    }
+                }
+                let pushed = self.push(&records);
+                records.clear();
+                give_back(records);
+                pushed
             }
         }
+    }
+
+    /// To the kernel at once, if nothing waits before it; what it does not take waits.
+    fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let mut rest = bytes;
+        while self.out.is_empty() && !rest.is_empty() {
+            match self.tcp.try_write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => rest = &rest[n..],
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        self.out.extend_from_slice(rest);
         Ok(())
     }
 
