@@ -1,0 +1,115 @@
+"""A waft of our own: a temporary data folder, free ports on the loopback address, accounts on request."""
+
+import asyncio
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+
+DOMAIN = "localhost"
+PASSWORD = "a secret of the tests"
+
+
+class House:
+    """The server under test and what peers need to know of it."""
+
+    def __init__(self, binary):
+        self.binary = binary
+        self.folder = tempfile.TemporaryDirectory(prefix="waft-interop-")
+        self.data = os.path.join(self.folder.name, "data")
+        self.starttls_port = free_port()
+        self.direct_port = free_port()
+        self.config = os.path.join(self.folder.name, "waft.toml")
+        with open(self.config, "w") as file:
+            file.write(
+                f"""
+[[listen]]
+address = "127.0.0.1:{self.starttls_port}"
+
+[[listen]]
+address = "127.0.0.1:{self.direct_port}"
+tls = "direct"
+
+[host.{DOMAIN}]
+registration = "open"
+
+[accounts]
+scram_iterations = 4096
+
+# All scenes come from one address.
+[limits]
+rates = false
+"""
+            )
+        self.names = itertools.count(1)
+        self.process = None
+
+    @property
+    def certificate(self):
+        """The self-signed certificate that waft made; clients check it."""
+        return os.path.join(self.data, "certificates", f"{DOMAIN}.pem")
+
+    def start(self):
+        self.log = open(os.path.join(self.folder.name, "waft.log"), "ab")
+        command = [self.binary, "serve", "--data", self.data, "--config", self.config]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=self.log, stdin=subprocess.DEVNULL)
+        for line in self.process.stdout:
+            if line.strip() == b"ready":
+                return
+        raise RuntimeError(f"waft did not start:\n{self.said()}")
+
+    def stop(self):
+        """Ends waft; says whether it went in order."""
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(20) == 0
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return False
+
+    def said(self):
+        with open(os.path.join(self.folder.name, "waft.log"), errors="replace") as file:
+            return file.read()
+
+    def account(self, name):
+        """Makes an account of its own for a scene; gives its bare JID."""
+        jid = f"{name}{next(self.names)}@{DOMAIN}"
+        answer = self.command({"do": "user-add", "jid": jid, "password": PASSWORD})
+        assert answer == {"is": "done"}, answer
+        return jid
+
+    def command(self, request):
+        """One request by the admin socket."""
+        with socket.socket(socket.AF_UNIX) as admin:
+            admin.settimeout(20)
+            admin.connect(os.path.join(self.data, "waft.sock"))
+            admin.sendall(json.dumps(request).encode() + b"\n")
+            return json.loads(admin.makefile().readline())
+
+    async def waft_client(self, jid, *arguments):
+        """Runs `waft client`; gives what it printed."""
+        process = await self.start_waft_client(jid, *arguments)
+        output, errors = await asyncio.wait_for(process.communicate(), 20)
+        assert process.returncode == 0, errors.decode()
+        return output.decode()
+
+    async def start_waft_client(self, jid, *arguments, mechanism=None):
+        options = ["--jid", jid, "--host", f"127.0.0.1:{self.starttls_port}", "--data", self.data, "--password-stdin"]
+        if mechanism:
+            options += ["--mechanism", mechanism]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            self.binary, "client", *options, *arguments, stdin=pipe, stdout=pipe, stderr=pipe
+        )
+        process.stdin.write(PASSWORD.encode() + b"\n")
+        process.stdin.close()
+        return process
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

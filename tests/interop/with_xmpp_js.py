@@ -1,0 +1,53 @@
+"""Scenes with xmpp.js: each is a function of `xmpp_js.mjs`, played in a process of its own."""
+
+import asyncio
+import json
+import os
+
+from house import DOMAIN, PASSWORD
+from scenes import scene
+
+PEER = "xmpp.js"
+SCRIPT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "xmpp_js.mjs")
+
+
+async def play(house, name, **accounts):
+    facts = {
+        "service": f"xmpps://localhost:{house.direct_port}",
+        "starttls": f"xmpp://localhost:{house.starttls_port}",
+        "domain": DOMAIN,
+        "password": PASSWORD,
+        **accounts,
+    }
+    environment = {**os.environ, "NODE_EXTRA_CA_CERTS": house.certificate}
+    process = await asyncio.create_subprocess_exec(
+        "node", SCRIPT, name, json.dumps(facts),
+        env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        output, _ = await asyncio.wait_for(process.communicate(), 40)
+    except asyncio.TimeoutError:
+        process.kill()
+        output, _ = await process.communicate()
+        raise AssertionError(f"it did not end: {output.decode()}") from None
+    assert process.returncode == 0, output.decode()
+
+
+@scene(PEER, seconds=60)
+async def it_logs_in_by_direct_TLS_and_two_of_it_chat(house):
+    await play(house, "chat", romeo=house.account("romeo"), juliet=house.account("juliet"))
+
+
+@scene(PEER, seconds=60)
+async def it_logs_in_by_STARTTLS(house):
+    await play(house, "starttls", romeo=house.account("romeo"))
+
+
+@scene(PEER, seconds=60)
+async def it_resumes_its_stream_after_the_connection_broke(house):
+    await play(house, "resume", romeo=house.account("romeo"), juliet=house.account("juliet"))
+
+
+@scene(PEER, seconds=60)
+async def a_wrong_password_is_refused(house):
+    await play(house, "wrong_password", romeo=house.account("romeo"))

@@ -1,0 +1,105 @@
+// Scenes with xmpp.js: `node xmpp_js.mjs NAME FACTS`; ends with 0 if the scene went well.
+
+import assert from "node:assert/strict";
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+
+// Where the packages were installed; ES modules do not look at NODE_PATH.
+const packages = createRequire(pathToFileURL(process.env.WAFT_NODE_MODULES + "/"));
+const { client, xml, jid } = await import(pathToFileURL(packages.resolve("@xmpp/client")));
+
+const facts = JSON.parse(process.argv[3]);
+
+async function online(account, options = {}) {
+  const entity = client({
+    service: facts.service,
+    domain: facts.domain,
+    username: jid(account).local,
+    password: facts.password,
+    ...options,
+  });
+  // Of each step; the default suits people, not a busy machine.
+  entity.timeout = 20_000;
+  // It listens for the server's header only when its own is written and confirmed; over TLS the answer is there before.
+  const write = entity.write.bind(entity);
+  entity.write = async (text) => void write(text).catch(() => {});
+  entity.heard = [];
+  entity.on("stanza", (stanza) => entity.heard.push(stanza));
+  entity.on("error", () => {});
+  await entity.start();
+  await entity.send(xml("presence"));
+  return entity;
+}
+
+async function eventually(what, find) {
+  for (const until = Date.now() + 15_000; Date.now() < until; ) {
+    const found = find();
+    if (found) return found;
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+  throw new Error(`waited for ${what}`);
+}
+
+function hears(entity, body) {
+  return eventually(body, () => entity.heard.find((s) => s.is("message") && s.getChildText("body") === body));
+}
+
+function chat(to, body) {
+  return xml("message", { type: "chat", to }, xml("body", {}, body));
+}
+
+const scenes = {
+  async chat() {
+    const romeo = await online(facts.romeo);
+    const juliet = await online(facts.juliet);
+    await romeo.send(chat(facts.juliet, "<soft> & light"));
+    const heard = await hears(juliet, "<soft> & light");
+    assert.equal(heard.attrs.from, romeo.jid.toString());
+    await juliet.send(chat(heard.attrs.from, "ay me"));
+    await hears(romeo, "ay me");
+    const roster = await romeo.iqCaller.get(xml("query", "jabber:iq:roster"));
+    assert.equal(roster.getChildren("item").length, 0);
+    await romeo.stop();
+    await juliet.stop();
+  },
+
+  async starttls() {
+    const romeo = await online(facts.romeo, { service: facts.starttls });
+    await romeo.iqCaller.get(xml("ping", "urn:xmpp:ping"), facts.domain);
+    await romeo.stop();
+  },
+
+  async resume() {
+    const romeo = await online(facts.romeo);
+    const juliet = await online(facts.juliet);
+    await eventually("stream management", () => juliet.streamManagement.enabled && juliet.streamManagement.id);
+    const name = juliet.jid.toString();
+    let resumed = false;
+    juliet.streamManagement.on("resumed", () => (resumed = true));
+    (juliet.socket.socket ?? juliet.socket).destroy();
+    await romeo.send(chat(facts.juliet, "are you there?"));
+    await eventually("resumption", () => resumed);
+    await hears(juliet, "are you there?");
+    assert.equal(juliet.jid.toString(), name);
+    await juliet.send(chat(facts.romeo, "always"));
+    await hears(romeo, "always");
+    assert.equal(juliet.heard.filter((s) => s.getChildText("body") === "are you there?").length, 1);
+    await romeo.stop();
+    await juliet.stop();
+  },
+
+  async wrong_password() {
+    await assert.rejects(online(facts.romeo, { password: "wrong" }), (error) => {
+      assert.equal(error.condition, "not-authorized");
+      return true;
+    });
+  },
+};
+
+try {
+  await scenes[process.argv[2]]();
+  process.exit(0);
+} catch (error) {
+  console.error(error);
+  process.exit(1);
+}
