@@ -72,6 +72,7 @@ static TITLES: &[(Spec, &str)] = &[
     (Xep(313), "Message Archive Management"),
     (Xep(334), "Message Processing Hints"),
     (Xep(352), "Client State Indication"),
+    (Xep(357), "Push Notifications"),
     (Xep(359), "Unique and Stable Stanza IDs"),
     (Xep(368), "SRV records for XMPP over TLS"),
     (Xep(377), "Blocking Command Reports"),

@@ -6,6 +6,7 @@ use crate::inbox::Inbox;
 use crate::item::{Item, Now, SessionId};
 use crate::modules::archive_preferences::{self, Preferences};
 use crate::modules::carbons::SentLately;
+use crate::modules::push;
 use crate::policy::HostPolicy;
 use crate::retention::Retention;
 use crate::roster::Roster;
@@ -27,6 +28,8 @@ pub struct Account {
     pub roster: Roster,
     pub blocks: Blocks,
     pub inbox: Inbox,
+    /// Services that wake the account's clients. XEP-0357.
+    pub push: Vec<push::Registration>,
     /// XEP-0441.
     pub archive_preferences: Preferences,
     pub retention: Retention,
@@ -66,6 +69,7 @@ impl Account {
             roster: Roster::default(),
             blocks: Blocks::default(),
             inbox: Inbox::default(),
+            push: Vec::new(),
             archive_preferences: Preferences::default(),
             retention: Retention::default(),
             sessions: Vec::new(),
@@ -95,6 +99,7 @@ impl Account {
         self.last_activity = stored.last_activity;
         self.photo_hash = stored.photo_hash;
         let setting = |key: &str| stored.settings.iter().find(|(k, _)| **k == *key).map(|(_, value)| value.as_slice());
+        self.push = push::restored(setting(push::KEY), &self.push);
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
     }

@@ -2,6 +2,7 @@
 
 use crate::account::Account;
 use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
+use crate::modules::reports::Report;
 use std::sync::Arc;
 use store::{Change, Page, PageQuery, StoreError};
 use xmpp::write::Additions;
@@ -129,6 +130,8 @@ pub enum Effect {
     Resumable { id: Box<str>, yes: bool },
     /// Nothing holds this entity in memory any more.
     Unload,
+    /// A user reports somebody to the operator. XEP-0377.
+    Report(Report),
     /// Something an operator counts: a name from the metrics table.
     Count(&'static str),
 }

@@ -1,5 +1,6 @@
 //! What the operator allows a host's accounts; shared by all of them, replaced as a whole on reload.
 
+use std::sync::Arc;
 use xmpp::{BareJid, Jid};
 
 /// Bounds, with LIMITS.md's names and defaults.
@@ -85,6 +86,10 @@ pub struct HostPolicy {
     pub account_removal: bool,
     /// What the host's disco#items shows: address and name (which may be empty).
     pub services: Vec<(Jid, String)>,
+    /// STUN and TURN servers that the host's users are told of. XEP-0215.
+    pub external_services: Vec<ExternalService>,
+    /// How TURN credentials are made; `None`: none are given.
+    pub turn: Option<Turn>,
     /// Name and version, for XEP-0092 and the host's identity. The operating system is not told.
     pub software: (&'static str, &'static str),
 }
@@ -104,8 +109,46 @@ impl HostPolicy {
             password_change: true,
             account_removal: true,
             services: Vec::new(),
+            external_services: Vec::new(),
+            turn: None,
             software: ("waft", env!("CARGO_PKG_VERSION")),
         }
+    }
+}
+
+/// A server of another kind. XEP-0215 §2.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExternalService {
+    /// `stun`, `stuns`, `turn` or `turns`.
+    pub kind: Box<str>,
+    pub host: Box<str>,
+    pub port: u16,
+    /// `udp` or `tcp`.
+    pub transport: Box<str>,
+}
+
+impl ExternalService {
+    /// Does it relay, and therefore want credentials?
+    pub fn is_relay(&self) -> bool {
+        self.kind.starts_with("turn")
+    }
+}
+
+/// Credentials for TURN servers.
+#[derive(Debug, Clone)]
+pub struct Turn {
+    /// How long they are good.
+    pub seconds: u32,
+    pub sign: Signer,
+}
+
+/// Makes a password of a name, with a key that this crate does not know.
+#[derive(Clone)]
+pub struct Signer(pub Arc<dyn Fn(&str) -> String + Send + Sync>);
+
+impl std::fmt::Debug for Signer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signer")
     }
 }
 

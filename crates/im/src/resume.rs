@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects, Managed};
 use crate::inbox;
 use crate::item::{EdgeRef, ManagementRequest, SessionId};
+use crate::modules::push;
 use crate::policy::Limits;
 use crate::session::{self, Session};
 use std::collections::VecDeque;
@@ -184,6 +185,7 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
     management.lost_at = Some(now);
     management.sent_unacked = management.unacked.len();
     fx.push(Effect::WakeAt { mono_ms: ends_at });
+    push::lost(account, id, fx);
     while account.sessions.iter().filter(|s| is_hibernated(s)).count()
         > account.policy.limits.hibernated_per_account_max
     {

@@ -74,7 +74,7 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
 fn is_stranger(account: &Account, to: &Jid) -> bool {
     let own = to.same_bare(&account.jid) || (to.is_domain() && to.domain() == account.jid.domain());
     let state = account.roster.subscription(to);
-    !own && !(state.to || state.from || state.pending_in)
+    !(own || state.to || state.from || state.pending_in)
 }
 
 #[cfg(test)]

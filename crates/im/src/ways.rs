@@ -22,11 +22,17 @@ static PRESENCE_OUTBOUND: &[Step] = &[block::outbound, presence::outbound];
 static IQ_OUTBOUND: &[Step] = &[block::outbound, modules::outbound_iq];
 
 /// INBOUND: what a stanza for the account or one of its resources passes, by kind.
-static MESSAGE_INBOUND: &[Step] =
-    &[messages::service, block::inbound, messages::strip_inbound, messages::inbound, messages::copy_received];
+static MESSAGE_INBOUND: &[Step] = &[
+    messages::service,
+    block::inbound,
+    messages::strip_inbound,
+    messages::inbound,
+    messages::copy_received,
+    modules::push::received,
+];
 static SUBSCRIPTION_INBOUND: &[Step] = &[block::inbound, subscription::inbound];
 static PRESENCE_INBOUND: &[Step] = &[block::inbound, presence::inbound];
-static IQ_INBOUND: &[Step] = &[block::inbound, modules::inbound_iq];
+static IQ_INBOUND: &[Step] = &[block::inbound, modules::push::answered, modules::inbound_iq];
 
 /// For an account that was removed a moment ago.
 static GONE: &[Step] = &[gone];

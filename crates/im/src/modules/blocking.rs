@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effects};
 use crate::item::SessionId;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
+use crate::modules::reports::{self, Report};
 use crate::{presence, session};
 use std::sync::Arc;
 use store::Change;
@@ -42,6 +43,9 @@ fn block(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     if jids.iter().any(|jid| jid.same_bare(&account.jid)) {
         // The own resources are never blocked from each other. XEP-0191 §5.
         return Err(StanzaCondition::NotAllowed.into());
+    }
+    for report in reports_of(iq.child)? {
+        reports::tell(report, fx);
     }
     let new: Vec<Jid> = jids.into_iter().filter(|jid| !account.blocks.contains(jid)).collect();
     if account.blocks.len() + new.len() > account.policy.limits.block_items_max {
@@ -99,6 +103,14 @@ fn jids_of(command: &Element) -> Result<Vec<Jid>, StanzaError> {
     jids.sort();
     jids.dedup();
     Ok(jids)
+}
+
+/// What is said of the addresses. XEP-0377.
+fn reports_of(command: &Element) -> Result<Vec<Report>, StanzaError> {
+    let items = command.elements().filter(|child| child.is("item", NS));
+    let known = items.filter_map(|item| Some((item, Jid::parse(item.attribute("jid")?).ok()?)));
+    let reports = known.map(|(item, about)| reports::of(item, &about));
+    reports.filter_map(Result::transpose).collect()
 }
 
 fn item(jid: &Jid) -> Element {

@@ -15,12 +15,15 @@ pub mod data_form;
 pub mod delivery;
 pub mod disco;
 pub mod expiry;
+pub mod external_services;
 pub mod hints;
 pub mod last_activity;
 pub mod legacy_session;
 pub mod ping;
 pub mod private;
+pub mod push;
 pub mod register;
+pub mod reports;
 pub mod roster;
 pub mod rsm;
 pub mod time;
@@ -59,11 +62,14 @@ pub static MODULES: &[&Module] = &[
     &ping::MODULE,
     &time::MODULE,
     &delivery::DELAYED,
+    &external_services::MODULE,
     &carbons::MODULE,
     &archive::MODULE,
     &hints::MODULE,
     &client_state::MODULE,
+    &push::MODULE,
     &delivery::STABLE_IDS,
+    &reports::MODULE,
     &legacy_session::MODULE,
     &archive_preferences::MODULE,
 ];

@@ -69,9 +69,12 @@ fn hosts(config: &Config, reader: &mut Reader) {
             }
             _ => {}
         }
-        for (key, file) in
-            [("certificate", &options.certificate), ("key", &options.key), ("client_ca", &options.client_ca)]
-        {
+        for (key, file) in [
+            ("certificate", &options.certificate),
+            ("key", &options.key),
+            ("client_ca", &options.client_ca),
+            ("turn_secret", &options.turn_secret),
+        ] {
             let Some(file) = file else { continue };
             if let Err(error) = std::fs::File::open(file) {
                 let span = place(reader, key);

@@ -195,7 +195,12 @@ impl Config {
         };
         absolute(&mut self.data);
         for host in &mut self.hosts {
-            [&mut host.options.certificate, &mut host.options.key, &mut host.options.client_ca]
+            [
+                &mut host.options.certificate,
+                &mut host.options.key,
+                &mut host.options.client_ca,
+                &mut host.options.turn_secret,
+            ]
                 .into_iter()
                 .flatten()
                 .for_each(absolute);

@@ -1,6 +1,7 @@
 //! Every option there is: name, type, default, range, meaning. The reference is printed from these lists.
 
 use super::ListenAddress;
+use super::value::ServiceUri;
 use super::read::{Documented, section};
 use super::value::choice;
 use std::path::PathBuf;
@@ -49,6 +50,14 @@ section! {
         /// When a client binds a resource that is connected already: end the old session, give the new one another
         /// name, or refuse the new one. RFC 6120 §7.7.2.2.
         resource_conflict: ResourceConflict = ResourceConflict::Replace;
+        /// STUN and TURN servers that the host's users are told of (XEP-0215), as URIs of RFC 7064 and RFC 7065 such as
+        /// `["stun:stun.example.org", "turn:turn.example.org:3478?transport=udp", "turns:turn.example.org:5349"]`.
+        external_services: Vec<ServiceUri> = Vec::new();
+        /// A file with the secret that the TURN servers know, too (coturn: `static-auth-secret`), readable by its owner
+        /// alone: users are given credentials that pass. Unset: they are given none.
+        turn_secret: Option<PathBuf> = None;
+        /// Seconds for which such credentials are good.
+        turn_seconds: u32 = 86_400, in 60 ..= 2_592_000;
         /// Addresses for people, by purpose (XEP-0157); see the table below.
         contact: Contact = Contact::default();
     }

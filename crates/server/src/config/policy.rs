@@ -1,7 +1,12 @@
 //! What the deciding crates are given of the configuration.
 
 use super::check::contact_lists;
-use super::{Config, Host, Limits, Registration, ResourceConflict};
+use super::{Config, Host, HostOptions, Limits, Registration, ResourceConflict};
+use crate::crypto::AwsLc;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use std::sync::Arc;
+use stream::{Crypto, Hash};
 use xmpp::BareJid;
 
 impl Limits {
@@ -84,8 +89,25 @@ impl Config {
             vcards_public: options.vcards_public,
             password_change: options.password_change,
             account_removal: options.account_removal,
+            external_services: options.external_services.iter().map(|uri| uri.service.clone()).collect(),
+            turn: turn(options),
             registration_open: options.registration == Registration::Open,
             ..im::HostPolicy::of(BareJid::of_domain(&host.domain)?)
         })
     }
+}
+
+/// How credentials for the host's TURN servers are made. A file that cannot be read any more was readable when the
+/// configuration was checked: no credentials are better than bad ones.
+fn turn(options: &HostOptions) -> Option<im::policy::Turn> {
+    let path = options.turn_secret.as_ref()?;
+    let secret = match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().as_bytes().to_vec(),
+        Err(error) => {
+            tracing::error!(file = %path.display(), %error, "the secret of the TURN servers cannot be read");
+            return None;
+        }
+    };
+    let sign = move |name: &str| STANDARD.encode(AwsLc.hmac(Hash::Sha1, &secret, name.as_bytes()));
+    Some(im::policy::Turn { seconds: options.turn_seconds, sign: im::policy::Signer(Arc::new(sign)) })
 }

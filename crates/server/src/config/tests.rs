@@ -350,6 +350,40 @@ fn a_host_s_options_reach_its_policy() {
 }
 
 #[test]
+fn limits_reach_the_accounts_and_rates_may_be_off() {
+    let limits = |text: &str| good(&format!("[limits]\n{text}")).limits.of_accounts();
+    let some = limits("strangers_per_minute = 7\narchive_days_max = 8\narchive_bytes_max = 100000\noffline_days_max = 9\n");
+    assert_eq!((some.strangers_per_minute, some.archive_days_max), (Some(7), 8));
+    assert_eq!((some.archive_bytes_max, some.offline_days_max), (100_000, 9));
+    assert_eq!(limits("rates = false\n").strangers_per_minute, None);
+}
+
+// XEP-0215; RFC 7064 §3.1, RFC 7065 §3.1.
+#[test]
+fn external_services_are_uris_with_a_secret_in_a_file() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let secret = folder.path().join("secret");
+    std::fs::write(&secret, "hush\n").expect("the folder can be written to");
+    let config = good(&format!(
+        "[host.\"a.example\"]\nexternal_services = [\"stun:a.example\", \"turn:[::1]:99?transport=tcp\", \"turns:b.example\"]\n\
+         turn_secret = \"{}\"\nturn_seconds = 600\n",
+        secret.display()
+    ));
+    let policy = config.policy(&config.hosts[0]).expect("the domain is prepared");
+    let services: Vec<_> =
+        policy.external_services.iter().map(|s| (&*s.kind, &*s.host, s.port, &*s.transport)).collect();
+    let expected =
+        [("stun", "a.example", 3478, "udp"), ("turn", "::1", 99, "tcp"), ("turns", "b.example", 5349, "tcp")];
+    assert_eq!(services, expected);
+    let turn = policy.turn.expect("there is a secret");
+    assert_eq!((turn.seconds, (turn.sign.0)("1767229200").as_str()), (600, "iGJh7aFvdq4P0u7yzHrYx2fCC7o="));
+    for bad in ["http:a.example", "stun:", "stun:a.example:0", "stun:a?transport=udp", "turn:a b", "turn:[::1"] {
+        let wrong = wrong(&format!("[host.\"a.example\"]\nexternal_services = [\"{bad}\"]\n"));
+        assert_eq!(wrong.len(), 1, "{bad}: {wrong:?}");
+    }
+}
+
+#[test]
 fn what_cannot_be_reloaded_is_named() {
     let old = good("");
     let new =

@@ -2,6 +2,7 @@
 
 use super::ListenAddress;
 use std::path::PathBuf;
+use std::str::FromStr;
 use toml::de::DeValue;
 
 /// A type of option.
@@ -145,6 +146,74 @@ impl Value for ListenAddress {
     }
     fn show(&self) -> String {
         quoted(&self.to_string())
+    }
+}
+
+/// A STUN or TURN server, as RFC 7064 §3.1 and RFC 7065 §3.1 write it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServiceUri {
+    text: String,
+    pub service: im::policy::ExternalService,
+}
+
+impl FromStr for ServiceUri {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<ServiceUri, ()> {
+        let (kind, rest) = text.split_once(':').ok_or(())?;
+        let kind = kind.to_ascii_lowercase();
+        let (port, transport) = match kind.as_str() {
+            "stun" | "turn" => (3478, "udp"),
+            "stuns" | "turns" => (5349, "tcp"),
+            _ => return Err(()),
+        };
+        let (place, transport) = match rest.split_once("?transport=") {
+            Some((place, asked @ ("udp" | "tcp"))) if kind.starts_with("turn") => (place, asked),
+            Some(_) => return Err(()),
+            None => (rest, transport),
+        };
+        let (host, port) = match place.strip_prefix('[') {
+            Some(v6) => {
+                let (address, after) = v6.split_once(']').ok_or(())?;
+                address.parse::<std::net::Ipv6Addr>().map_err(|_| ())?;
+                match after.strip_prefix(':') {
+                    Some(port) => (address, port.parse().map_err(|_| ())?),
+                    None if after.is_empty() => (address, port),
+                    None => return Err(()),
+                }
+            }
+            None => match place.split_once(':') {
+                Some((host, port)) => (host, port.parse().map_err(|_| ())?),
+                None => (place, port),
+            },
+        };
+        let plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+        if host.is_empty() || port == 0 || !host.chars().all(plain) {
+            return Err(());
+        }
+        let service = im::policy::ExternalService {
+            kind: kind.as_str().into(),
+            host: host.into(),
+            port,
+            transport: transport.into(),
+        };
+        Ok(ServiceUri { text: text.to_string(), service })
+    }
+}
+
+impl Value for ServiceUri {
+    fn kind() -> String {
+        "URI".into()
+    }
+    fn read(value: &DeValue<'_>) -> Result<Self, String> {
+        let wants = "a URI in quotes, such as \"stun:stun.example.org\" or \"turn:turn.example.org:3478?transport=udp\"";
+        match value {
+            DeValue::String(it) => it.parse().map_err(|()| wants.to_string()),
+            _ => Err(wants.into()),
+        }
+    }
+    fn show(&self) -> String {
+        quoted(&self.text)
     }
 }
 

@@ -209,6 +209,10 @@ impl House {
                 }
             }
             Effect::Unload => resident.fresh_until = 0,
+            Effect::Report(report) => tracing::warn!(
+                account = %cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
+                messages = ?report.messages, "a user reports somebody"
+            ),
             Effect::Count(name) => self.count(name),
             Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
             Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
