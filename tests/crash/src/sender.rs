@@ -101,7 +101,8 @@ impl Sender {
                 Resumed::No(None) => {}
             }
         }
-        let resource = if self.index.is_multiple_of(2) { "crash".to_owned() } else { format!("r{}", self.random.next()) };
+        let resource =
+            if self.index.is_multiple_of(2) { "crash".to_owned() } else { format!("r{}", self.random.next()) };
         self.resumption = client.bind(&resource, true)?.map(|id| (id, 0));
         self.sent = 0;
         let old = std::mem::take(&mut self.unacked);

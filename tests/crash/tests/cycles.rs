@@ -6,6 +6,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{Mutex, PoisonError};
+
+/// One after the other, where the runner does not see to it: a build beside them would make clocks tell tales.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The folder of the profile (`target/debug`) and the target folder.
 fn folders() -> (PathBuf, PathBuf) {
@@ -27,12 +31,14 @@ fn run(waft: Option<&Path>, arguments: &[&str]) -> (bool, String) {
 
 #[test]
 fn over_fifty_crashes_nothing_acknowledged_is_lost_doubled_reordered_or_invented() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (passed, text) = run(None, &["--cycles", "50", "--span", "700"]);
     assert!(passed && text.contains("lost 0, doubled 0,"), "see above");
 }
 
 #[test]
 fn a_server_that_acknowledges_before_it_commits_is_found_out() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let (profile, target) = folders();
     let planted = target.join("planted");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
