@@ -272,11 +272,113 @@ impl House {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config;
+    use crate::house::{accounts, commits, edges::EdgeHandle, run};
+    use std::collections::{HashMap, VecDeque};
+    use store::memory::MemoryStore;
+    use store::{Credentials, Store};
     use xmpp::{BareJid, Stamp};
+
+    fn juliet() -> BareJid {
+        BareJid::parse("juliet@capulet.example").expect("a bare JID in a test")
+    }
+
+    /// A house with one account, on a store in memory.
+    fn house() -> (Arc<House>, Arc<MemoryStore>) {
+        let text = "[host.\"capulet.example\"]\n";
+        let config = Arc::new(config::parse(text, None, &config::Sources::default()).expect("it is good"));
+        let memory = Arc::new(MemoryStore::new());
+        let store: Arc<dyn Store> = memory.clone();
+        let now = im::Now { utc: Stamp(0), mono_ms: 0 };
+        let hosts = run::hosts_of(&config, &HashMap::new(), now);
+        let cluster = Box::new(cluster::Local::new(store.epoch()));
+        let authenticator = Box::new(accounts::Internal(store.clone()));
+        let crypto = Arc::new(crate::crypto::AwsLc);
+        let house = House::new(config, store, cluster, hosts, authenticator, crypto, Vec::new());
+        tokio::spawn(commits::carry(house.clone()));
+        (house, memory)
+    }
+
+    async fn create(house: &House) {
+        let credentials = Credentials { scram_sha1: None, scram_sha256: None };
+        let change = Change::AccountCreate { account: juliet(), credentials, created: Stamp(0) };
+        house.commit(&juliet(), vec![change]).await.expect("there is none of that name");
+    }
+
+    async fn next(edge: &EdgeHandle) -> EdgeItem {
+        let mut queue = VecDeque::new();
+        // Everything runs on this one task's thread: what is to come comes when the others had their turn.
+        for _ in 0..1_000 {
+            edge.take(&mut queue, None);
+            match queue.pop_front() {
+                Some(item) => return item,
+                None => tokio::task::yield_now().await,
+            }
+        }
+        panic!("the stream hears nothing")
+    }
+
+    #[tokio::test]
+    async fn presence_goes_on_while_the_disk_is_full() {
+        let (house, memory) = house();
+        create(&house).await;
+        let edge = house.edges.open(100, 1 << 20);
+        let attach = im::Attach {
+            edge: edge.id,
+            resource: Some("home".into()),
+            seed: 1,
+            client: None,
+            bind2: false,
+            carbons: false,
+            inactive: false,
+            management: None,
+            stream: 1,
+            secure: true,
+        };
+        house.post(&juliet(), Item::Attach(attach));
+        let session = match next(&edge).await {
+            EdgeItem::Attached { session, .. } => session,
+            other => panic!("{other:?}"),
+        };
+        memory.fail_next(StoreError::Full);
+        let stanza = Stanza::parse(b"<presence/>").expect("a stanza in a test");
+        let ingress = im::Ingress { stream: 1, ordinal: 1 };
+        house.post(&juliet(), Item::FromClient { session, stanza, ingress, ticket: Ticket::default() });
+        match next(&edge).await {
+            EdgeItem::Deliver(delivery) => assert!(delivery.stanza.is_presence(), "{delivery:?}"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // XEP-0386 §3.2.
+    #[tokio::test]
+    async fn a_client_that_binds_hears_where_its_archive_begins_and_ends() {
+        let (house, _) = house();
+        create(&house).await;
+        let metadata = async || house.archive_metadata(&juliet()).await.expect("there is an archive");
+        assert_eq!(metadata().await.elements().count(), 0);
+        for position in [7_000_000, 8_000_000, 9_000_000] {
+            let record = store::Record {
+                position,
+                direction: store::Direction::Incoming,
+                peer: juliet().into(),
+                stanza: b"<message/>".to_vec(),
+                pending: false,
+                archived: true,
+                dedupe: None,
+                expires: None,
+            };
+            house.commit(&juliet(), vec![Change::Append { account: juliet(), record }]).await.expect("it grows");
+        }
+        let text = String::from_utf8(metadata().await.to_bytes("")).expect("UTF-8");
+        let start = "<start id='7000000' timestamp='1970-01-01T00:00:07Z'/>";
+        let end = "<end id='9000000' timestamp='1970-01-01T00:00:09Z'/>";
+        assert_eq!(text, format!("<metadata xmlns='urn:xmpp:mam:2'>{start}{end}</metadata>"));
+    }
 
     #[test]
     fn only_what_keeps_the_books_passes_a_full_disk() {
-        let account = BareJid::parse("juliet@capulet.example").expect("a bare JID in a test");
+        let account = juliet();
         let left = Change::LastActivity { account: account.clone(), left: Stamp(0), status: "".into() };
         assert!(is_upkeep(&left));
         assert!(is_upkeep(&Change::SessionDelete { account: account.clone(), resource: "home".into() }));
