@@ -55,7 +55,10 @@ impl Edge {
         match event {
             Event::Stanza(stanza) => self.on_stanza(stanza),
             Event::BadStanza(fault) => self.on_bad_stanza(*fault),
-            Event::Acked(h) => self.tell_account(|session| Item::Acked { session, h }),
+            Event::Acked(h) => {
+                self.ack_asked = None;
+                self.tell_account(|session| Item::Acked { session, h });
+            }
             Event::AckRequested => self.on_ack_request(),
             Event::ClientState { active } => self.tell_account(|session| Item::ClientState { session, active }),
             Event::Manage(request) => {

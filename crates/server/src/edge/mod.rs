@@ -42,7 +42,7 @@ pub struct EdgeLimits {
     pub idle_ping_after: Duration,
     /// Nothing heard after asking: end.
     pub idle_close_after: Duration,
-    /// An `<r/>` is answered within this time, or the stream is dead. XEP-0198 §4.
+    /// Behind an `<r/>` something is heard within this time, or the connection is half open. XEP-0198 §4.
     pub ack_timeout: Duration,
     /// The peer takes nothing for so long: end.
     pub write_timeout: Duration,
@@ -135,6 +135,8 @@ pub(crate) struct Edge {
     pub(crate) began: Instant,
     pub(crate) heard: Instant,
     pub(crate) pinged: bool,
+    /// An `<r/>` of ours is out since.
+    pub(crate) ack_asked: Option<Instant>,
     pub(crate) blocked_since: Option<Instant>,
     pub(crate) timer: Pin<Box<Sleep>>,
     pub(crate) authenticated: bool,
@@ -171,6 +173,7 @@ pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: TcpStream
         began: now,
         heard: now,
         pinged: false,
+        ack_asked: None,
         blocked_since: None,
         timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
         authenticated: false,
@@ -184,10 +187,14 @@ pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: TcpStream
 
 impl Edge {
     async fn run(&mut self) -> End {
-        if self.config.direct_tls
-            && let Err(end) = self.handshake().await
-        {
-            return end;
+        if self.config.direct_tls {
+            if tokio::time::timeout(self.config.limits.first_byte_timeout, self.wire.readable()).await.is_err() {
+                self.house.count("timeouts_first_byte");
+                return End::Lost;
+            }
+            if let Err(end) = self.handshake().await {
+                return end;
+            }
         }
         loop {
             // What was read and not taken (it had to wait) comes before new bytes.
@@ -199,6 +206,7 @@ impl Edge {
                 return end;
             }
             self.answer_acks();
+            self.ack_asked = self.stream.awaits_ack().then(|| self.ack_asked.unwrap_or_else(Instant::now));
             let woke = self.wait().await;
             self.tell_written();
             match woke {
@@ -316,6 +324,9 @@ impl Edge {
         if let Some(until) = self.rates.paused_until() {
             sooner(until);
         }
+        if let Some(asked) = self.ack_asked {
+            sooner(asked.max(self.heard) + limits.ack_timeout);
+        }
         at
     }
 
@@ -335,6 +346,14 @@ impl Edge {
                 return Err(End::Fault(StreamFault::NegotiationTimeout));
             }
             return Ok(());
+        }
+        if self.ack_asked.is_some_and(|asked| now >= asked.max(self.heard) + limits.ack_timeout) {
+            if self.wire.unsent() == 0 && self.input.is_empty() && !self.is_blocked() {
+                self.house.count("timeouts_ack");
+                return Err(End::Lost);
+            }
+            // It was not asked yet, or has answered and we did not read.
+            self.ack_asked = Some(now);
         }
         let silent = now.duration_since(self.heard);
         if self.pinged && silent >= limits.idle_ping_after + limits.idle_close_after {

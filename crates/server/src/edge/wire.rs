@@ -70,6 +70,12 @@ impl Wire {
         self.out.len() - self.out_at
     }
 
+    /// Waits for the first byte, or the end of the connection.
+    pub async fn readable(&self) {
+        // Not `readable`, which may be wrong. An error is seen by the next read.
+        let _ = self.tcp.peek(&mut [0]).await;
+    }
+
     /// Becomes TLS; the caller drives [`Wire::poll_handshake`].
     pub fn start_tls(&mut self, config: Arc<rustls::ServerConfig>) -> Result<(), rustls::Error> {
         self.tls = Some(Box::new(ServerConnection::new(config)?));
