@@ -1,0 +1,31 @@
+//! Tests through the real listener: the real binary, real sockets, bytes as a client writes them.
+//!
+//! - [`server`]: starts it; [`client`]: speaks to it.
+//! - `sasl`, `sasl2`, `register`: how a stream is authenticated. RFC 6120 §6, XEP-0388, XEP-0077.
+//! - `streams`, `sessions`, `management`: headers, errors, binding, XEP-0198.
+//! - `forwarding`: what a client sends comes out right at the other. RFC 6120 §4.8, §8.
+//! - `bounds_before`, `bounds_after`, `bounds_of_time`, `bounds_of_addresses`, `queues`, `bounds_of_accounts`: every
+//!   limit, tripped.
+//! - `security`: what broke other servers. See docs/security.md.
+//! - `life`: start, reload, end.
+
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+mod client;
+mod server;
+
+mod bounds_after;
+mod bounds_before;
+mod bounds_of_addresses;
+mod bounds_of_time;
+mod forwarding;
+mod life;
+mod management;
+mod proxied;
+mod queues;
+mod register;
+mod sasl;
+mod sasl2;
+mod security;
+mod sessions;
+mod streams;
