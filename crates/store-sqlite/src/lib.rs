@@ -229,7 +229,15 @@ impl End {
 
 impl Store for SqliteStore {
     fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed) {
-        self.shared.commit(fence, changes, done);
+        self.shared.commit(fence, changes, done, false);
+    }
+
+    fn commit_soon(&self, fence: Fence, changes: Vec<Change>, done: Committed) {
+        self.shared.commit(fence, changes, done, true);
+    }
+
+    fn go(&self) {
+        self.shared.go();
     }
 
     fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>> {

@@ -84,7 +84,8 @@ struct Call {
 type Answer = Result<Vec<Outcome>, StoreError>;
 
 impl Shared {
-    pub fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed) {
+    /// Queues; the writer is woken unless there is more to come.
+    pub fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed, more: bool) {
         let bytes = changes.iter().map(Change::weight).sum();
         let refused = {
             let mut queue = self.queue.lock();
@@ -97,11 +98,20 @@ impl Shared {
                 queue.changes += changes.len();
                 queue.bytes += bytes;
                 queue.calls.push_back(Call { fence, changes, bytes, done: Some(done) });
-                self.wake.notify_one();
+                if !more {
+                    self.wake.notify_one();
+                }
                 return;
             }
         };
         done(Err(refused));
+    }
+
+    /// Nothing more comes for now.
+    pub fn go(&self) {
+        // Under the queue's lock, so that a writer about to sleep has seen what was queued.
+        let _queue = self.queue.lock();
+        self.wake.notify_one();
     }
 
     /// Tells the writer of a row that could not be read.

@@ -62,6 +62,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Busy`] through `done` at once.
     fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed);
 
+    /// As [`Store::commit`], but a writer that sleeps may sleep on until [`Store::go`]: for a caller that has more to
+    /// write in a moment, so that it becomes one batch. Whoever calls it calls `go` soon.
+    fn commit_soon(&self, fence: Fence, changes: Vec<Change>, done: Committed) {
+        self.commit(fence, changes, done);
+    }
+    /// Wakes the writer for what [`Store::commit_soon`] queued.
+    fn go(&self) {}
+
     /// What an account's entity needs in memory; `None` if there is no such account.
     fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>>;
     /// Credentials alone (authentication does not load the entity).

@@ -5,6 +5,7 @@ use super::{AccountCell, House, Ready};
 use im::{Account, EdgeItem, Effect, Effects, Item, Query, QueryAnswer, SessionId, Then, Ticket};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use store::{AccountRecord, Change, Fence, Outcome, StoreError};
 use xmpp::{Stanza, StreamFault};
 
@@ -166,7 +167,7 @@ impl House {
         let seq = resident.gate.commit();
         let upkeep = changes.iter().all(is_upkeep);
         let (house, cell) = (self.clone(), cell.clone());
-        self.store.commit(
+        self.store.commit_soon(
             resident.fence,
             changes,
             Box::new(move |result| {
@@ -175,6 +176,7 @@ impl House {
                 house.commits.push(note);
             }),
         );
+        self.uncommitted.store(true, Ordering::Release);
     }
 
     fn wake_at(&self, cell: &Arc<AccountCell>, resident: &mut Resident, mono_ms: u64) {
@@ -270,7 +272,7 @@ impl House {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config;
     use crate::house::{accounts, commits, edges::EdgeHandle, run};
@@ -279,12 +281,12 @@ mod tests {
     use store::{Credentials, Store};
     use xmpp::{BareJid, Stamp};
 
-    fn juliet() -> BareJid {
+    pub fn juliet() -> BareJid {
         BareJid::parse("juliet@capulet.example").expect("a bare JID in a test")
     }
 
     /// A house with one account, on a store in memory.
-    fn house() -> (Arc<House>, Arc<MemoryStore>) {
+    pub fn house() -> (Arc<House>, Arc<MemoryStore>) {
         let text = "[host.\"capulet.example\"]\n";
         let config = Arc::new(config::parse(text, None, &config::Sources::default()).expect("it is good"));
         let memory = Arc::new(MemoryStore::new());
@@ -299,7 +301,21 @@ mod tests {
         (house, memory)
     }
 
-    async fn create(house: &House) {
+    /// A record of the archive.
+    pub fn record(position: i64) -> store::Record {
+        store::Record {
+            position,
+            direction: store::Direction::Incoming,
+            peer: juliet().into(),
+            stanza: b"<message/>".to_vec(),
+            pending: false,
+            archived: true,
+            dedupe: None,
+            expires: None,
+        }
+    }
+
+    pub async fn create(house: &House) {
         let credentials = Credentials { scram_sha1: None, scram_sha256: None };
         let change = Change::AccountCreate { account: juliet(), credentials, created: Stamp(0) };
         house.commit(&juliet(), vec![change]).await.expect("there is none of that name");
@@ -358,17 +374,8 @@ mod tests {
         let metadata = async || house.archive_metadata(&juliet()).await.expect("there is an archive");
         assert_eq!(metadata().await.elements().count(), 0);
         for position in [7_000_000, 8_000_000, 9_000_000] {
-            let record = store::Record {
-                position,
-                direction: store::Direction::Incoming,
-                peer: juliet().into(),
-                stanza: b"<message/>".to_vec(),
-                pending: false,
-                archived: true,
-                dedupe: None,
-                expires: None,
-            };
-            house.commit(&juliet(), vec![Change::Append { account: juliet(), record }]).await.expect("it grows");
+            let change = Change::Append { account: juliet(), record: record(position) };
+            house.commit(&juliet(), vec![change]).await.expect("it grows");
         }
         let text = String::from_utf8(metadata().await.to_bytes("")).expect("UTF-8");
         let start = "<start id='7000000' timestamp='1970-01-01T00:00:07Z'/>";

@@ -4,6 +4,7 @@
 //! - [`gate`]: effects wait for the commits they stand behind.
 //! - [`edges`]: the streams of this node and their queues.
 //! - [`timers`]: ticks. [`commits`]: what the writer says. [`accounts`]: create, remove, passwords.
+//! - [`retention`]: archives of those who do not come any more.
 //! - [`operations`]: what an operator's commands do. [`run`]: from a configuration to a server that serves, and its end.
 
 pub mod accounts;
@@ -12,6 +13,7 @@ pub mod edges;
 pub mod entity;
 pub mod gate;
 pub mod operations;
+pub mod retention;
 pub mod run;
 pub mod timers;
 
@@ -65,6 +67,8 @@ pub struct House {
     pub crypto: Arc<dyn Crypto>,
     /// For salts that unknown users are given; kept over restarts.
     pub secret: Vec<u8>,
+    /// Something was queued to the store since its writer was last woken.
+    uncommitted: AtomicBool,
     /// No new streams, no new sessions.
     pub draining: AtomicBool,
     clock: Clock,
@@ -102,6 +106,7 @@ impl House {
             authenticator,
             crypto,
             secret,
+            uncommitted: AtomicBool::new(false),
             draining: AtomicBool::new(false),
             clock: Clock { started: Instant::now(), last_utc: AtomicU64::new(0) },
         })
@@ -161,6 +166,10 @@ impl House {
     pub fn work(self: &Arc<House>, ready: &mut Ready) {
         while let Some(cell) = ready.pop_front() {
             self.run_cell(&cell, ready);
+        }
+        // The rows of sender and recipient become one batch.
+        if self.uncommitted.swap(false, Ordering::AcqRel) {
+            self.store.go();
         }
     }
 
