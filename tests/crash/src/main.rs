@@ -67,7 +67,7 @@ struct Options {
 
 /// How a cycle ends.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum End {
+pub enum End {
     /// SIGKILL at a random time.
     Kill,
     /// SIGKILL when an acknowledgement comes: before the client does anything else.
@@ -160,7 +160,8 @@ struct Test {
     receivers: Vec<Receiver>,
     recovery: Vec<Duration>,
     ends: [u64; 4],
-    crashed_at: Option<Instant>,
+    /// When and how the last server ended.
+    ended: Option<(Instant, End)>,
     wrong: Vec<Wrong>,
 }
 
@@ -180,7 +181,7 @@ impl Test {
             receivers: ways.into_iter().enumerate().map(|(index, way)| Receiver::new(index, way)).collect(),
             recovery: Vec::new(),
             ends: [0; 4],
-            crashed_at: None,
+            ended: None,
             wrong: Vec::new(),
             place,
         };
@@ -228,7 +229,7 @@ impl Test {
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
             for receiver in &mut self.receivers {
-                receiver.crashed_at = self.crashed_at;
+                receiver.forgives = self.ended.filter(|(_, end)| receiver.may_repeat(*end)).map(|(at, _)| at);
                 threads.push(scope.spawn(move || receiver.come(address, ledger, resumes, whole).map(Some)));
             }
             for editor in &mut self.editors {
@@ -277,7 +278,7 @@ impl Test {
             }
             std::thread::sleep(time);
             ended = finish(server, end, trap);
-            self.crashed_at = (end != End::Terminate).then(Instant::now);
+            self.ended = Some((Instant::now(), end));
             for thread in threads {
                 match thread.join() {
                     Ok(Err(error)) if client::is_stuck(&error) => stuck.push(error),

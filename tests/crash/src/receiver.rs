@@ -2,7 +2,7 @@
 
 use crate::client::{self, ANSWER_TIMEOUT, Client, Got, Resumed};
 use crate::ledger::{Id, Ledger, Wrong};
-use crate::{PASSWORD, RECEIVERS};
+use crate::{End, PASSWORD, RECEIVERS};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -44,8 +44,8 @@ pub struct Receiver {
     newest: HashMap<usize, u32>,
     /// The same within the stream.
     newest_in_stream: HashMap<usize, u32>,
-    /// When the last server was killed; `None` if it ended by itself.
-    pub crashed_at: Option<Instant>,
+    /// When the last server ended, if what came shortly before may come again.
+    pub forgives: Option<Instant>,
     resumption: Option<(String, u32)>,
     pub client: Option<Client>,
     pub archive: Archive,
@@ -62,7 +62,7 @@ impl Receiver {
             received: HashMap::new(),
             newest: HashMap::new(),
             newest_in_stream: HashMap::new(),
-            crashed_at: None,
+            forgives: None,
             resumption: None,
             client: None,
             archive: Archive::default(),
@@ -70,6 +70,12 @@ impl Receiver {
             resumed: 0,
             wrong: Vec::new(),
         }
+    }
+
+    /// May the last that came come again after such an end? A server that stops in order forgets only acknowledgements
+    /// that are on their way; who gives none is not given anything twice.
+    pub fn may_repeat(&self, end: End) -> bool {
+        end != End::Terminate || self.way == Way::Managed
     }
 
     pub fn found(&self) -> usize {
@@ -170,14 +176,14 @@ impl Receiver {
         let stanza_id = element.find("stanza-id", STANZA_IDS).and_then(|e| e.attribute("id")).map(str::to_owned);
         let now = Instant::now();
         if let Some(before) = self.received.get_mut(&id) {
-            let near = self.crashed_at.is_some_and(|crash| crash.saturating_duration_since(before.at) <= REPEAT_WINDOW);
+            let near = self.forgives.is_some_and(|crash| crash.saturating_duration_since(before.at) <= REPEAT_WINDOW);
             if near && before.stanza_id == stanza_id {
                 self.repeated += 1;
             } else {
                 self.wrong.push(Wrong::Doubled(format!(
                     "{name} got {id:?} as {:?} {:?} before the end, and again as {stanza_id:?}",
                     before.stanza_id,
-                    self.crashed_at.map(|crash| crash.saturating_duration_since(before.at)),
+                    self.forgives.map(|crash| crash.saturating_duration_since(before.at)),
                 )));
             }
             before.at = now;
@@ -249,7 +255,7 @@ impl Archive {
             let after = self.last.as_ref().map(|last| format!("<after>{last}</after>")).unwrap_or_default();
             let query = format!(
                 "<iq type='set' id='{id}'><query xmlns='{ARCHIVE}' queryid='{id}'>\
-                 <set xmlns='{RSM}'><max>500</max>{after}</set></query></iq>"
+                 <set xmlns='{RSM}'><max>100</max>{after}</set></query></iq>"
             );
             let answer = client.ask(&query, &id, |element| match element.find("result", ARCHIVE) {
                 Some(result) => self.add(result, ledger),

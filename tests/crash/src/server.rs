@@ -29,7 +29,6 @@ impl Place {
             format!(
                 "[[listen]]\naddress = \"{address}\"\ntls = \"optional\"\n\
                  [limits]\nrates = false\noffline_messages_max = 1000000\noffline_bytes_max = 1099511627776\n\
-                 archive_page_max = 1000\n\
                  [accounts]\nscram_iterations = 4096\n\
                  [log]\nlevel = \"warn\"\n"
             ),
