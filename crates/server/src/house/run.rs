@@ -1,6 +1,6 @@
 //! From a configuration to a server that serves, and its end.
 
-use super::{House, HostEntry, accounts, commits, timers};
+use super::{House, HostEntry, accounts, commits, retention, timers};
 use super::operations::Operations;
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
@@ -164,6 +164,7 @@ impl Running {
         let mut running = Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
+        running.tasks.push(tokio::spawn(retention::carry(house.clone())));
         for listener in &config.listeners {
             let context = Arc::new(ListenerContext {
                 edge: RwLock::new(Arc::new(running.edge_config(&config, listener))),
