@@ -5,7 +5,7 @@ use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
 use crate::messages;
-use crate::modules::{self, client_state, client_state::Held};
+use crate::modules::{self, client_state, client_state::Held, push};
 use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
 use crate::resume::{self, Management};
@@ -269,6 +269,7 @@ pub fn detached(
             inbox::return_untaken(account, id, unwritten, fx);
         }
     } else {
+        push::lost(account, id, fx);
         end(account, id, fx);
     }
 }

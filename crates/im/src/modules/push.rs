@@ -148,8 +148,10 @@ pub fn received(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
 
 /// The stream of a session is lost: what it was given and did not acknowledge may not have arrived.
 pub(crate) fn lost(account: &mut Account, id: SessionId, fx: &mut Effects) {
-    let unacked = account.session(id).and_then(|s| s.management.as_ref()).map(|m| &m.unacked);
-    if !account.push.is_empty() && unacked.is_some_and(|unacked| unacked.iter().any(|d| is_worth(&d.stanza))) {
+    let Some(session) = account.session(id).filter(|_| !account.push.is_empty()) else { return };
+    let unacked = session.management.iter().flat_map(|management| &management.unacked);
+    let mut untaken = unacked.chain(session.unwritten.iter().map(|(_, delivery)| delivery));
+    if untaken.any(|delivery| is_worth(&delivery.stanza)) {
         notify(account, |registration| registration.session == Some(id), fx);
     }
 }
@@ -297,6 +299,15 @@ mod tests {
         assert!(notified(&chat(&mut juliet, "<body>hi</body>")).is_empty());
         assert_eq!(notified(&juliet.loses("phone", 0, 0)).len(), 1);
         assert_eq!(notified(&chat(&mut juliet, "<body>ho</body>")).len(), 1);
+    }
+
+    #[test]
+    fn a_client_that_is_gone_is_notified_of_what_was_not_written_to_it() {
+        let mut juliet = juliet();
+        chat(&mut juliet, "<body>hi</body>");
+        juliet.writes_all("phone");
+        assert!(notified(&chat(&mut juliet, "<body>ho</body>")).is_empty());
+        assert_eq!(notified(&juliet.loses("phone", 0, 0)).len(), 1);
     }
 
     #[test]
