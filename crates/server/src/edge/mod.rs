@@ -114,7 +114,7 @@ pub(crate) struct Edge {
     /// Set once bound or resumed.
     pub(crate) cell: Option<Arc<AccountCell>>,
     pub(crate) session: Option<SessionId>,
-    /// Stream identity of ingress ids.
+    /// Stream identity of ingress ids; see [`talk::managed_incarnation`].
     pub(crate) incarnation: u64,
     /// Stanzas taken in: the ordinal of the last.
     pub(crate) received: u32,

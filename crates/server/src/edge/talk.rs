@@ -24,11 +24,22 @@ thread_local! {
     static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The identity of a stream from where stream management counts: ordinals begin anew there, and go on after a
+/// resumption. The account knows the stream by the one it began with.
+pub(super) fn managed_incarnation(began_with: u64) -> u64 {
+    !began_with
+}
+
 impl Edge {
     pub(super) fn tell_account(&self, make: impl FnOnce(SessionId) -> Item) {
         if let (Some(cell), Some(session)) = (&self.cell, self.session) {
             self.house.post_to(cell, CellItem::Im(make(session)));
         }
+    }
+
+    /// The id of the stanza that was received last. DESIGN.md D10.
+    fn ingress(&self) -> Ingress {
+        Ingress { stream: self.incarnation, ordinal: self.received.wrapping_sub(self.managed_from) }
     }
 
     /// ③ A stanza from the client goes to its account.
@@ -37,7 +48,7 @@ impl Edge {
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
         let ticket = StanzaTicket::issue(&self.handle, self.received);
-        let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
+        let ingress = self.ingress();
         self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza, ingress, ticket }));
     }
 
@@ -47,7 +58,7 @@ impl Edge {
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
         let ticket = StanzaTicket::issue(&self.handle, self.received);
-        let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
+        let ingress = self.ingress();
         let to: xmpp::Jid = jid.clone().into();
         let from = fault.stanza.to.clone().unwrap_or_else(|| jid.to_bare().into());
         let mut stanza = fault.stanza;
@@ -106,6 +117,7 @@ impl Edge {
                 }
                 EdgeItem::Managed(granted) => {
                     self.managed_from = self.received;
+                    self.incarnation = managed_incarnation(self.incarnation);
                     self.stream.managed(&super::login::managed(granted), &mut out);
                     self.poke = true;
                 }

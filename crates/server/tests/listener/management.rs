@@ -125,6 +125,47 @@ fn a_resumed_stream_goes_on_where_the_broken_one_was() {
 }
 
 #[test]
+fn no_stanza_after_a_resumption_is_taken_for_one_from_before() {
+    // Stanzas before management counted must not lend their numbers to those after the resumption.
+    let mut client = Client::available(&SERVER, "numbers", "here");
+    for n in 0..10 {
+        client.send(message("numbers@localhost/here", &format!("before{n}")));
+        client.expect(&format!("<body>before{n}</body>"));
+    }
+    let id = client.manage();
+    let jid = client.jid.clone();
+    client.send(message("numbers@localhost/here", "managed"));
+    client.expect("<body>managed</body>");
+    drop(client);
+    sleeps(&jid);
+    let (mut client, _) = Client::authenticated(&SERVER, "numbers", "localhost");
+    client.send(resume(&id, 1));
+    client.expect("<resumed ");
+    for n in 0..20 {
+        client.send(message("numbers@localhost/here", &format!("after{n}")));
+        client.expect(&format!("<body>after{n}</body>"));
+    }
+}
+
+#[test]
+fn what_is_sent_again_after_a_resumption_comes_once() {
+    let mut client = Client::available(&SERVER, "resends", "here");
+    let id = client.manage();
+    let jid = client.jid.clone();
+    let mut reader = Client::available(&SERVER, "resendee", "here");
+    client.send(message("resendee@localhost", "once"));
+    reader.expect("<body>once</body>");
+    drop(client);
+    sleeps(&jid);
+    let (mut client, _) = Client::authenticated(&SERVER, "resends", "localhost");
+    client.send(resume(&id, 0));
+    client.expect("<resumed xmlns='urn:xmpp:sm:3' h='1'");
+    client.send(message("resendee@localhost", "twice"));
+    reader.expect("<body>twice</body>");
+    assert!(!reader.sync().contains("<body>"));
+}
+
+#[test]
 fn a_stream_may_be_resumed_while_the_old_connection_is_still_there() {
     let mut old = Client::available(&SERVER, "moves", "here");
     let id = old.manage();
