@@ -117,7 +117,11 @@ impl Edge {
                 self.stream.token_stored(stored, out);
             }
             Event::Register(registration) => {
-                let outcome = self.house.register(registration, self.permit_to_register()).await;
+                let permitted = self.permit_to_register();
+                let outcome = self.house.register(registration, permitted).await;
+                if permitted && outcome.is_err() {
+                    self.permit.not_registered(self.address);
+                }
                 self.stream.registered(outcome, out);
             }
             Event::Bind(request) => self.bind(request, out).await?,
@@ -161,6 +165,9 @@ impl Edge {
             EdgeItem::Attached { session, jid, management } => {
                 self.cell = Some(cell);
                 self.session = Some(session);
+                if management.is_some() {
+                    self.incarnation = super::talk::managed_incarnation(self.incarnation);
+                }
                 tracing::debug!(%jid, "bound");
                 let more = if request.bind2 { self.house.archive_metadata(&account).await } else { None };
                 self.stream.bound(Bound { jid, managed: management.map(managed), more: more.into_iter().collect() }, out);
@@ -191,7 +198,7 @@ impl Edge {
             EdgeItem::Resumed { session, jid, id, received, stream, .. } => {
                 self.cell = Some(cell);
                 self.session = Some(session);
-                self.incarnation = stream;
+                self.incarnation = super::talk::managed_incarnation(stream);
                 self.received = received;
                 self.managed_from = 0;
                 self.handle.set_done_prefix(received);

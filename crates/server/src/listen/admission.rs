@@ -44,6 +44,9 @@ impl Default for Bounds {
     }
 }
 
+/// Names that an address may try for each account that it may register: trying tells which are taken, and costs a hash.
+const TRIES_PER_REGISTRATION: u32 = 10;
+
 /// An IPv4 address, or the /64 of an IPv6 one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source(u64, bool);
@@ -67,6 +70,7 @@ struct PerSource {
     failures_since_ms: u64,
     refused_until_ms: u64,
     registrations: u32,
+    registration_tries: u32,
     registrations_since_ms: u64,
 }
 
@@ -170,13 +174,22 @@ impl Admission {
         let entry = all.sources.entry(Source::of(address)).or_default();
         if now_ms.saturating_sub(entry.registrations_since_ms) >= 3_600_000 {
             entry.registrations = 0;
+            entry.registration_tries = 0;
             entry.registrations_since_ms = now_ms;
         }
-        if entry.registrations >= limit {
+        if entry.registrations >= limit || entry.registration_tries >= limit.saturating_mul(TRIES_PER_REGISTRATION) {
             return false;
         }
         entry.registrations += 1;
+        entry.registration_tries += 1;
         true
+    }
+
+    /// What [`Admission::may_register`] counted came to nothing: the name was taken, the password none.
+    pub fn not_registered(&self, address: IpAddr) {
+        if let Some(entry) = self.all.lock().sources.get_mut(&Source::of(address)) {
+            entry.registrations = entry.registrations.saturating_sub(1);
+        }
     }
 }
 
@@ -191,7 +204,7 @@ impl All {
             s.connections > 0
                 || now_ms < s.refused_until_ms
                 || now_ms.saturating_sub(s.failures_since_ms) < bounds.failures_window_ms && s.failures > 0
-                || now_ms.saturating_sub(s.registrations_since_ms) < 3_600_000 && s.registrations > 0
+                || now_ms.saturating_sub(s.registrations_since_ms) < 3_600_000 && s.registration_tries > 0
                 || now_ms.saturating_sub(s.refilled_ms) < 60_000
         });
     }
@@ -216,6 +229,11 @@ impl Permit {
                 entry.failures = 0;
             }
         }
+    }
+
+    /// See [`Admission::not_registered`].
+    pub fn not_registered(&self, address: IpAddr) {
+        self.admission.not_registered(address);
     }
 
     /// May the address of this connection register an account now? Counts it if so.
@@ -341,5 +359,16 @@ mod tests {
         assert!(admission.may_register(a, 4_000_000));
         assert!(!admission.may_register(a, 4_000_001));
         assert!(admission.may_register(a, 4_000_000 + 3_600_000));
+    }
+
+    #[test]
+    fn a_name_that_was_taken_uses_up_no_place_but_may_not_be_tried_for_ever() {
+        let admission = Admission::new(Bounds::default());
+        let a = address("192.0.2.1");
+        for _ in 0..TRIES_PER_REGISTRATION {
+            assert!(admission.may_register(a, 4_000_000));
+            admission.not_registered(a);
+        }
+        assert!(!admission.may_register(a, 4_000_000));
     }
 }
