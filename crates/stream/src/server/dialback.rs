@@ -87,7 +87,7 @@ fn condition(raw: &Raw) -> StanzaCondition {
     let element = raw.to_element();
     let name = element
         .find("error", ns::CLIENT)
-        .and_then(|error| error.elements().find(|child| child.ns == ns::STANZA_ERRORS && child.name != "text"))
+        .and_then(|error| error.elements().find(|child| &*child.ns == ns::STANZA_ERRORS && &*child.name != "text"))
         .map(|child| child.name.to_string())
         .unwrap_or_default();
     const KNOWN: [StanzaCondition; 9] = [

@@ -127,7 +127,7 @@ pub(crate) fn stanza<'a>(
 /// The condition of a `<stream:error/>` that the peer sent; RFC 6120 §4.9.3.
 pub(crate) fn peer_error(raw: &Raw) -> Box<str> {
     let element = raw.to_element();
-    let condition = element.elements().find(|child| child.ns == xmpp::ns::STREAM_ERRORS && child.name != "text");
+    let condition = element.elements().find(|child| &*child.ns == xmpp::ns::STREAM_ERRORS && &*child.name != "text");
     condition.map_or_else(|| "undefined-condition".into(), |child| Box::<str>::from(&*child.name))
 }
 

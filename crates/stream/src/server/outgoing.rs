@@ -1,7 +1,7 @@
 //! A stream that we opened: the initiating server's side, and the receiving server's when it asks for a verdict.
 
 use super::dialback::{self, Name, Verdict, What};
-use super::{BIDI, Pair, PeerCertificate, ServerConfig, peer_error};
+use super::{Pair, PeerCertificate, ServerConfig, peer_error};
 use crate::config::{Framing, Tls};
 use crate::crypto::Crypto;
 use crate::frame::{Frames, check_header};
