@@ -76,7 +76,10 @@ class Server:
     def end(self, how=signal.SIGTERM):
         if self.process is None:
             return
-        os.killpg(self.process.pid, how)
+        try:
+            os.killpg(self.process.pid, how)
+        except ProcessLookupError:
+            pass
         try:
             self.process.wait(20)
         except subprocess.TimeoutExpired:
@@ -173,7 +176,9 @@ class Ejabberd(Server):
                     shutil.copyfileobj(file, out)
         starttls = "required"
         dialback = "" if self.world.mode == "certificates" else "  mod_s2s_dialback: {}\n"
-        bidi = "  mod_s2s_bidi: {}\n" if self.world.bidi else ""
+        # Only from 24.10 on.
+        known = glob.glob("/usr/lib/*/ejabberd-*/ebin/mod_s2s_bidi.beam")
+        bidi = "  mod_s2s_bidi: {}\n" if self.world.bidi and known else ""
         with open(f"{self.folder}/ejabberd.yml", "w") as file:
             file.write(f"""
 hosts:
@@ -189,14 +194,14 @@ listen:
     ip: {self.address}
     module: ejabberd_c2s
     starttls: true
-    access: all
+    access: anybody
   - port: 5269
     ip: {self.address}
     module: ejabberd_s2s_in
 auth_method: internal
 registration_timeout: infinity
 access_rules:
-  all:
+  anybody:
     allow: all
 modules:
   mod_roster: {{}}
@@ -204,9 +209,9 @@ modules:
   mod_offline: {{}}
   mod_ping: {{}}
   mod_register:
-    access: all
-    access_from: all
-    ip_access: all
+    access: anybody
+    access_from: anybody
+    ip_access: anybody
 {dialback}{bidi}""")
 
     def command(self):
