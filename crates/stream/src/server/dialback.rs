@@ -85,23 +85,14 @@ pub(crate) fn read(raw: &Raw) -> Result<Said, StreamFault> {
 /// Of `<error><…/></error>`; what is not known counts as `undefined-condition`.
 fn condition(raw: &Raw) -> StanzaCondition {
     let element = raw.to_element();
-    let name = element
-        .find("error", ns::CLIENT)
-        .and_then(|error| error.elements().find(|child| &*child.ns == ns::STANZA_ERRORS && &*child.name != "text"))
-        .map(|child| child.name.to_string())
-        .unwrap_or_default();
-    const KNOWN: [StanzaCondition; 9] = [
-        StanzaCondition::ItemNotFound,
-        StanzaCondition::RemoteServerNotFound,
-        StanzaCondition::RemoteServerTimeout,
-        StanzaCondition::PolicyViolation,
-        StanzaCondition::NotAuthorized,
-        StanzaCondition::Forbidden,
-        StanzaCondition::NotAcceptable,
-        StanzaCondition::ResourceConstraint,
-        StanzaCondition::InternalServerError,
-    ];
-    KNOWN.into_iter().find(|known| known.name() == name).unwrap_or(StanzaCondition::UndefinedCondition)
+    // Its namespace is that of the content, which is not rewritten within an element of another one.
+    let error = element.elements().find(|child| &*child.name == "error" && [ns::SERVER, ns::CLIENT].contains(&&*child.ns));
+    let condition = error.and_then(|error| {
+        error.elements().find(|child| &*child.ns == ns::STANZA_ERRORS && &*child.name != "text")
+    });
+    let name = condition.map_or("", |condition| &*condition.name);
+    let known = StanzaCondition::ALL.into_iter().find(|known| known.name() == name);
+    known.unwrap_or(StanzaCondition::UndefinedCondition)
 }
 
 /// Asks: is this pair's key accepted? XEP-0220 §2.1.1 step 1.
