@@ -276,11 +276,6 @@ impl Config {
         self.listeners.iter().any(|listener| listener.kind == ListenKind::S2s)
     }
 
-    /// What is particular about another domain.
-    pub fn remote(&self, domain: &str) -> Option<&Remote> {
-        self.remotes.iter().find(|remote| &*remote.domain == domain)
-    }
-
     pub fn admin_socket(&self) -> PathBuf {
         self.admin.socket.clone().unwrap_or_else(|| self.data.join("waft.sock"))
     }

@@ -330,7 +330,8 @@ mod tests {
         let mut table = table();
         table.addresses.insert("inner.example.".into(), vec![ip("10.0.0.1"), ip("::ffff:127.0.0.1"), ip("fd00::1")]);
         assert_eq!(dialled(&table, "inner.example").await, Err(Nowhere::Private));
-        for literal in ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:10.0.0.1]", "[64:ff9b::7f00:1]", "[fe80::1]"] {
+        for literal in ["127.0.0.1", "[::1]", "169.254.169.254", "[::ffff:10.0.0.1]", "[64:ff9b::7f00:1]", "[fe80::1]"]
+        {
             assert_eq!(dialled(&table, literal).await, Err(Nowhere::Private), "{literal}");
         }
         // What is no literal in the form of a domain is a name, and there is no such name.

@@ -401,7 +401,11 @@ impl Incoming {
         last_words(&mut self.wire, &out).await;
         let mut rest = Vec::new();
         let wire = &mut self.wire;
-        let drain = async { while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await { rest.clear() } };
+        let drain = async {
+            while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await {
+                rest.clear()
+            }
+        };
         let _ = timeout(Duration::from_millis(500), drain).await;
     }
 }

@@ -10,6 +10,7 @@ use super::{Federation, InFlight, Policy, trust};
 use crate::edge::wire::Wire;
 use im::Ticket;
 use parking_lot::Mutex;
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -224,6 +225,19 @@ enum End {
     Failed(String),
 }
 
+impl End {
+    /// For the log.
+    fn why(&self) -> Cow<'_, str> {
+        match self {
+            End::Done => "in order".into(),
+            End::Broken => "the connection broke".into(),
+            End::Absent(why) => (*why).into(),
+            End::Refused(condition) => format!("it refuses us: {}", condition.name()).into(),
+            End::Failed(why) => why.into(),
+        }
+    }
+}
+
 /// Works for a link until nothing waits in it.
 pub async fn run(federation: &Arc<Federation>, link: &Arc<Link>) {
     let mut pause = RETRY_FIRST;
@@ -231,12 +245,12 @@ pub async fn run(federation: &Arc<Federation>, link: &Arc<Link>) {
         let end = attempt(federation, link).await;
         let failed = match &end {
             End::Done | End::Broken => {
-                tracing::debug!(pair = %link.pair, ?end, "stream to another server ended");
+                tracing::debug!(pair = %link.pair, why = %end.why(), "stream to another server ended");
                 pause = RETRY_FIRST;
                 false
             }
             End::Absent(_) | End::Refused(_) | End::Failed(_) => {
-                tracing::info!(pair = %link.pair, ?end, "another server cannot be reached");
+                tracing::info!(pair = %link.pair, why = %end.why(), "another server cannot be reached");
                 federation.house.count("s2s_failures");
                 true
             }
@@ -543,9 +557,7 @@ impl Talk<'_> {
                         | StanzaCondition::RemoteServerNotFound
                         | StanzaCondition::ResourceConstraint
                         | StanzaCondition::InternalServerError
-                        | StanzaCondition::UndefinedCondition => {
-                            End::Failed(format!("dialback: {}", condition.name()))
-                        }
+                        | StanzaCondition::UndefinedCondition => End::Failed(format!("dialback: {}", condition.name())),
                         other => End::Refused(other),
                     });
                 }
@@ -680,7 +692,11 @@ impl Talk<'_> {
         if matches!(end, End::Done) {
             let mut rest = Vec::new();
             let wire = &mut self.wire;
-            let drain = async { while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await { rest.clear() } };
+            let drain = async {
+                while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await {
+                    rest.clear()
+                }
+            };
             let _ = timeout(CLOSE_PATIENCE, drain).await;
         }
     }

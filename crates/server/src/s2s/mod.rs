@@ -142,7 +142,13 @@ pub struct Federation {
 }
 
 impl Federation {
-    pub fn new(house: Arc<House>, policy: Policy, trust: Trust, resolver: Box<dyn Resolve>, dials_max: usize) -> Arc<Federation> {
+    pub fn new(
+        house: Arc<House>,
+        policy: Policy,
+        trust: Trust,
+        resolver: Box<dyn Resolve>,
+        dials_max: usize,
+    ) -> Arc<Federation> {
         let crypto = house.crypto.clone();
         Arc::new(Federation {
             house,
@@ -182,7 +188,12 @@ impl Federation {
     ///
     /// # Errors
     /// What its sender gets, with the ticket given back: the domain is not spoken with, or too much waits for it.
-    pub fn send(self: &Arc<Federation>, to: Jid, stanza: &Arc<Stanza>, ticket: Ticket) -> Result<(), (StanzaError, Ticket)> {
+    pub fn send(
+        self: &Arc<Federation>,
+        to: Jid,
+        stanza: &Arc<Stanza>,
+        ticket: Ticket,
+    ) -> Result<(), (StanzaError, Ticket)> {
         let policy = self.policy();
         let Some(from) = stanza.from.as_ref() else { return Ok(()) };
         if !policy.allows(to.domain()) || to.domain() == from.domain() {

@@ -86,10 +86,10 @@ pub(crate) fn read(raw: &Raw) -> Result<Said, StreamFault> {
 fn condition(raw: &Raw) -> StanzaCondition {
     let element = raw.to_element();
     // Its namespace is that of the content, which is not rewritten within an element of another one.
-    let error = element.elements().find(|child| &*child.name == "error" && [ns::SERVER, ns::CLIENT].contains(&&*child.ns));
-    let condition = error.and_then(|error| {
-        error.elements().find(|child| &*child.ns == ns::STANZA_ERRORS && &*child.name != "text")
-    });
+    let error =
+        element.elements().find(|child| &*child.name == "error" && [ns::SERVER, ns::CLIENT].contains(&&*child.ns));
+    let condition = error
+        .and_then(|error| error.elements().find(|child| &*child.ns == ns::STANZA_ERRORS && &*child.name != "text"));
     let name = condition.map_or("", |condition| &*condition.name);
     let known = StanzaCondition::ALL.into_iter().find(|known| known.name() == name);
     known.unwrap_or(StanzaCondition::UndefinedCondition)
@@ -181,9 +181,13 @@ mod tests {
         for verdict in verdicts {
             let mut out = Vec::new();
             write_answer(&mut out, Name::Verify, &pair, Some("i'd"), verdict);
-            let text = String::from_utf8(out).expect("UTF-8").replacen("from=", "xmlns:db='jabber:server:dialback' from=", 1);
+            let text =
+                String::from_utf8(out).expect("UTF-8").replacen("from=", "xmlns:db='jabber:server:dialback' from=", 1);
             let said = read(&Raw::parse(text.as_bytes()).expect("what we write is XML")).expect("and dialback");
-            assert_eq!(said, Said { name: Name::Verify, pair: pair.clone(), id: "i'd".into(), what: What::Answer(verdict) });
+            assert_eq!(
+                said,
+                Said { name: Name::Verify, pair: pair.clone(), id: "i'd".into(), what: What::Answer(verdict) }
+            );
         }
     }
 }

@@ -26,6 +26,7 @@ const AUTH_ATTEMPTS_MAX: u8 = 3;
 /// What happened, or what the stream must be told. Those that say *answer* by `StartTls` and `External` hold the
 /// stream; `Dialback` does not: several may be out.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one event is there at a time, and most are stanzas")]
 pub enum InEvent {
     /// `<proceed/>` is in `out`: write it, then do the handshake. *Answer*: `tls_up`.
     StartTls,
@@ -161,7 +162,8 @@ impl IncomingStream {
     /// RFC 6120 §4.7.
     fn header(&mut self, header: Header, out: &mut Vec<u8>) -> Result<(), StreamFault> {
         check_header(&header, ns::SERVER)?;
-        let prepare = |said: &Option<String>, fault: StreamFault| match said.as_deref().filter(|said| !said.is_empty()) {
+        let prepare = |said: &Option<String>, fault: StreamFault| match said.as_deref().filter(|said| !said.is_empty())
+        {
             None => Ok(None),
             Some(said) => xmpp::jid::prepare_domain(said).map(|domain| Some(Box::from(domain))).map_err(|_| fault),
         };

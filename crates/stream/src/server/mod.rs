@@ -165,7 +165,9 @@ mod tests {
 
     #[test]
     fn a_stanza_without_an_address_ends_the_stream() {
-        for addresses in ["from='romeo@montague.example'", "to='juliet@capulet.example'", "", "from='@' to='juliet@capulet.example'"] {
+        for addresses in
+            ["from='romeo@montague.example'", "to='juliet@capulet.example'", "", "from='@' to='juliet@capulet.example'"]
+        {
             let verdict = judged(&format!("<message {addresses}/>"));
             assert!(matches!(verdict, Err(StreamFault::Other(..))), "{addresses}: {verdict:?}");
         }

@@ -28,6 +28,7 @@ pub struct Verify {
 
 /// What happened. Only `StartTls` holds the stream.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "one event is there at a time, and most are stanzas")]
 pub enum OutEvent {
     /// The peer said `<proceed/>`: do the handshake. *Answer*: `tls_up`.
     StartTls,
@@ -187,10 +188,11 @@ impl OutgoingStream {
 
     fn header(&mut self, header: &Header) -> Result<(), StreamFault> {
         check_header(header, ns::SERVER)?;
-        self.id = header.id.clone().filter(|id| !id.is_empty()).ok_or(StreamFault::Other(
-            StreamCondition::BadFormat,
-            "The answer to a stream header needs an id.",
-        ))?;
+        self.id = header
+            .id
+            .clone()
+            .filter(|id| !id.is_empty())
+            .ok_or(StreamFault::Other(StreamCondition::BadFormat, "The answer to a stream header needs an id."))?;
         self.speaks_dialback = header.prefixes.iter().any(|(_, ns)| ns == dialback::NS);
         self.stage = Stage::Features;
         Ok(())

@@ -29,8 +29,10 @@ fn matches_dns(name: &str, domain: &str) -> bool {
     match name.strip_prefix("*.") {
         None => is_same(name, domain),
         // `*.org` speaks for nobody.
-        Some(parent) => parent.trim_end_matches('.').contains('.')
-            && domain.split_once('.').is_some_and(|(_, rest)| is_same(parent, rest)),
+        Some(parent) => {
+            parent.trim_end_matches('.').contains('.')
+                && domain.split_once('.').is_some_and(|(_, rest)| is_same(parent, rest))
+        }
     }
 }
 
@@ -90,7 +92,8 @@ mod tests {
 
     #[test]
     fn an_xmpp_address_that_is_the_domain_counts() {
-        let xmpp = |name: &str| PeerCertificate { valid: true, xmpp_addresses: names(&[name]), ..PeerCertificate::default() };
+        let xmpp =
+            |name: &str| PeerCertificate { valid: true, xmpp_addresses: names(&[name]), ..PeerCertificate::default() };
         assert!(xmpp("example.org").speaks_for("example.org"));
         assert!(!xmpp("romeo@example.org").speaks_for("example.org"));
     }

@@ -160,7 +160,9 @@ impl Out {
                     OutEvent::Ready => "ready".into(),
                     OutEvent::Authenticated(pair) => format!("authenticated {pair}"),
                     OutEvent::Refused(pair, condition) => format!("refused {pair} {}", condition.name()),
-                    OutEvent::Verified(verify, verdict) => format!("verified {} {} {verdict:?}", verify.pair, verify.id),
+                    OutEvent::Verified(verify, verdict) => {
+                        format!("verified {} {} {verdict:?}", verify.pair, verify.id)
+                    }
                     OutEvent::Stanza(stanza) => format!("stanza from {}", stanza.from.expect("checked")),
                     OutEvent::BadStanza(_) => "bad stanza".into(),
                     OutEvent::PeerError(condition) => format!("peer error {condition}"),

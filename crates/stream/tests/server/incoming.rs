@@ -186,10 +186,7 @@ fn only_our_own_keys_are_confirmed() {
         side.says(&format!("<db:verify from='{from}' to='{to}' id='{id}'>{key}</db:verify>"))
     };
     let valid = verify(THERE, HERE, "D60000229F", &ours);
-    assert_eq!(
-        valid,
-        "<db:verify from='capulet.example' to='montague.example' id='D60000229F' type='valid'/>"
-    );
+    assert_eq!(valid, "<db:verify from='capulet.example' to='montague.example' id='D60000229F' type='valid'/>");
     for wrong in [
         verify("escalus.example", HERE, "D60000229F", &ours),
         verify(THERE, "verona.example", "D60000229F", &ours),

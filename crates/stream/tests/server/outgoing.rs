@@ -22,7 +22,9 @@ fn tls_comes_first_and_the_header_is_said_again() {
     let mut out = Vec::new();
     side.stream.start(&mut out);
     let header = String::from_utf8(out).expect("UTF-8");
-    assert!(header.contains("xmlns:db='jabber:server:dialback' from='capulet.example' to='montague.example' version='1.0'"));
+    assert!(
+        header.contains("xmlns:db='jabber:server:dialback' from='capulet.example' to='montague.example' version='1.0'")
+    );
     assert_eq!(side.hears(&features(&format!("{STARTTLS}{DIALBACK}"))), STARTTLS);
     side.hears("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
     assert_eq!(side.events, ["starttls"]);
@@ -117,10 +119,7 @@ fn results_and_verdicts_that_were_not_asked_for_end_the_stream() {
 #[test]
 fn a_verdict_counts_once() {
     let mut side = Out::open(DIALBACK);
-    assert_eq!(
-        asks(&mut side, "1"),
-        "<db:verify from='capulet.example' to='escalus.example' id='1'>key</db:verify>"
-    );
+    assert_eq!(asks(&mut side, "1"), "<db:verify from='capulet.example' to='escalus.example' id='1'>key</db:verify>");
     let verdict = "<db:verify from='escalus.example' to='capulet.example' id='1' type='valid'/>";
     side.hears(verdict);
     assert_eq!(side.last(), "verified escalus.example to capulet.example 1 Valid");
@@ -152,6 +151,8 @@ fn on_a_stream_of_both_directions_only_the_inverse_pair_comes_back() {
 #[test]
 fn the_peer_s_stream_error_is_told() {
     let mut side = Out::open(DIALBACK);
-    side.hears("<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>");
+    side.hears(
+        "<stream:error><host-unknown xmlns='urn:ietf:params:xml:ns:xmpp-streams'/></stream:error></stream:stream>",
+    );
     assert_eq!(side.events, ["ready", "peer error host-unknown", "closed"]);
 }

@@ -107,7 +107,8 @@ const PAIR: &str = "capulet.example to montague.example";
 #[test]
 fn without_certificates_dialback_brings_a_stanza_over() {
     let wired = Wired::new(None, None);
-    let expected = ["dialback certified=false".to_owned(), format!("in: {PAIR}"), format!("out: {PAIR}"), "in: stanza".into()];
+    let expected =
+        ["dialback certified=false".to_owned(), format!("in: {PAIR}"), format!("out: {PAIR}"), "in: stanza".into()];
     assert_eq!(wired.events, expected);
 }
 
