@@ -25,6 +25,10 @@ fn listeners(config: &Config, reader: &mut Reader) {
                 "use tls = \"required\"; or listen on 127.0.0.1 or [::1], behind a proxy; or, if you know why, set force = true",
             );
         }
+        if listener.kind == ListenKind::S2s && listener.tls == ListenTls::Optional {
+            let span = place(reader, "tls");
+            reader.problem(span, "servers of other domains must use TLS", "use tls = \"required\" or tls = \"direct\"");
+        }
         if let Some(other) = config.listeners[..index]
             .iter()
             .find(|other| other.address == listener.address && listener.address.port() != 0)

@@ -3,7 +3,6 @@
 use super::link::{Io, Link, Pushed, Question, Queued, last_words, progress, write_queued};
 use super::presence::{Ended, SILENCE};
 use super::{Federation, InFlight, Policy};
-use crate::edge::EdgeLimits;
 use crate::edge::rates::Rates;
 use crate::edge::wire::Wire;
 use crate::house::Ready;
@@ -19,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use xmpp::stanza::StanzaFault;
-use xmpp::{Stanza, StanzaCondition, StreamFault};
+use xmpp::{PresenceType, Stanza, StanzaCondition, StanzaType, StreamFault};
 
 /// Bytes handed to a socket and not taken by the kernel.
 const SOCKET_BYTES_MAX: usize = 256 << 10;
@@ -36,9 +35,16 @@ enum End {
 impl Federation {
     /// A stanza of a verified pair enters the house.
     pub fn deliver(self: &Arc<Federation>, pair: &Pair, stanza: Stanza, ingress: Ingress, ticket: Ticket) {
-        self.heard(pair, &stanza);
         self.house.count("s2s_stanzas_in");
+        self.presence.alive(pair);
         let Some(to) = stanza.to.clone() else { return };
+        if is_told_only(&stanza) {
+            // Who is not in memory has nobody who could hear it.
+            if self.house.resident(&to.to_bare()).is_none() {
+                return;
+            }
+            self.lease(pair, &stanza);
+        }
         let mut ready = Ready::new();
         self.house.tell(to, Arc::new(stanza), ingress, ticket, &mut ready);
         self.house.work(&mut ready);
@@ -83,6 +89,11 @@ impl Federation {
     }
 }
 
+/// Presence, available or not: nobody waits for what becomes of it.
+fn is_told_only(stanza: &Stanza) -> bool {
+    matches!(stanza.kind, StanzaType::Presence(PresenceType::Available | PresenceType::Unavailable))
+}
+
 /// Serves one connection to its end.
 pub async fn serve(federation: Arc<Federation>, socket: TcpStream, address: IpAddr, permit: Permit, direct_tls: bool) {
     let _ = socket.set_nodelay(true);
@@ -92,12 +103,6 @@ pub async fn serve(federation: Arc<Federation>, socket: TcpStream, address: IpAd
     federation.crypto.random(&mut incarnation);
     let wire = Wire::new(socket);
     wire.notice_silence(SILENCE);
-    let limits = EdgeLimits {
-        bytes_per_second: policy.bytes_per_second,
-        bytes_burst: policy.bytes_burst,
-        stanzas_per_second: 0,
-        ..EdgeLimits::default()
-    };
     let (verdicts, verdicts_in) = mpsc::channel(stream::server::incoming::VERIFICATIONS_MAX);
     let mut incoming = Incoming {
         stream: IncomingStream::new(policy.stream.clone(), federation.crypto.clone()),
@@ -109,7 +114,7 @@ pub async fn serve(federation: Arc<Federation>, socket: TcpStream, address: IpAd
         up: Vec::new(),
         attached: None,
         unflushed: Vec::new(),
-        rates: Rates::new(&limits),
+        rates: policy.rates(),
         in_flight: Arc::default(),
         incarnation: u64::from_le_bytes(incarnation),
         received: 0,
@@ -162,6 +167,7 @@ impl Incoming {
             return end;
         }
         let mut stopping = self.federation.stopping();
+        let mut cuts = self.federation.presence.cuts();
         loop {
             if self.may_take()
                 && let Err(end) = self.take_input().await
@@ -194,6 +200,7 @@ impl Incoming {
                 () = self.in_flight.done.notified() => {}
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 _ = stopping.changed() => {}
+                cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
             }
         }
     }
@@ -210,8 +217,10 @@ impl Incoming {
         let mut at = match (self.is_authenticated(), self.heard) {
             (true, _) => Instant::now() + Duration::from_secs(60),
             (false, None) => self.began + FIRST_BYTE,
-            // A stream that only asks us to verify keys is closed after a while, too.
-            (false, Some(_)) => self.began + self.policy.negotiation * if self.stream.host().is_some() { 4 } else { 1 },
+            // Our own question to the authoritative server has its own time; it is not the peer's fault.
+            (false, Some(_)) => {
+                self.began + self.policy.negotiation * if self.stream.verifications() > 0 { 2 } else { 1 }
+            }
         };
         if let Some(since) = self.blocked_since {
             at = at.min(since + WRITE_PATIENCE);

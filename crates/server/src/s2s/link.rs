@@ -7,6 +7,7 @@
 use super::dns::{self, Nowhere, Target};
 use super::presence::{Ended, SILENCE};
 use super::{Federation, InFlight, Policy, trust};
+use crate::edge::rates::Rates;
 use crate::edge::wire::Wire;
 use im::Ticket;
 use parking_lot::Mutex;
@@ -336,6 +337,7 @@ async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
         began: Instant::now(),
         active: Instant::now(),
         blocked_since: None,
+        rates: policy.rates(),
         in_flight: Arc::default(),
         incarnation: u64::from(federation.random(u32::MAX)) << 32 | u64::from(federation.random(u32::MAX)),
         received: 0,
@@ -446,6 +448,7 @@ struct Talk<'a> {
     /// When a stanza or a question last went either way.
     active: Instant,
     blocked_since: Option<Instant>,
+    rates: Rates,
     in_flight: Arc<InFlight>,
     incarnation: u64,
     received: u32,
@@ -458,6 +461,7 @@ impl Talk<'_> {
         }
         self.stream.start(&mut self.out);
         let mut stopping = self.federation.stopping();
+        let mut cuts = self.federation.presence.cuts();
         loop {
             if let Err(end) = self.take_input().await {
                 return end;
@@ -469,12 +473,12 @@ impl Talk<'_> {
             if nothing_waits && (self.federation.is_stopping() || self.is_idle()) {
                 return End::Done;
             }
-            let may_read = !self.stream.is_waiting() && !self.in_flight.is_full();
+            let may_read = !self.stream.is_waiting() && !self.in_flight.is_full() && self.rates.may_read();
             let deadline = self.deadline();
             let link = self.link;
             tokio::select! {
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
-                    Ok(Io::Read(true)) => {}
+                    Ok(Io::Read(true)) => self.rates.read(self.input.len()),
                     Ok(Io::Flushed) => {
                         self.blocked_since = None;
                         self.unflushed.clear();
@@ -486,6 +490,9 @@ impl Talk<'_> {
                 () = self.in_flight.done.notified() => {}
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 _ = stopping.changed() => {}
+                cut = cuts.recv() => if cut.is_ok_and(|pair| pair == link.pair.inverse()) {
+                    return self.broken("it is silent");
+                },
             }
         }
     }
@@ -510,6 +517,9 @@ impl Talk<'_> {
         };
         if let Some(since) = self.blocked_since {
             at = at.min(since + WRITE_PATIENCE);
+        }
+        if let Some(until) = self.rates.paused_until() {
+            at = at.min(until);
         }
         at
     }
@@ -705,4 +715,80 @@ impl Talk<'_> {
 /// Writes a stanza for the other domain.
 pub fn write_queued(out: &mut Vec<u8>, queued: &Queued) {
     write_stanza(out, &queued.stanza, Some(&queued.to), &Additions::default(), xmpp::write::Wire::Server);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+    use xmpp::{MessageType, StanzaType};
+
+    fn policy(items: usize) -> Policy {
+        let config: Config = crate::config::parse("", None, &crate::config::Sources::default()).expect("the defaults");
+        Policy { queue_items_max: items, ..Policy::of(&config, b"secret", &crate::crypto::AwsLc) }
+    }
+
+    fn link() -> Link {
+        Link::new(Pair::new("capulet.example", "montague.example"))
+    }
+
+    fn queued(id: &str) -> Queued {
+        let to = Jid::parse("romeo@montague.example").expect("the test's JID is right");
+        let stanza = Arc::new(Stanza::message(MessageType::Chat).with_id(id).with_to(to.clone()));
+        assert!(matches!(stanza.kind, StanzaType::Message(_)));
+        Queued { stanza, to, ticket: Ticket::default(), since: Instant::now() }
+    }
+
+    #[tokio::test]
+    async fn who_queues_first_dials_and_the_others_only_queue() {
+        let (link, policy) = (link(), policy(10));
+        assert!(matches!(link.push(queued("1"), &policy), Pushed::Dial));
+        assert!(matches!(link.push(queued("2"), &policy), Pushed::Queued));
+        assert_eq!(link.take_stanza().and_then(|it| it.stanza.id.clone()).as_deref(), Some("1"));
+        assert!(!link.leave(), "something waits");
+        link.take_stanza();
+        assert!(link.leave());
+        assert!(matches!(link.push(queued("3"), &policy), Pushed::Dial));
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_gives_the_stanza_back() {
+        let (link, policy) = (link(), policy(2));
+        link.push(queued("1"), &policy);
+        link.push(queued("2"), &policy);
+        assert!(matches!(link.push(queued("3"), &policy), Pushed::Full(_)));
+        let small = Policy { queue_bytes_max: 10, ..policy };
+        assert!(matches!(self::link().push(queued("1"), &small), Pushed::Full(_)));
+    }
+
+    #[tokio::test]
+    async fn a_link_that_is_forgotten_takes_nothing_more() {
+        let (link, policy) = (link(), policy(10));
+        assert!(link.is_idle());
+        assert!(matches!(link.push(queued("1"), &policy), Pushed::Gone(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_waited_too_long_is_taken_out_and_nothing_else() {
+        let (link, policy) = (link(), policy(10));
+        link.push(queued("old"), &policy);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        link.push(queued("new"), &policy);
+        let old = link.take_old(Some(Duration::from_secs(10)));
+        assert_eq!(old.len(), 1);
+        assert_eq!(old[0].stanza.id.as_deref(), Some("old"));
+        assert_eq!(link.take_old(None).len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_stream_of_both_directions_works_for_the_link_and_asks_nothing() {
+        let (link, policy) = (link(), policy(10));
+        assert!(link.attach());
+        assert!(!link.attach(), "once");
+        assert!(matches!(link.push(queued("1"), &policy), Pushed::Queued));
+        let (answer, _answered) = oneshot::channel();
+        let verify = Verify { pair: link.pair.inverse(), id: "1".into(), key: "key".into() };
+        assert!(matches!(link.ask(Question { verify, answer }), Pushed::Full(_)));
+        assert!(link.detach(), "what waits must be dialled for");
+    }
 }

@@ -18,6 +18,8 @@ pub mod presence;
 pub mod trust;
 
 use crate::config::{Config, ListenAddress};
+use crate::edge::EdgeLimits;
+use crate::edge::rates::Rates;
 use crate::house::{House, Ready};
 use dashmap::DashMap;
 use dns::Resolve;
@@ -119,6 +121,16 @@ impl Policy {
         self.remotes.get(domain).and_then(|remote| remote.0).unwrap_or(self.strict)
     }
 
+    /// How fast one stream is read.
+    pub fn rates(&self) -> Rates {
+        Rates::new(&EdgeLimits {
+            bytes_per_second: self.bytes_per_second,
+            bytes_burst: self.bytes_burst,
+            stanzas_per_second: 0,
+            ..EdgeLimits::default()
+        })
+    }
+
     /// Where the configuration says that its server is.
     pub fn pinned(&self, domain: &str) -> Option<SocketAddr> {
         self.remotes.get(domain).and_then(|remote| remote.1)
@@ -150,7 +162,7 @@ impl Federation {
         dials_max: usize,
     ) -> Arc<Federation> {
         let crypto = house.crypto.clone();
-        Arc::new(Federation {
+        let federation = Arc::new(Federation {
             house,
             policy: RwLock::new(Arc::new(policy)),
             trust: RwLock::new(Arc::new(trust)),
@@ -161,7 +173,9 @@ impl Federation {
             dials: Semaphore::new(dials_max),
             stopping: watch::Sender::new(false),
             running: AtomicU32::new(0),
-        })
+        });
+        federation.house.runtime.spawn(presence::watch(Arc::downgrade(&federation)));
+        federation
     }
 
     pub fn policy(&self) -> Arc<Policy> {

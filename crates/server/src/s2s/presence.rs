@@ -10,11 +10,12 @@ use crate::house::Ready;
 use dashmap::DashMap;
 use im::{Ingress, Ticket};
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream::Pair;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
-use xmpp::{BareJid, Jid, PresenceType, Stanza, StanzaType};
+use xmpp::{BareJid, Element, IqType, Jid, PresenceType, Stanza, StanzaType};
 
 /// The connection was reset, or the server said that it stops.
 pub const RESET: Duration = Duration::from_secs(5);
@@ -27,12 +28,25 @@ const LEASES_MAX: usize = 200_000;
 /// Contacts of one pair that are probed when it comes back.
 const LOST_MAX: usize = 20_000;
 
-/// By pair, from the other domain to ours.
-#[derive(Default)]
-pub struct Leases(DashMap<Pair, Pairing>);
+/// A pair with leases from which nothing was heard so long is asked whether it is there.
+const ASK_AFTER: Duration = Duration::from_secs(55);
+/// … and is not, when it has said nothing so long: with [`RESET`] and [`PULSE`] this is within 90 seconds.
+const DEAD_AFTER: Duration = Duration::from_secs(75);
+/// How often all pairs are looked at.
+const PULSE: Duration = Duration::from_secs(5);
 
-#[derive(Default)]
+/// By pair, from the other domain to ours.
+pub struct Leases {
+    pairs: DashMap<Pair, Pairing>,
+    /// Pairs whose streams must end: the other server is silent.
+    cuts: broadcast::Sender<Pair>,
+}
+
 struct Pairing {
+    /// When anything was last heard of the pair.
+    alive: Instant,
+    /// It was asked since.
+    asked: bool,
     /// Authenticated streams of the pair, in whatever direction.
     streams: u32,
     /// Of a full JID elsewhere: who was told here, and when last.
@@ -42,10 +56,42 @@ struct Pairing {
     lost: HashSet<(BareJid, BareJid)>,
 }
 
+impl Default for Leases {
+    fn default() -> Leases {
+        Leases { pairs: DashMap::new(), cuts: broadcast::Sender::new(64) }
+    }
+}
+
+impl Default for Pairing {
+    fn default() -> Pairing {
+        Pairing {
+            alive: Instant::now(),
+            asked: false,
+            streams: 0,
+            leases: HashMap::new(),
+            count: 0,
+            lost: HashSet::new(),
+        }
+    }
+}
+
 impl Leases {
+    /// A stanza of the pair was heard.
+    pub fn alive(&self, pair: &Pair) {
+        if let Some(mut pairing) = self.pairs.get_mut(pair) {
+            pairing.alive = Instant::now();
+            pairing.asked = false;
+        }
+    }
+
+    /// Tells of pairs whose streams must end.
+    pub fn cuts(&self) -> broadcast::Receiver<Pair> {
+        self.cuts.subscribe()
+    }
+
     /// Is anything leased of the pair?
     pub fn has(&self, pair: &Pair) -> bool {
-        self.0.get(pair).is_some_and(|pairing| pairing.count > 0)
+        self.pairs.get(pair).is_some_and(|pairing| pairing.count > 0)
     }
 }
 
@@ -57,13 +103,13 @@ pub enum Ended {
 }
 
 impl Federation {
-    /// A stanza of elsewhere goes to an account here.
-    pub fn heard(&self, pair: &Pair, stanza: &Stanza) {
+    /// Presence of elsewhere is told to an account here.
+    pub fn lease(&self, pair: &Pair, stanza: &Stanza) {
         let StanzaType::Presence(kind) = stanza.kind else { return };
         let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { return };
         match kind {
             PresenceType::Available if from.resource().is_some() => {
-                let mut pairing = self.presence.0.entry(pair.clone()).or_default();
+                let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
                 if pairing.count >= LEASES_MAX {
                     drop(pairing);
                     return self.house.count("s2s_leases_full");
@@ -73,7 +119,7 @@ impl Federation {
                 pairing.count += usize::from(new);
             }
             PresenceType::Unavailable => {
-                if let Some(mut pairing) = self.presence.0.get_mut(pair) {
+                if let Some(mut pairing) = self.presence.pairs.get_mut(pair) {
                     pairing.end(from, to);
                 }
             }
@@ -84,8 +130,10 @@ impl Federation {
     /// A stream of this pair (from elsewhere to here) is authenticated, in whatever direction.
     pub fn stream_up(self: &Arc<Federation>, pair: &Pair) {
         let lost = {
-            let mut pairing = self.presence.0.entry(pair.clone()).or_default();
+            let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
             pairing.streams += 1;
+            pairing.alive = Instant::now();
+            pairing.asked = false;
             std::mem::take(&mut pairing.lost)
         };
         self.probe(lost);
@@ -93,7 +141,7 @@ impl Federation {
 
     /// … and has ended.
     pub fn stream_down(self: &Arc<Federation>, pair: &Pair, how: Ended) {
-        let Some(mut pairing) = self.presence.0.get_mut(pair) else { return };
+        let Some(mut pairing) = self.presence.pairs.get_mut(pair) else { return };
         pairing.streams = pairing.streams.saturating_sub(1);
         let (streams, leases) = (pairing.streams, pairing.count);
         drop(pairing);
@@ -101,7 +149,7 @@ impl Federation {
             return;
         }
         if leases == 0 {
-            self.presence.0.remove_if(pair, |_, it| it.streams == 0 && it.count == 0 && it.lost.is_empty());
+            self.presence.pairs.remove_if(pair, |_, it| it.streams == 0 && it.count == 0 && it.lost.is_empty());
             return;
         }
         tracing::debug!(%pair, leases, ?how, "no stream is left; what was seen of the other domain must be renewed");
@@ -113,7 +161,7 @@ impl Federation {
     /// Asks for everything again and ends what was not renewed in time.
     async fn renew(self: Arc<Federation>, pair: Pair, how: Ended) {
         let since = Instant::now();
-        let contacts: HashSet<_> = match self.presence.0.get(&pair) {
+        let contacts: HashSet<_> = match self.presence.pairs.get(&pair) {
             Some(pairing) => pairing.contacts().take(LOST_MAX).collect(),
             None => return,
         };
@@ -123,7 +171,7 @@ impl Federation {
             Ended::InOrder => CLOSED,
         })
         .await;
-        let ended = match self.presence.0.get_mut(&pair) {
+        let ended = match self.presence.pairs.get_mut(&pair) {
             Some(mut pairing) => pairing.expire(since),
             None => return,
         };
@@ -147,12 +195,12 @@ impl Federation {
         let give_up = Instant::now() + Duration::from_secs(86_400);
         loop {
             tokio::time::sleep(pause).await;
-            let lost: HashSet<_> = match self.presence.0.get(&pair) {
+            let lost: HashSet<_> = match self.presence.pairs.get(&pair) {
                 Some(pairing) if pairing.streams == 0 => pairing.lost.iter().take(1).cloned().collect(),
                 Some(_) | None => return,
             };
             if lost.is_empty() || Instant::now() > give_up || self.is_stopping() {
-                if let Some(mut pairing) = self.presence.0.get_mut(&pair) {
+                if let Some(mut pairing) = self.presence.pairs.get_mut(&pair) {
                     pairing.lost.clear();
                 }
                 return;
@@ -173,7 +221,67 @@ impl Federation {
     }
 }
 
+/// Asks those who are silent, and gives those up who do not answer. XEP-0199.
+pub async fn watch(federation: Weak<Federation>) {
+    let mut pulse = tokio::time::interval(PULSE);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        pulse.tick().await;
+        let Some(federation) = federation.upgrade() else { return };
+        let mut asks = Vec::new();
+        for mut entry in federation.presence.pairs.iter_mut() {
+            let (pair, pairing) = entry.pair_mut();
+            match pairing.look() {
+                Look::Well => {}
+                Look::Ask => asks.push(pair.clone()),
+                Look::Dead => {
+                    tracing::info!(%pair, "the other server has been silent too long; its streams end");
+                    // Nobody listens: then there is no stream to end.
+                    let _ = federation.presence.cuts.send(pair.clone());
+                }
+            }
+        }
+        for pair in asks {
+            federation.ask(&pair);
+        }
+    }
+}
+
+/// What is to be done about a silent pair.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Well,
+    Ask,
+    Dead,
+}
+
+impl Federation {
+    /// A ping from our domain to theirs; any answer is a sign of life.
+    fn ask(self: &Arc<Federation>, pair: &Pair) {
+        let (Ok(here), Ok(there)) = (BareJid::of_domain(&pair.to), BareJid::of_domain(&pair.from)) else { return };
+        let id = format!("alive-{:08x}", self.random(u32::MAX));
+        let ping = Stanza::iq(IqType::Get, &id).with_from(here).with_to(there.clone());
+        let ping = ping.with_children([Element::new("ping", "urn:xmpp:ping")]);
+        // No room to ask: the silence goes on.
+        let _ = self.send(there.into(), &Arc::new(ping), Ticket::default());
+    }
+}
+
 impl Pairing {
+    fn look(&mut self) -> Look {
+        if self.count == 0 || self.streams == 0 {
+            return Look::Well;
+        }
+        let silent = self.alive.elapsed();
+        if silent >= DEAD_AFTER {
+            return Look::Dead;
+        }
+        if silent >= ASK_AFTER && !std::mem::replace(&mut self.asked, true) {
+            return Look::Ask;
+        }
+        Look::Well
+    }
+
     fn end(&mut self, from: &Jid, to: &Jid) {
         let mut ended = 0;
         let mut end = |told: &mut HashMap<Jid, Instant>| {
@@ -249,8 +357,20 @@ mod tests {
         assert_eq!(pairing.lost.len(), 1);
     }
 
-    #[test]
-    fn unavailable_from_the_bare_jid_ends_all_resources() {
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_asked_once_and_then_given_up() {
+        let mut pairing = pairing(&[("a@x.example/1", "b@y.example", Instant::now())]);
+        pairing.streams = 1;
+        assert_eq!(pairing.look(), Look::Well);
+        tokio::time::advance(ASK_AFTER).await;
+        assert_eq!(pairing.look(), Look::Ask);
+        assert_eq!(pairing.look(), Look::Well);
+        tokio::time::advance(DEAD_AFTER - ASK_AFTER).await;
+        assert_eq!(pairing.look(), Look::Dead);
+    }
+
+    #[tokio::test]
+    async fn unavailable_from_the_bare_jid_ends_all_resources() {
         let now = Instant::now();
         let mut pairing = pairing(&[("a@x.example/1", "b@y.example", now), ("a@x.example/2", "b@y.example", now)]);
         pairing.end(&jid("a@x.example"), &jid("b@y.example"));
@@ -258,8 +378,8 @@ mod tests {
         assert!(pairing.leases.is_empty());
     }
 
-    #[test]
-    fn unavailable_of_one_resource_leaves_the_other() {
+    #[tokio::test]
+    async fn unavailable_of_one_resource_leaves_the_other() {
         let now = Instant::now();
         let mut pairing = pairing(&[("a@x.example/1", "b@y.example", now), ("a@x.example/2", "b@y.example", now)]);
         pairing.end(&jid("a@x.example/1"), &jid("b@y.example"));
