@@ -32,6 +32,9 @@ use xmpp::BareJid;
 /// The ALPN protocol of direct TLS. XEP-0368 §3.
 pub const ALPN_CLIENT: &[u8] = b"xmpp-client";
 
+/// The ALPN protocol of direct TLS between servers. XEP-0368 §3.
+pub const ALPN_SERVER: &[u8] = b"xmpp-server";
+
 /// What is wrong with a certificate or key, where, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateError(pub String);
@@ -63,6 +66,9 @@ struct HostTls {
     clients: Option<Arc<dyn ClientCertVerifier>>,
     /// For STARTTLS to this host; shows its certificate where the client names no other by SNI.
     starttls: Arc<ServerConfig>,
+    /// The same to other servers: each is asked for its certificate.
+    servers: Arc<ServerConfig>,
+    certificate: Arc<CertifiedKey>,
 }
 
 impl Certificates {
@@ -92,6 +98,18 @@ impl Certificates {
         let current = self.current.read().clone();
         let host = to.and_then(|to| current.position(to)).unwrap_or(0);
         Offer { config: current.hosts[host].starttls.clone(), current, host }
+    }
+
+    /// For another server's stream, which named `to`, or nobody yet.
+    pub fn servers(&self, to: Option<&str>) -> Arc<ServerConfig> {
+        let current = self.current.read().clone();
+        current.hosts[to.and_then(|to| current.position(to)).unwrap_or(0)].servers.clone()
+    }
+
+    /// A host's certificate and key, to show to another server.
+    pub fn own(&self, host: &str) -> Option<Arc<CertifiedKey>> {
+        let current = self.current.read().clone();
+        current.position(host).map(|at| current.hosts[at].certificate.clone())
     }
 
     /// For a connection with TLS from the first byte, ALPN `xmpp-client`. XEP-0368.
@@ -160,11 +178,12 @@ impl Current {
         let verifier =
             asks.then(|| Arc::new(Asking { provider: provider.clone(), hints }) as Arc<dyn ClientCertVerifier>);
 
-        let build = |fallback: usize, alpn: Option<&[u8]>| -> Result<Arc<ServerConfig>, CertificateError> {
+        let anybody: Arc<dyn ClientCertVerifier> = Arc::new(Asking { provider: provider.clone(), hints: Vec::new() });
+        let build = |fallback: usize, alpn: Option<&[u8]>, verifier: Option<&Arc<dyn ClientCertVerifier>>| -> Result<Arc<ServerConfig>, CertificateError> {
             let builder = ServerConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
                 .map_err(|error| CertificateError(format!("TLS cannot be set up: {error}")))?;
-            let builder = match &verifier {
+            let builder = match verifier {
                 Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
                 None => builder.with_no_client_auth(),
             };
@@ -176,13 +195,15 @@ impl Current {
             server.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
             Ok(Arc::new(server))
         };
-        let direct = build(0, Some(ALPN_CLIENT))?;
+        let direct = build(0, Some(ALPN_CLIENT), verifier.as_ref())?;
         let hosts = loaded
             .into_iter()
             .enumerate()
             .map(|(at, (domain, certificate, clients))| {
                 let end_point = certificate.cert.first().and_then(end_point_hash);
-                Ok(HostTls { domain, end_point, clients, starttls: build(at, None)? })
+                let starttls = build(at, None, verifier.as_ref())?;
+                let servers = build(at, Some(ALPN_SERVER), Some(&anybody))?;
+                Ok(HostTls { domain, end_point, clients, starttls, servers, certificate })
             })
             .collect::<Result<Vec<_>, CertificateError>>()?;
         Ok(Current { hosts, direct })
@@ -425,6 +446,27 @@ fn ip_of(bytes: &[u8]) -> Option<std::net::IpAddr> {
 /// id-on-xmppAddr, RFC 6120 §13.7.1.4.
 const XMPP_ADDR: &str = "1.3.6.1.5.5.7.8.5";
 
+/// id-on-dnsSRV, RFC 4985.
+const SRV_NAME: &str = "1.3.6.1.5.5.7.8.7";
+
+/// The names of another server's certificate. Whether its chain is good is another question.
+pub fn names_of_server(certificate: &CertificateDer<'_>) -> stream::PeerCertificate {
+    let mut out = stream::PeerCertificate::default();
+    let Ok((_, parsed)) = X509Certificate::from_der(certificate) else { return out };
+    let Ok(Some(names)) = parsed.subject_alternative_name() else { return out };
+    for name in &names.value.general_names {
+        match name {
+            GeneralName::DNSName(name) => out.dns_names.push(name.to_string()),
+            GeneralName::OtherName(oid, value) if oid.to_id_string() == SRV_NAME => {
+                out.srv_names.extend(text_of(value, 0x16).map(str::to_string));
+            }
+            GeneralName::OtherName(..) => out.xmpp_addresses.extend(xmpp_address(name).map(str::to_string)),
+            _ => {}
+        }
+    }
+    out
+}
+
 /// All XmppAddr of a certificate, as they stand there.
 fn xmpp_addresses(certificate: &CertificateDer<'_>) -> Vec<String> {
     let Ok((_, parsed)) = X509Certificate::from_der(certificate) else {
@@ -447,20 +489,27 @@ fn xmpp_address<'n>(name: &GeneralName<'n>) -> Option<&'n str> {
     utf8_string(value)
 }
 
-/// The text of a DER UTF8String, bare or in an explicit `[0]`.
 fn utf8_string(der: &[u8]) -> Option<&str> {
+    text_of(der, 0x0C)
+}
+
+/// The text of a DER string with this tag (UTF8String, IA5String), bare or in an explicit `[0]`.
+fn text_of(der: &[u8], string: u8) -> Option<&str> {
     let (tag, content, rest) = der_value(der)?;
     if !rest.is_empty() {
         return None;
     }
     match tag {
         0xA0 => {
-            let (0x0C, text, []) = der_value(content)? else {
+            let (tag, text, []) = der_value(content)? else {
                 return None;
             };
+            if tag != string {
+                return None;
+            }
             std::str::from_utf8(text).ok()
         }
-        0x0C => std::str::from_utf8(content).ok(),
+        tag if tag == string => std::str::from_utf8(content).ok(),
         _ => None,
     }
 }

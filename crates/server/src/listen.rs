@@ -6,6 +6,7 @@ pub mod proxy;
 use crate::config::ListenAddress;
 use crate::edge::{self, EdgeConfig};
 use crate::house::House;
+use crate::s2s;
 use admission::Admission;
 use parking_lot::RwLock;
 use socket2::{Domain, Protocol, Socket, Type};
@@ -97,6 +98,30 @@ pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: 
             }
             Err(error) => {
                 // Out of files, most often: the next try must not spin.
+                tracing::warn!(%error, "a connection could not be accepted");
+                house.count("accept_errors");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The same for servers of other domains.
+pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, listener: TcpListener) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                house.count("s2s_connections");
+                let Some(federation) = house.federation.get().cloned() else { continue };
+                match context.admission.admit(peer.ip(), house.now().mono_ms) {
+                    Ok(permit) => {
+                        let direct_tls = context.edge.read().direct_tls;
+                        tokio::spawn(s2s::incoming::serve(federation, socket, peer.ip(), permit, direct_tls));
+                    }
+                    Err(why) => refuse(&house, peer.ip(), why),
+                }
+            }
+            Err(error) => {
                 tracing::warn!(%error, "a connection could not be accepted");
                 house.count("accept_errors");
                 tokio::time::sleep(Duration::from_millis(100)).await;

@@ -4,6 +4,7 @@
 //! - [`config`]: the configuration; [`data`]: the data folder; [`certificates`]: certificates and TLS.
 //! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
 //! - [`listen`], [`edge`], [`house`]: connections, streams, and the accounts behind them.
+//! - [`s2s`]: streams between servers, and what waits for other domains.
 //! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
 
 mod admin;
@@ -18,6 +19,7 @@ mod edge;
 mod house;
 mod listen;
 mod log;
+mod s2s;
 mod signals;
 mod systemd;
 

@@ -132,7 +132,10 @@ impl<'c> Applier<'c> {
             }
             Change::Taken { positions, .. } => self.taken(id, positions)?,
             Change::AccountRemove { .. } => self.remove(account, id)?,
-            Change::CredentialsSet { credentials, .. } => self.credentials(id, credentials)?,
+            Change::CredentialsSet { credentials, .. } => {
+                self.credentials(id, credentials)?;
+                self.run("DELETE FROM tokens WHERE account = ?1", &[&id])?;
+            }
             Change::AccountDisable { disabled, .. } => {
                 self.run("UPDATE accounts SET disabled = ?2 WHERE id = ?1", &[&id, disabled])?;
             }

@@ -22,6 +22,7 @@ pub enum Change {
     AccountRemove {
         account: BareJid,
     },
+    /// Replaces the keys as a whole. Tokens that were given for the old password go with it.
     CredentialsSet {
         account: BareJid,
         credentials: Credentials,

@@ -676,6 +676,9 @@ pub fn tokens_are_kept_by_client_and_mechanism<S: Subject>() {
     assert_eq!(tokens("phone"), [token("phone", "HT-B", 1)]);
     assert_eq!(tokens("desk"), [token("desk", "HT-A", 1)]);
     assert_eq!(wait(subject.store().tokens(&romeo(), "phone")), Ok(vec![]));
+    // What was given for the old password is good no more.
+    done(&subject, vec![Change::CredentialsSet { account: juliet(), credentials: credentials(7) }]);
+    assert_eq!((tokens("phone"), tokens("desk")), (vec![], vec![]));
 }
 
 pub fn a_blob_is_kept_under_its_space_and_key<S: Subject>() {

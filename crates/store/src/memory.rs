@@ -338,7 +338,10 @@ impl Account {
             Change::AccountCreate { .. } | Change::AccountRemove { .. } => {
                 unreachable!("handled by the world")
             }
-            Change::CredentialsSet { credentials, .. } => self.credentials = credentials.clone(),
+            Change::CredentialsSet { credentials, .. } => {
+                self.credentials = credentials.clone();
+                self.tokens.clear();
+            }
             Change::AccountDisable { disabled, .. } => self.disabled = *disabled,
             Change::RosterPut { item, version, .. } => {
                 self.roster.insert(item.jid.clone(), item.clone());

@@ -77,17 +77,21 @@ impl Frames {
         self.scanner.held_bytes()
     }
 
-    /// Our header. RFC 6120 §4.7. `id` is made here, unguessable.
-    pub fn open(&mut self, out: &mut Vec<u8>, crypto: &dyn Crypto, content_ns: &str, said: &Said<'_>) {
+    /// Our header, in answer. RFC 6120 §4.7. Gives its id, which is made here, unguessable.
+    pub fn open(&mut self, out: &mut Vec<u8>, crypto: &dyn Crypto, content_ns: &str, said: &Said<'_>) -> String {
+        let id = random_id(crypto, STREAM_ID_BYTES);
         match self.framing {
             Framing::Tcp => {
                 out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='");
                 out.extend_from_slice(content_ns.as_bytes());
                 out.extend_from_slice(b"' xmlns:stream='http://etherx.jabber.org/streams'");
+                if content_ns == ns::SERVER {
+                    out.extend_from_slice(DIALBACK_PREFIX);
+                }
             }
             Framing::WebSocket => out.extend_from_slice(b"<open xmlns='urn:ietf:params:xml:ns:xmpp-framing'"),
         }
-        attribute(out, "id", &random_id(crypto, STREAM_ID_BYTES));
+        attribute(out, "id", &id);
         attribute(out, "from", said.from);
         if let Some(to) = said.to {
             attribute(out, "to", to);
@@ -97,6 +101,19 @@ impl Frames {
         }
         attribute(out, "xml:lang", said.lang);
         out.extend_from_slice(if self.framing == Framing::Tcp { b">" } else { b"/>" });
+        self.opened = true;
+        id
+    }
+
+    /// Our header, as the one who opens a stream to another server. RFC 6120 §4.7.
+    pub fn initiate(&mut self, out: &mut Vec<u8>, from: &str, to: &str, lang: &str) {
+        out.extend_from_slice(b"<?xml version='1.0'?><stream:stream xmlns='jabber:server'");
+        out.extend_from_slice(STREAM_PREFIX);
+        out.extend_from_slice(DIALBACK_PREFIX);
+        for (name, value) in [("from", from), ("to", to), ("version", "1.0"), ("xml:lang", lang)] {
+            attribute(out, name, value);
+        }
+        out.push(b'>');
         self.opened = true;
     }
 
@@ -144,6 +161,8 @@ impl Frames {
 
 pub(crate) const FEATURES_END: &[u8] = b"</stream:features>";
 const STREAM_PREFIX: &[u8] = b" xmlns:stream='http://etherx.jabber.org/streams'";
+/// XEP-0220 §2.4.1.
+const DIALBACK_PREFIX: &[u8] = b" xmlns:db='jabber:server:dialback'";
 
 /// What our header says besides namespaces and id.
 pub(crate) struct Said<'a> {

@@ -4,6 +4,7 @@
 //! it and calls the method that the event names. Randomness and hashes come through [`Crypto`].
 //!
 //! - [`client`]: a client's stream, seen from the server: the states between header and close.
+//! - [`server`]: the streams between servers, in both roles.
 //! - [`event`]: what a stream asks and tells, and the types of the answers.
 //! - [`config`]: what a listener offers: hosts, mechanisms, limits.
 //! - `frame`: headers, errors and closing tags, shared by all kinds of stream.
@@ -26,6 +27,7 @@ mod management;
 pub mod password;
 mod register;
 pub mod sasl;
+pub mod server;
 
 pub use client::ClientStream;
 pub use config::{Config, Fast, Framing, HostAuth, Tls};
@@ -36,6 +38,7 @@ pub use event::{
 };
 pub use password::{ScramKeys, prepare_password, scram_keys, verify_plain};
 pub use sasl::{Condition, Mechanism};
+pub use server::{IncomingStream, OutgoingStream, Pair, PeerCertificate, ServerConfig, Verdict, Verify};
 
 /// So that the tests' crypto can be written once, for the inside and the outside.
 #[cfg(test)]

@@ -261,6 +261,14 @@ pub fn prepare_domain(text: &str) -> Result<String, JidError> {
     domain_of(text).map(Cow::into_owned)
 }
 
+/// A prepared domain as DNS and TLS want it: A-labels (RFC 5891 §4). `None` for what has none.
+pub fn domain_to_ascii(domain: &str) -> Option<String> {
+    Uts46::new()
+        .to_ascii(domain.as_bytes(), AsciiDenyList::URL, Hyphens::Allow, DnsLength::Verify)
+        .ok()
+        .map(Cow::into_owned)
+}
+
 /// Escapes what a localpart may not hold, for addresses that come from elsewhere: `d'artagnan` becomes
 /// `d\27artagnan`. XEP-0106 §4.2. The result still wants [`prepare_local`].
 ///

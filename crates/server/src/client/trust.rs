@@ -57,7 +57,7 @@ fn roots(arguments: &cli::Client, domain: &str) -> Result<RootCertStore, String>
     Ok(roots)
 }
 
-fn add_system(roots: &mut RootCertStore) {
+pub fn add_system(roots: &mut RootCertStore) {
     let named = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from);
     let Some(file) = named.or_else(|| SYSTEM_BUNDLES.iter().map(PathBuf::from).find(|file| file.exists())) else {
         return;
@@ -94,7 +94,7 @@ fn add_local(roots: &mut RootCertStore, data: Option<&Path>, domain: &str) -> Re
 
 /// Takes any certificate; that the server holds its key is verified nevertheless.
 #[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
+pub struct Anybody(pub Arc<CryptoProvider>);
 
 impl ServerCertVerifier for Anybody {
     fn verify_server_cert(

@@ -1,13 +1,14 @@
 //! What only makes sense together.
 
 use super::read::Reader;
-use super::{Config, ListenTls};
+use super::{Config, ListenKind, ListenTls};
 use std::ops::Range;
 
 /// Notes what contradicts itself in an otherwise well-typed configuration.
 pub fn check(config: &Config, reader: &mut Reader) {
     listeners(config, reader);
     hosts(config, reader);
+    federation(config, reader);
     log_level(config, reader);
     limits(config, reader);
 }
@@ -24,6 +25,10 @@ fn listeners(config: &Config, reader: &mut Reader) {
                 "use tls = \"required\"; or listen on 127.0.0.1 or [::1], behind a proxy; or, if you know why, set force = true",
             );
         }
+        if listener.kind == ListenKind::S2s && listener.tls == ListenTls::Optional {
+            let span = place(reader, "tls");
+            reader.problem(span, "servers of other domains must use TLS", "use tls = \"required\" or tls = \"direct\"");
+        }
         if let Some(other) = config.listeners[..index]
             .iter()
             .find(|other| other.address == listener.address && listener.address.port() != 0)
@@ -36,12 +41,21 @@ fn listeners(config: &Config, reader: &mut Reader) {
             );
         }
     }
-    if config.listeners.is_empty() && reader.problems.is_empty() {
+    if !config.listeners.iter().any(|listener| listener.kind == ListenKind::C2s) && reader.problems.is_empty() {
         reader.problem(
             None,
             "there is no listener: nobody could connect",
             "add [[listen]] with address = \"*:5222\", or remove what switches the listeners off",
         );
+    }
+}
+
+fn federation(config: &Config, reader: &mut Reader) {
+    for (key, domains) in [("blocked", &config.federation.blocked), ("allowed", &config.federation.allowed)] {
+        if let Some(wrong) = domains.iter().find(|domain| xmpp::jid::prepare_domain(domain).is_err()) {
+            let span = reader.span(&format!("s2s.{key}"));
+            reader.problem(span, format!("\"{wrong}\" is no domain"), "write a name such as \"example.net\"");
+        }
     }
 }
 

@@ -23,8 +23,8 @@ pub mod show;
 pub mod value;
 
 pub use options::{
-    Accounts, Admin, Durability, Host, HostOptions, Limits, ListenTls, Listener, Log, LogFormat, Mechanism,
-    Registration, ResourceConflict, StoreOptions,
+    Accounts, Admin, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log, LogFormat, Mechanism, Remote,
+    Registration, ResourceConflict, StoreOptions, Trust,
 };
 pub use problem::Problems;
 
@@ -67,6 +67,9 @@ pub struct Config {
     /// In the order of the file or the command line; never empty. The first answers where no domain is named.
     pub hosts: Vec<Host>,
     pub listeners: Vec<Listener>,
+    pub federation: Federation,
+    /// Other domains of which something particular is said.
+    pub remotes: Vec<Remote>,
     pub accounts: Accounts,
     pub store: StoreOptions,
     pub log: Log,
@@ -153,7 +156,7 @@ impl Config {
         let empty = DeTable::new();
         let document = if broken { &empty } else { document };
         let mut known = options::Top::KEYS.to_vec();
-        known.extend(["host", "listen", "accounts", "store", "log", "limits", "admin"]);
+        known.extend(["host", "listen", "s2s", "accounts", "store", "log", "limits", "admin"]);
         let elsewhere = options::elsewhere();
         reader.unknown_keys(document, "", &known, &elsewhere);
 
@@ -169,6 +172,9 @@ impl Config {
             reader.unknown_keys(table, key, known, &elsewhere);
             table.clone()
         };
+        let mut federation_keys = Federation::KEYS.to_vec();
+        federation_keys.push("domain");
+        let federation = table_at(reader, "s2s", &federation_keys);
         let accounts = table_at(reader, "accounts", Accounts::KEYS);
         let store = table_at(reader, "store", StoreOptions::KEYS);
         let log = table_at(reader, "log", Log::KEYS);
@@ -178,6 +184,8 @@ impl Config {
             data: top.data.unwrap_or_else(default_data_folder),
             hosts: read_hosts(document, reader, &elsewhere),
             listeners: read_listeners(document, reader, &elsewhere),
+            remotes: read_remotes(&federation, reader, &elsewhere),
+            federation: Federation::read(reader, &federation, "s2s"),
             accounts: Accounts::read(reader, &accounts, "accounts"),
             store: StoreOptions::read(reader, &store, "store"),
             log: Log::read(reader, &log, "log"),
@@ -206,6 +214,7 @@ impl Config {
                 .for_each(absolute);
         }
         self.admin.socket.iter_mut().for_each(absolute);
+        self.federation.ca.iter_mut().for_each(absolute);
     }
 
     /// The command line wins.
@@ -240,7 +249,7 @@ impl Config {
             if addresses.is_empty() {
                 return;
             }
-            listeners.retain(|listener| (listener.tls == ListenTls::Direct) != direct);
+            listeners.retain(|listener| listener.kind != ListenKind::C2s || (listener.tls == ListenTls::Direct) != direct);
             let tls = if direct { ListenTls::Direct } else { ListenTls::Required };
             listeners.extend(addresses.iter().flatten().map(|address| Listener {
                 address: *address,
@@ -260,6 +269,11 @@ impl Config {
     /// Where certificates are that no option names.
     pub fn certificates_folder(&self) -> PathBuf {
         self.data.join("certificates")
+    }
+
+    /// Are there servers of other domains?
+    pub fn federates(&self) -> bool {
+        self.listeners.iter().any(|listener| listener.kind == ListenKind::S2s)
     }
 
     pub fn admin_socket(&self) -> PathBuf {
@@ -331,6 +345,35 @@ fn read_hosts(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String,
     }
     hosts.sort_by_key(|(start, _)| *start);
     hosts.into_iter().map(|(_, host)| host).collect()
+}
+
+fn read_remotes(federation: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String, &'static str)]) -> Vec<Remote> {
+    let write = "[s2s.domain.\"example.net\"], with the domain in quotes";
+    let Some((_, value)) = federation.iter().find(|(name, _)| name.get_ref() == "domain") else {
+        return Vec::new();
+    };
+    let Some(table) = reader.table(value, "s2s.domain", write) else { return Vec::new() };
+    let mut remotes = Vec::new();
+    for (name, value) in table.iter() {
+        let Ok(domain) = xmpp::jid::prepare_domain(name.get_ref()) else {
+            reader.problem(Some(name.span()), format!("\"{}\" is no domain", name.get_ref()), format!("write {write}"));
+            continue;
+        };
+        let at = format!("s2s.domain.\"{domain}\"");
+        let Some(table) = reader.table(value, &at, write) else { continue };
+        reader.unknown_keys(table, &at, options::FederationDomain::KEYS, elsewhere);
+        reader.note_span(at.clone(), name.span());
+        let options = options::FederationDomain::read(reader, table, &at);
+        if let Some(ListenAddress::Any(_)) = options.address {
+            reader.problem(
+                reader.span(&format!("{at}.address")),
+                format!("{at}.address names no host"),
+                "write an address and a port, such as \"192.0.2.7:5269\"",
+            );
+        }
+        remotes.push(Remote { domain: domain.into(), options });
+    }
+    remotes
 }
 
 fn read_contact(

@@ -88,7 +88,8 @@ section! {
     /// One table for each listener: `[[listen]]`. Without any, `*:5222` (STARTTLS) and `*:5223` (direct TLS) are
     /// listened on.
     pub struct Listener = "listen" {
-        /// Who connects: `c2s` is clients.
+        /// Who connects: `c2s` is clients, `s2s` is servers of other domains. Without a listener of kind `s2s` the
+        /// server does not federate.
         kind: ListenKind = ListenKind::C2s;
         /// Address and port: `*:5222` is every address, IPv4 and IPv6; `127.0.0.1:5222`, `[::1]:5222` are one.
         address: ListenAddress = ListenAddress::Any(5222);
@@ -100,6 +101,42 @@ section! {
         proxy_protocol: bool = false;
         /// Allow `tls = "optional"` on an address that is not loopback: passwords may then cross the network in clear.
         force: bool = false;
+    }
+}
+
+section! {
+    /// `[s2s]`: servers of other domains. Federation is on where a `[[listen]]` has `kind = "s2s"`.
+    pub struct Federation = "s2s" {
+        /// What proves another domain: `dialback`: a certificate that names it, else a call back to it (XEP-0220).
+        /// `certificate`: only the certificate.
+        trust: Trust = Trust::Dialback;
+        /// Domains that may neither be written to nor write. Their subdomains stay.
+        blocked: Vec<String> = Vec::new();
+        /// If any are named, only these.
+        allowed: Vec<String> = Vec::new();
+        /// May names lead to loopback, private or link-local addresses? An address that a domain's table names is
+        /// always allowed.
+        allow_private: bool = false;
+        /// More authorities for the certificates of other servers, PEM, beside those of the system.
+        ca: Option<PathBuf> = None;
+        /// Do the authorities of the system count?
+        system_ca: bool = true;
+        /// May one stream carry both directions (XEP-0288)?
+        bidi: bool = true;
+        /// Seconds for which a stanza waits for a server that cannot be reached; then its sender gets an error.
+        patience_seconds: u32 = 60, in 1 ..= 86_400;
+        /// Seconds after which a stream that carries nothing is closed.
+        idle_seconds: u32 = 600, in 10 ..= 86_400;
+    }
+}
+
+section! {
+    /// `[s2s.domain."example.net"]`: what differs for one other domain.
+    pub struct FederationDomain = "s2s.domain.\"example.net\"" {
+        /// Instead of `s2s.trust`.
+        trust: Option<Trust> = None;
+        /// Where its server is, instead of what DNS says.
+        address: Option<ListenAddress> = None;
     }
 }
 
@@ -271,6 +308,23 @@ section! {
         archive_bytes_max: u64 = 1_073_741_824, in 65_536 ..= 1_099_511_627_776;
         /// Days for which messages stay in the archive.
         archive_days_max: u32 = 365, in 1 ..= 36_500;
+        /// Bytes of one stanza of an authenticated server.
+        s2s_stanza_bytes_max: usize = 524_288, in 10_000 ..= 16_777_216;
+        /// Stanzas that wait for one other domain.
+        s2s_queue_stanzas_max: usize = 10_000, in 16 ..= 10_000_000;
+        /// The same in bytes.
+        s2s_queue_bytes_max: usize = 67_108_864, in 65_536 ..= 17_179_869_184;
+        /// Seconds for one attempt to connect.
+        s2s_connect_seconds: u32 = 10, in 1 ..= 300;
+        /// The longest pause between attempts, seconds; the first is two, each is twice the one before.
+        s2s_retry_seconds_max: u32 = 300, in 2 ..= 86_400;
+        /// Attempts to connect under way at once.
+        s2s_dials_max: usize = 32, in 1 ..= 10_000;
+        /// Bytes a second that are read from one stream of another server.
+        s2s_bytes_per_second: u64 = 524_288, in 1_024 ..= 10_000_000_000;
+        /// Bytes that may come at once.
+        s2s_bytes_burst: u64 = 2_097_152, in 10_000 ..= 10_000_000_000;
+
         /// Messages of one page of the archive, when the client names no number.
         archive_page_default: usize = 50, in 1 ..= 1_000;
         /// The most that a client may ask for at once.
@@ -288,7 +342,20 @@ pub struct Host {
 
 choice! {
     /// Who connects to a listener.
-    pub enum ListenKind { C2s = "c2s" }
+    pub enum ListenKind { C2s = "c2s", S2s = "s2s" }
+}
+
+choice! {
+    /// What proves that a server speaks for a domain.
+    pub enum Trust { Dialback = "dialback", Certificate = "certificate" }
+}
+
+/// Another domain and what is particular about it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Remote {
+    /// Prepared.
+    pub domain: Box<str>,
+    pub options: FederationDomain,
 }
 
 choice! {
@@ -348,6 +415,8 @@ pub fn all() -> Vec<Section> {
         section(HostOptions::AT, "[host.\"example.org\"]", HostOptions::about(), HostOptions::options()),
         section(Contact::AT, "[host.\"example.org\".contact]", Contact::about(), Contact::options()),
         section(Listener::AT, "[[listen]]", Listener::about(), Listener::options()),
+        section(Federation::AT, "[s2s]", Federation::about(), Federation::options()),
+        section(FederationDomain::AT, "[s2s.domain.\"example.net\"]", FederationDomain::about(), FederationDomain::options()),
         section(Accounts::AT, "[accounts]", Accounts::about(), Accounts::options()),
         section(StoreOptions::AT, "[store]", StoreOptions::about(), StoreOptions::options()),
         section(Log::AT, "[log]", Log::about(), Log::options()),

@@ -36,6 +36,11 @@ impl Limits {
         }
     }
 
+    /// What it counts on an authenticated server's stream.
+    pub fn after_auth_of_servers(&self) -> xmpp::xml::Limits {
+        xmpp::xml::Limits { element_bytes_max: self.s2s_stanza_bytes_max, ..self.after_auth() }
+    }
+
     /// What an account's entity is bound by.
     pub fn of_accounts(&self) -> im::Limits {
         im::Limits {

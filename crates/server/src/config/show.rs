@@ -1,6 +1,6 @@
 //! The configuration as text: the effective one, the defaults, the reference.
 
-use super::options::{self, Accounts, Admin, Contact, HostOptions, Limits, Listener, Log, StoreOptions, Top};
+use super::options::{self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, StoreOptions, Top};
 use super::value::{grouped, quoted};
 use super::{Config, default_listeners};
 use std::fmt::Write;
@@ -18,6 +18,10 @@ pub fn effective(config: &Config) -> String {
     }
     for listener in &config.listeners {
         table(&mut out, "[[listen]]", listener.show());
+    }
+    table(&mut out, "[s2s]", config.federation.show());
+    for remote in &config.remotes {
+        table(&mut out, &format!("[s2s.domain.{}]", quoted(&remote.domain)), remote.options.show());
     }
     table(&mut out, "[accounts]", config.accounts.show());
     table(&mut out, "[store]", config.store.show());
@@ -149,6 +153,8 @@ const _: fn(&Config) = |config| {
         data: _,
         hosts: _,
         listeners: _,
+        federation: Federation { .. },
+        remotes: _,
         accounts: Accounts { .. },
         store: StoreOptions { .. },
         log: Log { .. },

@@ -1,6 +1,7 @@
 //! The socket of one stream, plain or TLS: bytes in, bytes out, nothing held while idle.
 
-use rustls::ServerConnection;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConnection, Connection, ServerConnection};
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
@@ -47,7 +48,7 @@ fn give_back(records: Vec<u8>) {
 
 pub struct Wire {
     tcp: TcpStream,
-    tls: Option<Box<ServerConnection>>,
+    tls: Option<Box<Connection>>,
     /// What the kernel has not taken yet: clear text or TLS records.
     out: Vec<u8>,
     out_at: usize,
@@ -62,7 +63,15 @@ impl Wire {
     }
 
     pub fn tls(&self) -> Option<&ServerConnection> {
-        self.tls.as_deref()
+        match self.tls.as_deref() {
+            Some(Connection::Server(server)) => Some(server),
+            Some(Connection::Client(_)) | None => None,
+        }
+    }
+
+    /// The chain that the peer showed, its own certificate first.
+    pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.as_ref().and_then(|tls| tls.peer_certificates())
     }
 
     /// Bytes that the kernel has not taken yet.
@@ -78,7 +87,13 @@ impl Wire {
 
     /// Becomes TLS; the caller drives [`Wire::poll_handshake`].
     pub fn start_tls(&mut self, config: Arc<rustls::ServerConfig>) -> Result<(), rustls::Error> {
-        self.tls = Some(Box::new(ServerConnection::new(config)?));
+        self.tls = Some(Box::new(ServerConnection::new(config)?.into()));
+        Ok(())
+    }
+
+    /// The same as the one who connected; `name` is asked for.
+    pub fn start_tls_to(&mut self, config: Arc<rustls::ClientConfig>, name: ServerName<'static>) -> Result<(), rustls::Error> {
+        self.tls = Some(Box::new(ClientConnection::new(config, name)?.into()));
         Ok(())
     }
 
@@ -214,6 +229,15 @@ impl Wire {
         let _ = self.collect_tls();
     }
 
+    /// The kernel finds out within `silence` that the peer is gone without a word.
+    pub fn notice_silence(&self, silence: std::time::Duration) {
+        let socket = socket2::SockRef::from(&self.tcp);
+        let probes = socket2::TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 8).with_retries(4);
+        // A kernel that cannot keeps the silence bound of the stream itself.
+        let _ = socket.set_tcp_keepalive(&probes);
+        let _ = socket.set_tcp_user_timeout(Some(silence));
+    }
+
     /// Half-closes the socket, so that what was sent arrives before the reset of an early close.
     pub fn shutdown(&self) {
         let _ = socket2::SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write);
@@ -221,7 +245,7 @@ impl Wire {
 }
 
 /// Takes TLS bytes in and moves what they decrypt to; `true`: the peer said close_notify.
-fn feed_tls(tls: &mut ServerConnection, mut bytes: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
+fn feed_tls(tls: &mut Connection, mut bytes: &[u8], into: &mut Vec<u8>) -> io::Result<bool> {
     let mut closed = false;
     while !bytes.is_empty() && !closed {
         tls.read_tls(&mut bytes)?;
@@ -231,7 +255,7 @@ fn feed_tls(tls: &mut ServerConnection, mut bytes: &[u8], into: &mut Vec<u8>) ->
     Ok(closed)
 }
 
-fn drain_plain(tls: &mut ServerConnection, into: &mut Vec<u8>) -> io::Result<bool> {
+fn drain_plain(tls: &mut Connection, into: &mut Vec<u8>) -> io::Result<bool> {
     let mut piece = [0; 4096];
     loop {
         match tls.reader().read(&mut piece) {

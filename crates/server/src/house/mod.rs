@@ -18,6 +18,7 @@ pub mod run;
 pub mod timers;
 
 use crate::config::Config;
+use crate::s2s::Federation;
 use cluster::{Cell, Cluster, Posted};
 use dashmap::DashMap;
 use edges::Edges;
@@ -25,7 +26,7 @@ use entity::{CellItem, Resident};
 use im::{Account, Effect, EdgeItem, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 use store::{Key, Store};
@@ -69,6 +70,8 @@ pub struct House {
     pub secret: Vec<u8>,
     /// Something was queued to the store since its writer was last woken.
     uncommitted: AtomicBool,
+    /// Servers of other domains; not there: the server does not federate.
+    pub federation: OnceLock<Arc<Federation>>,
     /// No new streams, no new sessions.
     pub draining: AtomicBool,
     clock: Clock,
@@ -107,6 +110,7 @@ impl House {
             crypto,
             secret,
             uncommitted: AtomicBool::new(false),
+            federation: OnceLock::new(),
             draining: AtomicBool::new(false),
             clock: Clock { started: Instant::now(), last_utc: AtomicU64::new(0) },
         })
@@ -296,11 +300,7 @@ impl House {
 
     /// ④ Who owns the address? An account here, the host itself, another domain.
     pub fn tell(self: &Arc<House>, to: Jid, stanza: Arc<Stanza>, ingress: Ingress, ticket: Ticket, ready: &mut Ready) {
-        let Some(host) = self.host(to.domain()) else {
-            // Seam of the server-server ways: the pair of domains will be the entity told here.
-            let error = StanzaError::from(StanzaCondition::RemoteServerNotFound);
-            return self.answer_error(&stanza, &error, ticket, ready);
-        };
+        let Some(host) = self.host(to.domain()) else { return self.tell_elsewhere(to, stanza, ticket, ready) };
         if to.local().is_none() {
             return self.tell_host(&host, stanza, to, ticket, ready);
         }
@@ -320,12 +320,30 @@ impl House {
         self.leave(&bare, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
     }
 
+    /// ⑥ To another domain: the pair of domains is the entity told.
+    fn tell_elsewhere(self: &Arc<House>, to: Jid, stanza: Arc<Stanza>, ticket: Ticket, ready: &mut Ready) {
+        let refused = match self.federation.get() {
+            Some(federation) => federation.send(to, &stanza, ticket).err(),
+            None => Some((StanzaCondition::RemoteServerNotFound.into(), ticket)),
+        };
+        if let Some((error, ticket)) = refused
+            // Nobody waits for an answer to presence that is only told.
+            && !matches!(stanza.kind, StanzaType::Presence(kind) if kind != PresenceType::Subscribe)
+        {
+            self.answer_error(&stanza, &error, ticket, ready);
+        }
+    }
+
     /// One stanza to many: a shared payload, one item an entity. Who is not in memory has nobody who could hear it.
     pub fn fan(self: &Arc<House>, stanza: &Arc<Stanza>, targets: Vec<Jid>, ready: &mut Ready) {
         let ingress = Ingress { stream: 0, ordinal: 0 };
         for to in targets {
             if self.host(to.domain()).is_none() {
-                continue; // Seam of the server-server ways: grouped per domain there.
+                if let Some(federation) = self.federation.get() {
+                    // Presence that finds no room is not waited for by anybody.
+                    let _ = federation.send(to, stanza, Ticket::default());
+                }
+                continue;
             }
             let bare = to.to_bare();
             let Some(cell) = self.resident(&bare) else { continue };
@@ -360,7 +378,14 @@ impl House {
     pub fn answer_error(self: &Arc<House>, stanza: &Arc<Stanza>, error: &StanzaError, ticket: Ticket, ready: &mut Ready) {
         let Some(answer) = stanza.error(error) else { return };
         let Some(to) = answer.to.clone() else { return };
-        if self.host(to.domain()).is_none() || to.local().is_none() {
+        if self.host(to.domain()).is_none() {
+            if let Some(federation) = self.federation.get() {
+                // An error is not answered by an error.
+                let _ = federation.send(to, &Arc::new(answer), ticket);
+            }
+            return;
+        }
+        if to.local().is_none() {
             return;
         }
         self.leave(&to.to_bare(), CellItem::Im(Item::Inbound { stanza: Arc::new(answer), to, ingress: Ingress { stream: 0, ordinal: 0 }, ticket }), ready);

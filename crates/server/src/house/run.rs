@@ -5,12 +5,13 @@ use super::operations::Operations;
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
-use crate::config::{Config, ListenTls, Listener};
+use crate::config::{Config, ListenKind, ListenTls, Listener};
 use crate::edge::{EdgeConfig, EdgeLimits};
 use crate::listen::admission::{Admission, Bounds};
 use crate::crypto::AwsLc;
 use crate::data;
 use crate::listen::{self, ListenerContext};
+use crate::s2s;
 use crate::signals::{Signal, Signals};
 use crate::systemd::{self, Inherited};
 use cluster::Local;
@@ -165,6 +166,7 @@ impl Running {
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
+        running.federate(&config)?;
         for listener in &config.listeners {
             let context = Arc::new(ListenerContext {
                 edge: RwLock::new(Arc::new(running.edge_config(&config, listener))),
@@ -176,7 +178,10 @@ impl Running {
                 None => listen::bind(&listener.address)?,
             };
             for socket in sockets {
-                running.tasks.push(tokio::spawn(listen::accept(house.clone(), context.clone(), socket)));
+                running.tasks.push(match listener.kind {
+                    ListenKind::C2s => tokio::spawn(listen::accept(house.clone(), context.clone(), socket)),
+                    ListenKind::S2s => tokio::spawn(listen::accept_servers(house.clone(), context.clone(), socket)),
+                });
             }
             running.listeners.push((listener.clone(), context));
         }
@@ -185,6 +190,20 @@ impl Running {
         }
         house.clone().replay_ledger().await;
         Ok(running)
+    }
+
+    /// Other domains' servers can be spoken with from here on, if a listener is for them.
+    fn federate(&self, config: &Config) -> Result<(), String> {
+        if !config.federates() {
+            return Ok(());
+        }
+        let policy = s2s::Policy::of(config, &self.house.secret, &*self.house.crypto);
+        let trust = s2s::trust::Trust::load(&config.federation, self.certificates.clone())?;
+        let resolver = Box::new(s2s::dns::System::new()?);
+        let federation = s2s::Federation::new(self.house.clone(), policy, trust, resolver, config.limits.s2s_dials_max);
+        // Set once, here.
+        let _ = self.house.federation.set(federation);
+        Ok(())
     }
 
     fn edge_config(&self, config: &Config, listener: &Listener) -> EdgeConfig {
@@ -197,7 +216,16 @@ impl Running {
     /// # Errors
     /// A certificate that cannot be used; then nothing is changed.
     pub fn reload(&self, config: Arc<Config>) -> Result<(), String> {
+        let federation = self.house.federation.get();
+        let trust = match federation {
+            Some(_) => Some(s2s::trust::Trust::load(&config.federation, self.certificates.clone())?),
+            None => None,
+        };
         self.certificates.reload(&config).map_err(|e| e.to_string())?;
+        if let (Some(federation), Some(trust)) = (federation, trust) {
+            *federation.trust.write() = Arc::new(trust);
+            *federation.policy.write() = Arc::new(s2s::Policy::of(&config, &self.house.secret, &*self.house.crypto));
+        }
         let old = self.house.hosts.read().clone();
         *self.house.hosts.write() = hosts_of(&config, &old, self.house.now());
         self.admission.set_bounds(bounds_of(&config));
@@ -249,6 +277,10 @@ impl Running {
         let deadline = tokio::time::Instant::now() + patience;
         while self.house.edges.len() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        // Other servers hear the last presence, then their streams end.
+        if let Some(federation) = self.house.federation.get() {
+            federation.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         }
         for cell in self.house.accounts_in_memory() {
             self.house.post_to(&cell, super::entity::CellItem::Im(Item::ShutDown));

@@ -1,0 +1,388 @@
+//! Presence of other domains is leased: what was delivered here is taken back when the link to them ends. DESIGN.md D7.
+//!
+//! A lease is one available presence: the full JID it is of, and an account here that was told. When the last stream
+//! of a pair breaks, every lease must be renewed within a bound, else the account is told `unavailable`:
+//! 5 seconds after a reset, 90 after silence or an orderly end. Meanwhile the other server is dialled and probed: what
+//! it still answers renews the leases, also later.
+
+use super::{Federation, link};
+use crate::house::Ready;
+use dashmap::DashMap;
+use im::{Ingress, Ticket};
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use stream::Pair;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use xmpp::{BareJid, Element, IqType, Jid, PresenceType, Stanza, StanzaType};
+
+/// The connection was reset, or the server said that it stops.
+pub const RESET: Duration = Duration::from_secs(5);
+/// The stream was closed in order, perhaps only because it was idle.
+pub const CLOSED: Duration = Duration::from_secs(60);
+/// How soon the kernel must notice that nobody is there any more; with [`RESET`] after it this is within 90 seconds.
+pub const SILENCE: Duration = Duration::from_secs(80);
+/// Leases of one pair. More are not remembered, and counted.
+const LEASES_MAX: usize = 200_000;
+/// Contacts of one pair that are probed when it comes back.
+const LOST_MAX: usize = 20_000;
+
+/// A pair with leases from which nothing was heard so long is asked whether it is there.
+const ASK_AFTER: Duration = Duration::from_secs(55);
+/// … and is not, when it has said nothing so long: with [`RESET`] and [`PULSE`] this is within 90 seconds.
+const DEAD_AFTER: Duration = Duration::from_secs(75);
+/// How often all pairs are looked at.
+const PULSE: Duration = Duration::from_secs(5);
+
+/// By pair, from the other domain to ours.
+pub struct Leases {
+    pairs: DashMap<Pair, Pairing>,
+    /// Pairs whose streams must end: the other server is silent.
+    cuts: broadcast::Sender<Pair>,
+}
+
+struct Pairing {
+    /// When anything was last heard of the pair.
+    alive: Instant,
+    /// It was asked since.
+    asked: bool,
+    /// Authenticated streams of the pair, in whatever direction.
+    streams: u32,
+    /// Of a full JID elsewhere: who was told here, and when last.
+    leases: HashMap<Jid, HashMap<Jid, Instant>>,
+    count: usize,
+    /// (account here, contact there): told `unavailable` by us, to be asked for when the pair comes back.
+    lost: HashSet<(BareJid, BareJid)>,
+}
+
+impl Default for Leases {
+    fn default() -> Leases {
+        Leases { pairs: DashMap::new(), cuts: broadcast::Sender::new(64) }
+    }
+}
+
+impl Default for Pairing {
+    fn default() -> Pairing {
+        Pairing {
+            alive: Instant::now(),
+            asked: false,
+            streams: 0,
+            leases: HashMap::new(),
+            count: 0,
+            lost: HashSet::new(),
+        }
+    }
+}
+
+impl Leases {
+    /// A stanza of the pair was heard.
+    pub fn alive(&self, pair: &Pair) {
+        if let Some(mut pairing) = self.pairs.get_mut(pair) {
+            pairing.alive = Instant::now();
+            pairing.asked = false;
+        }
+    }
+
+    /// Tells of pairs whose streams must end.
+    pub fn cuts(&self) -> broadcast::Receiver<Pair> {
+        self.cuts.subscribe()
+    }
+
+    /// Is anything leased of the pair?
+    pub fn has(&self, pair: &Pair) -> bool {
+        self.pairs.get(pair).is_some_and(|pairing| pairing.count > 0)
+    }
+}
+
+/// How a stream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    InOrder,
+    Broken,
+}
+
+impl Federation {
+    /// Presence of elsewhere is told to an account here.
+    pub fn lease(&self, pair: &Pair, stanza: &Stanza) {
+        let StanzaType::Presence(kind) = stanza.kind else { return };
+        let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { return };
+        match kind {
+            PresenceType::Available if from.resource().is_some() => {
+                let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
+                if pairing.count >= LEASES_MAX {
+                    drop(pairing);
+                    return self.house.count("s2s_leases_full");
+                }
+                let told = pairing.leases.entry(from.clone()).or_default();
+                let new = told.insert(to.clone(), Instant::now()).is_none();
+                pairing.count += usize::from(new);
+            }
+            PresenceType::Unavailable => {
+                if let Some(mut pairing) = self.presence.pairs.get_mut(pair) {
+                    pairing.end(from, to);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A stream of this pair (from elsewhere to here) is authenticated, in whatever direction.
+    pub fn stream_up(self: &Arc<Federation>, pair: &Pair) {
+        let lost = {
+            let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
+            pairing.streams += 1;
+            pairing.alive = Instant::now();
+            pairing.asked = false;
+            std::mem::take(&mut pairing.lost)
+        };
+        self.probe(lost);
+    }
+
+    /// … and has ended.
+    pub fn stream_down(self: &Arc<Federation>, pair: &Pair, how: Ended) {
+        let Some(mut pairing) = self.presence.pairs.get_mut(pair) else { return };
+        pairing.streams = pairing.streams.saturating_sub(1);
+        let (streams, leases) = (pairing.streams, pairing.count);
+        drop(pairing);
+        if streams > 0 || self.is_stopping() {
+            return;
+        }
+        if leases == 0 {
+            self.presence.pairs.remove_if(pair, |_, it| it.streams == 0 && it.count == 0 && it.lost.is_empty());
+            return;
+        }
+        tracing::debug!(%pair, leases, ?how, "no stream is left; what was seen of the other domain must be renewed");
+        let federation = self.clone();
+        let pair = pair.clone();
+        self.house.runtime.spawn(async move { federation.renew(pair, how).await });
+    }
+
+    /// Asks for everything again and ends what was not renewed in time.
+    async fn renew(self: Arc<Federation>, pair: Pair, how: Ended) {
+        let since = Instant::now();
+        let contacts: HashSet<_> = match self.presence.pairs.get(&pair) {
+            Some(pairing) => pairing.contacts().take(LOST_MAX).collect(),
+            None => return,
+        };
+        self.probe(contacts);
+        tokio::time::sleep(match how {
+            Ended::Broken => RESET,
+            Ended::InOrder => CLOSED,
+        })
+        .await;
+        let ended = match self.presence.pairs.get_mut(&pair) {
+            Some(mut pairing) => pairing.expire(since),
+            None => return,
+        };
+        if ended.is_empty() {
+            return;
+        }
+        tracing::info!(%pair, ended = ended.len(), "the link is gone: presence of the other domain ends");
+        let mut ready = Ready::new();
+        for (from, to) in ended {
+            self.house.count("s2s_leases_ended");
+            let away = Stanza::presence(PresenceType::Unavailable).with_from(from).with_to(to.clone());
+            self.house.tell(to, Arc::new(away), Ingress { stream: 0, ordinal: 0 }, Ticket::default(), &mut ready);
+            self.house.work(&mut ready);
+        }
+        self.come_back(pair).await;
+    }
+
+    /// Dials until the pair is there again, or nothing is asked of it any more.
+    async fn come_back(self: &Arc<Federation>, pair: Pair) {
+        let mut pause = link::RETRY_FIRST;
+        let give_up = Instant::now() + Duration::from_secs(86_400);
+        loop {
+            tokio::time::sleep(pause).await;
+            let lost: HashSet<_> = match self.presence.pairs.get(&pair) {
+                Some(pairing) if pairing.streams == 0 => pairing.lost.iter().take(1).cloned().collect(),
+                Some(_) | None => return,
+            };
+            if lost.is_empty() || Instant::now() > give_up || self.is_stopping() {
+                if let Some(mut pairing) = self.presence.pairs.get_mut(&pair) {
+                    pairing.lost.clear();
+                }
+                return;
+            }
+            // One probe is enough to dial; the others follow when the stream is up.
+            self.probe(lost);
+            pause = (pause * 2).min(self.policy().retry_max);
+        }
+    }
+
+    fn probe(self: &Arc<Federation>, contacts: HashSet<(BareJid, BareJid)>) {
+        for (here, there) in contacts {
+            let probe = Stanza::presence(PresenceType::Probe).with_from(here).with_to(there.clone());
+            if self.send(there.into(), &Arc::new(probe), Ticket::default()).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Asks those who are silent, and gives those up who do not answer. XEP-0199.
+pub async fn watch(federation: Weak<Federation>) {
+    let mut pulse = tokio::time::interval(PULSE);
+    pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        pulse.tick().await;
+        let Some(federation) = federation.upgrade() else { return };
+        let mut asks = Vec::new();
+        for mut entry in federation.presence.pairs.iter_mut() {
+            let (pair, pairing) = entry.pair_mut();
+            match pairing.look() {
+                Look::Well => {}
+                Look::Ask => asks.push(pair.clone()),
+                Look::Dead => {
+                    tracing::info!(%pair, "the other server has been silent too long; its streams end");
+                    // Nobody listens: then there is no stream to end.
+                    let _ = federation.presence.cuts.send(pair.clone());
+                }
+            }
+        }
+        for pair in asks {
+            federation.ask(&pair);
+        }
+    }
+}
+
+/// What is to be done about a silent pair.
+#[derive(Debug, PartialEq, Eq)]
+enum Look {
+    Well,
+    Ask,
+    Dead,
+}
+
+impl Federation {
+    /// A ping from our domain to theirs; any answer is a sign of life.
+    fn ask(self: &Arc<Federation>, pair: &Pair) {
+        let (Ok(here), Ok(there)) = (BareJid::of_domain(&pair.to), BareJid::of_domain(&pair.from)) else { return };
+        let id = format!("alive-{:08x}", self.random(u32::MAX));
+        let ping = Stanza::iq(IqType::Get, &id).with_from(here).with_to(there.clone());
+        let ping = ping.with_children([Element::new("ping", "urn:xmpp:ping")]);
+        // No room to ask: the silence goes on.
+        let _ = self.send(there.into(), &Arc::new(ping), Ticket::default());
+    }
+}
+
+impl Pairing {
+    fn look(&mut self) -> Look {
+        if self.count == 0 || self.streams == 0 {
+            return Look::Well;
+        }
+        let silent = self.alive.elapsed();
+        if silent >= DEAD_AFTER {
+            return Look::Dead;
+        }
+        if silent >= ASK_AFTER && !std::mem::replace(&mut self.asked, true) {
+            return Look::Ask;
+        }
+        Look::Well
+    }
+
+    fn end(&mut self, from: &Jid, to: &Jid) {
+        let mut ended = 0;
+        let mut end = |told: &mut HashMap<Jid, Instant>| {
+            let before = told.len();
+            // Told to the account or to one of its resources: the account hears it.
+            told.retain(|it, _| !(it == to || to.resource().is_none() && it.same_bare(to)));
+            ended += before - told.len();
+        };
+        match from.resource() {
+            Some(_) => {
+                if let Some(told) = self.leases.get_mut(from) {
+                    end(told);
+                }
+            }
+            // Of the whole contact.
+            None => self.leases.iter_mut().filter(|(jid, _)| jid.same_bare(from)).for_each(|(_, told)| end(told)),
+        }
+        self.leases.retain(|_, told| !told.is_empty());
+        self.count -= ended;
+    }
+
+    fn contacts(&self) -> impl Iterator<Item = (BareJid, BareJid)> {
+        self.leases.iter().flat_map(|(from, told)| told.keys().map(|to| (to.to_bare(), from.to_bare())))
+    }
+
+    /// Takes out all leases that were not renewed since.
+    fn expire(&mut self, since: Instant) -> Vec<(Jid, Jid)> {
+        let mut ended = Vec::new();
+        for (from, told) in &mut self.leases {
+            told.retain(|to, at| {
+                let stays = *at >= since;
+                if !stays {
+                    ended.push((from.clone(), to.clone()));
+                }
+                stays
+            });
+        }
+        self.leases.retain(|_, told| !told.is_empty());
+        self.count -= ended.len();
+        if self.streams == 0 {
+            let lost = ended.iter().map(|(from, to)| (to.to_bare(), from.to_bare()));
+            self.lost.extend(lost.take(LOST_MAX));
+        }
+        ended
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn jid(text: &str) -> Jid {
+        Jid::parse(text).expect("the test's JID is right")
+    }
+
+    fn pairing(leases: &[(&str, &str, Instant)]) -> Pairing {
+        let mut pairing = Pairing::default();
+        for (from, to, at) in leases {
+            pairing.leases.entry(jid(from)).or_default().insert(jid(to), *at);
+            pairing.count += 1;
+        }
+        pairing
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_renewed_ends_and_is_asked_for_when_the_pair_comes_back() {
+        let before = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let now = Instant::now();
+        let mut pairing = pairing(&[("a@x.example/1", "b@y.example", before), ("a@x.example/2", "b@y.example", now)]);
+        assert_eq!(pairing.expire(now), [(jid("a@x.example/1"), jid("b@y.example"))]);
+        assert_eq!(pairing.count, 1);
+        assert_eq!(pairing.lost.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_server_is_asked_once_and_then_given_up() {
+        let mut pairing = pairing(&[("a@x.example/1", "b@y.example", Instant::now())]);
+        pairing.streams = 1;
+        assert_eq!(pairing.look(), Look::Well);
+        tokio::time::advance(ASK_AFTER).await;
+        assert_eq!(pairing.look(), Look::Ask);
+        assert_eq!(pairing.look(), Look::Well);
+        tokio::time::advance(DEAD_AFTER - ASK_AFTER).await;
+        assert_eq!(pairing.look(), Look::Dead);
+    }
+
+    #[tokio::test]
+    async fn unavailable_from_the_bare_jid_ends_all_resources() {
+        let now = Instant::now();
+        let mut pairing = pairing(&[("a@x.example/1", "b@y.example", now), ("a@x.example/2", "b@y.example", now)]);
+        pairing.end(&jid("a@x.example"), &jid("b@y.example"));
+        assert_eq!(pairing.count, 0);
+        assert!(pairing.leases.is_empty());
+    }
+
+    #[tokio::test]
+    async fn unavailable_of_one_resource_leaves_the_other() {
+        let now = Instant::now();
+        let mut pairing = pairing(&[("a@x.example/1", "b@y.example", now), ("a@x.example/2", "b@y.example", now)]);
+        pairing.end(&jid("a@x.example/1"), &jid("b@y.example"));
+        assert_eq!(pairing.count, 1);
+    }
+}

@@ -1,0 +1,8 @@
+//! Streams between servers, as transcripts: what one side says, what comes back, what happened.
+
+#[path = "../client/fake.rs"]
+mod fake;
+mod harness;
+mod incoming;
+mod outgoing;
+mod together;
