@@ -59,9 +59,12 @@ impl Client {
         client.header(target).await?;
         let bound = client.ask(&format!("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>"), "</iq>").await?;
         let text = String::from_utf8_lossy(&bound);
-        let jid = text.split("<jid>").nth(1).and_then(|t| t.split("</jid>").next()).ok_or_else(|| bad("<jid>", &bound))?;
+        let jid =
+            text.split("<jid>").nth(1).and_then(|t| t.split("</jid>").next()).ok_or_else(|| bad("<jid>", &bound))?;
         client.jid = jid.to_string();
-        client.ask("<iq type='set' id='s'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>", "id='s'|id=\"s\"").await?;
+        client
+            .ask("<iq type='set' id='s'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>", "id='s'|id=\"s\"")
+            .await?;
         Ok(client)
     }
 
@@ -75,7 +78,10 @@ impl Client {
     }
 
     async fn header(&mut self, target: &Target) -> io::Result<()> {
-        let header = format!("<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>", target.domain);
+        let header = format!(
+            "<?xml version='1.0'?><stream:stream to='{}' version='1.0' xmlns='jabber:client' xmlns:stream='http://etherx.jabber.org/streams'>",
+            target.domain
+        );
         self.ask(&header, "</stream:features>").await.map(|_| ())
     }
 
@@ -83,12 +89,26 @@ impl Client {
         let nonce = BASE64.encode(user.as_bytes());
         let first = format!("n={user},r={nonce}");
         let challenge = self
-            .ask(&format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{}</auth>", BASE64.encode(format!("n,,{first}"))), "</challenge>")
+            .ask(
+                &format!(
+                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{}</auth>",
+                    BASE64.encode(format!("n,,{first}"))
+                ),
+                "</challenge>",
+            )
             .await?;
         let text = inner(&challenge, "challenge");
-        let server = BASE64.decode(text).ok().and_then(|b| String::from_utf8(b).ok()).ok_or_else(|| bad("a challenge", &challenge))?;
+        let server = BASE64
+            .decode(text)
+            .ok()
+            .and_then(|b| String::from_utf8(b).ok())
+            .ok_or_else(|| bad("a challenge", &challenge))?;
         let field = |key: &str| server.split(',').find_map(|f| f.strip_prefix(key)).unwrap_or_default().to_string();
-        let (both, salt, rounds) = (field("r="), BASE64.decode(field("s=")).unwrap_or_default(), field("i=").parse().unwrap_or(NonZeroU32::MIN));
+        let (both, salt, rounds) = (
+            field("r="),
+            BASE64.decode(field("s=")).unwrap_or_default(),
+            field("i=").parse().unwrap_or(NonZeroU32::MIN),
+        );
         let mut salted = [0; 20];
         pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA1, rounds, &salt, password.as_bytes(), &mut salted);
         let mac = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, key), text);
@@ -97,7 +117,14 @@ impl Client {
         let bare = format!("c=biws,r={both}");
         let signature = mac(stored.as_ref(), format!("{first},{server},{bare}").as_bytes());
         let proof: Vec<u8> = key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
-        self.ask(&format!("<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>", BASE64.encode(format!("{bare},p={}", BASE64.encode(proof)))), "<success").await?;
+        self.ask(
+            &format!(
+                "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>",
+                BASE64.encode(format!("{bare},p={}", BASE64.encode(proof)))
+            ),
+            "<success",
+        )
+        .await?;
         Ok(())
     }
 
@@ -167,7 +194,9 @@ fn inner<'a>(bytes: &'a [u8], name: &str) -> &'a str {
 /// Accepts any certificate: these are servers that the bench itself started.
 pub fn trusting() -> Arc<rustls::ClientConfig> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().expect("the default versions suit the default provider");
+    let config = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .expect("the default versions suit the default provider");
     Arc::new(config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth())
 }
 
@@ -185,10 +214,20 @@ impl rustls::client::danger::ServerCertVerifier for Any {
     ) -> Result<rustls::client::danger::ServerCertVerified, rustls::Error> {
         Ok(rustls::client::danger::ServerCertVerified::assertion())
     }
-    fn verify_tls12_signature(&self, m: &[u8], c: &rustls::pki_types::CertificateDer<'_>, d: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls12_signature(
+        &self,
+        m: &[u8],
+        c: &rustls::pki_types::CertificateDer<'_>,
+        d: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
         rustls::crypto::verify_tls12_signature(m, c, d, &self.0.signature_verification_algorithms)
     }
-    fn verify_tls13_signature(&self, m: &[u8], c: &rustls::pki_types::CertificateDer<'_>, d: &rustls::DigitallySignedStruct) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
+    fn verify_tls13_signature(
+        &self,
+        m: &[u8],
+        c: &rustls::pki_types::CertificateDer<'_>,
+        d: &rustls::DigitallySignedStruct,
+    ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
         rustls::crypto::verify_tls13_signature(m, c, d, &self.0.signature_verification_algorithms)
     }
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

@@ -86,7 +86,8 @@ fn main() -> std::process::ExitCode {
     for _ in 0..options.runs {
         for (w, name) in WORKLOADS.iter().enumerate().filter(|(_, n)| n.contains(&options.only)) {
             for (s, kind) in options.servers.iter().enumerate() {
-                let outcome = Server::start(*kind, &options.waft, options.core).and_then(|server| runtime.block_on(run(name, &server, &options)));
+                let outcome = Server::start(*kind, &options.waft, options.core)
+                    .and_then(|server| runtime.block_on(run(name, &server, &options)));
                 match outcome {
                     Ok(figure) => table.entry((w, s)).or_default().push(figure),
                     Err(error) => {

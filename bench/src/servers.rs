@@ -173,7 +173,20 @@ fn ejabberd_paths() -> Vec<PathBuf> {
 fn certificate(folder: &tempfile::TempDir) -> io::Result<()> {
     let at = |name: &str| folder.path().join(name);
     let status = Command::new("openssl")
-        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj", "/CN=localhost", "-keyout"])
+        .args([
+            "req",
+            "-x509",
+            "-newkey",
+            "ec",
+            "-pkeyopt",
+            "ec_paramgen_curve:prime256v1",
+            "-nodes",
+            "-days",
+            "2",
+            "-subj",
+            "/CN=localhost",
+            "-keyout",
+        ])
         .arg(at("key.pem"))
         .arg("-out")
         .arg(at("cert.pem"))

@@ -21,7 +21,12 @@ pub struct Figure {
 
 fn figure(server: &Server, operations: u64, cpu: f64, began: Instant) -> Figure {
     let seconds = began.elapsed().as_secs_f64();
-    Figure { operations, cpu_us: (server.cpu() - cpu) * 1e6 / operations.max(1) as f64, per_second: operations as f64 / seconds, ..Figure::default() }
+    Figure {
+        operations,
+        cpu_us: (server.cpu() - cpu) * 1e6 / operations.max(1) as f64,
+        per_second: operations as f64 / seconds,
+        ..Figure::default()
+    }
 }
 
 pub async fn register(target: &Target, prefix: &str, count: usize) -> io::Result<()> {
@@ -40,7 +45,14 @@ async fn login_all(target: &Target, prefix: &str, count: usize) -> io::Result<Ve
 }
 
 /// Pairs that chat both ways: each keeps `window` messages on the way. One operation: a message sent and received.
-pub async fn chat(server: &Server, tls: bool, pairs: usize, window: usize, body: usize, seconds: u64) -> io::Result<Figure> {
+pub async fn chat(
+    server: &Server,
+    tls: bool,
+    pairs: usize,
+    window: usize,
+    body: usize,
+    seconds: u64,
+) -> io::Result<Figure> {
     let target = server.target(tls);
     register(&server.target(false), "chat", pairs * 2).await?;
     let mut clients = login_all(&target, "chat", pairs * 2).await?;
@@ -55,12 +67,17 @@ pub async fn chat(server: &Server, tls: bool, pairs: usize, window: usize, body:
     let mut set = JoinSet::new();
     let mut clients = clients.into_iter();
     while let (Some(a), Some(b)) = (clients.next(), clients.next()) {
-        for (mut me, other) in [(0, 1), (1, 0)].into_iter().zip([a, b]).map(|((mine, _), c)| (c, mine)).collect::<Vec<_>>() {
+        for (mut me, other) in
+            [(0, 1), (1, 0)].into_iter().zip([a, b]).map(|((mine, _), c)| (c, mine)).collect::<Vec<_>>()
+        {
             let text = text.clone();
             set.spawn(async move {
-                let user: usize = me.jid.trim_start_matches("chat").split('@').next().and_then(|n| n.parse().ok()).unwrap_or(0);
+                let user: usize =
+                    me.jid.trim_start_matches("chat").split('@').next().and_then(|n| n.parse().ok()).unwrap_or(0);
                 let peer = if other == 0 { user + 1 } else { user - 1 };
-                let message = format!("<message to='chat{peer}@localhost/bench' type='chat' id='m'><body>{text}</body></message>");
+                let message = format!(
+                    "<message to='chat{peer}@localhost/bench' type='chat' id='m'><body>{text}</body></message>"
+                );
                 let mut piece = vec![0; 64 * 1024];
                 let batch = message.repeat(window.div_ceil(2));
                 me.send(&batch).await?;
@@ -115,7 +132,8 @@ pub async fn paced(server: &Server, pairs: usize, per_second: u64, seconds: u64)
         let offset = gap.mul_f64(n as f64 / pairs as f64);
         n += 1;
         set.spawn(async move {
-            let message = format!("<message to='{}' type='chat' id='m'><body>{}</body></message>", b.jid, "x".repeat(100));
+            let message =
+                format!("<message to='{}' type='chat' id='m'><body>{}</body></message>", b.jid, "x".repeat(100));
             let mut piece = vec![0; 16 * 1024];
             let mut latencies = Vec::new();
             let start = tokio::time::Instant::now() + offset;
@@ -135,7 +153,9 @@ pub async fn paced(server: &Server, pairs: usize, per_second: u64, seconds: u64)
     }
     let mut measured = figure(server, all.len() as u64, cpu, began);
     all.sort_by(f64::total_cmp);
-    let at = |share: f64| all.get(((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1))).copied().unwrap_or(0.0);
+    let at = |share: f64| {
+        all.get(((all.len() as f64 * share) as usize).min(all.len().saturating_sub(1))).copied().unwrap_or(0.0)
+    };
     (measured.p50, measured.p99) = (at(0.5), at(0.99));
     Ok(measured)
 }
@@ -253,12 +273,21 @@ pub async fn offline(server: &Server, senders: usize, seconds: u64) -> io::Resul
             let mut done = 0u64;
             // An account takes 1,000 at most.
             'accounts: for account in 0..64 {
-                let message = format!("<message to='away{}@localhost' type='chat' id='m'><body>{}</body></message>", n * 64 + account, "x".repeat(100));
+                let message = format!(
+                    "<message to='away{}@localhost' type='chat' id='m'><body>{}</body></message>",
+                    n * 64 + account,
+                    "x".repeat(100)
+                );
                 for _ in 0..95 {
                     if Instant::now() >= end {
                         break 'accounts;
                     }
-                    client.ask(&(message.repeat(10) + "<r xmlns='urn:xmpp:sm:3'/>"), &format!("h='{}'|h=\"{}\"", done + 10, done + 10)).await?;
+                    client
+                        .ask(
+                            &(message.repeat(10) + "<r xmlns='urn:xmpp:sm:3'/>"),
+                            &format!("h='{}'|h=\"{}\"", done + 10, done + 10),
+                        )
+                        .await?;
                     done += 10;
                 }
             }

@@ -1,5 +1,6 @@
 """Plays all scenes against a waft of its own, or those whose names contain one of the words given."""
 
+import logging
 import os
 import sys
 
@@ -13,6 +14,8 @@ import with_xmpp_js  # noqa: F401
 
 
 def main():
+    # What goes wrong on purpose is no news.
+    logging.getLogger("slixmpp").setLevel(logging.CRITICAL + 1)
     house = House(os.environ["WAFT_BIN"])
     house.start()
     passed, failed = play_all(house, sys.argv[1:])

@@ -179,7 +179,10 @@ impl Current {
             asks.then(|| Arc::new(Asking { provider: provider.clone(), hints }) as Arc<dyn ClientCertVerifier>);
 
         let anybody: Arc<dyn ClientCertVerifier> = Arc::new(Asking { provider: provider.clone(), hints: Vec::new() });
-        let build = |fallback: usize, alpn: Option<&[u8]>, verifier: Option<&Arc<dyn ClientCertVerifier>>| -> Result<Arc<ServerConfig>, CertificateError> {
+        let build = |fallback: usize,
+                     alpn: Option<&[u8]>,
+                     verifier: Option<&Arc<dyn ClientCertVerifier>>|
+         -> Result<Arc<ServerConfig>, CertificateError> {
             let builder = ServerConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
                 .map_err(|error| CertificateError(format!("TLS cannot be set up: {error}")))?;

@@ -47,11 +47,19 @@ pub fn bind(address: &ListenAddress) -> Result<Vec<TcpListener>, String> {
         }
     }
     match first_error {
-        Some((address, error)) if sockets.is_empty() || error.kind() == io::ErrorKind::AddrInUse => Err(match error.kind() {
-            io::ErrorKind::AddrInUse => format!("cannot listen on {address}: another process listens there\nstop it, or choose another address with --c2s ADDR:PORT and --direct-tls ADDR:PORT"),
-            io::ErrorKind::PermissionDenied => format!("cannot listen on {address}: not permitted\nports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port"),
-            _ => format!("cannot listen on {address}: {error}\nname an address of this machine with --c2s ADDR:PORT or --direct-tls ADDR:PORT"),
-        }),
+        Some((address, error)) if sockets.is_empty() || error.kind() == io::ErrorKind::AddrInUse => {
+            Err(match error.kind() {
+                io::ErrorKind::AddrInUse => format!(
+                    "cannot listen on {address}: another process listens there\nstop it, or choose another address with --c2s ADDR:PORT and --direct-tls ADDR:PORT"
+                ),
+                io::ErrorKind::PermissionDenied => format!(
+                    "cannot listen on {address}: not permitted\nports below 1024 need root or CAP_NET_BIND_SERVICE; choose a higher port"
+                ),
+                _ => format!(
+                    "cannot listen on {address}: {error}\nname an address of this machine with --c2s ADDR:PORT or --direct-tls ADDR:PORT"
+                ),
+            })
+        }
         _ => Ok(sockets),
     }
 }
@@ -72,7 +80,11 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
 pub fn files_max() -> usize {
     std::fs::read_to_string("/proc/self/limits")
         .ok()
-        .and_then(|text| text.lines().find(|l| l.starts_with("Max open files")).and_then(|l| l.split_whitespace().nth(3)?.parse().ok()))
+        .and_then(|text| {
+            text.lines()
+                .find(|l| l.starts_with("Max open files"))
+                .and_then(|l| l.split_whitespace().nth(3)?.parse().ok())
+        })
         .unwrap_or(1024)
 }
 
@@ -87,8 +99,12 @@ pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: 
                     tokio::spawn(async move {
                         let patience = context.edge.read().limits.first_byte_timeout;
                         match tokio::time::timeout(patience, behind_proxy(socket)).await {
-                            Ok(Ok((socket, address))) => begin(house, context, socket, address.unwrap_or(peer.ip())).await,
-                            Ok(Err(error)) => tracing::warn!(%peer, %error, "no PROXY header on a listener that asks for it"),
+                            Ok(Ok((socket, address))) => {
+                                begin(house, context, socket, address.unwrap_or(peer.ip())).await
+                            }
+                            Ok(Err(error)) => {
+                                tracing::warn!(%peer, %error, "no PROXY header on a listener that asks for it")
+                            }
                             Err(_) => house.count("timeouts_first_byte"),
                         }
                     });

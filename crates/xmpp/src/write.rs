@@ -31,13 +31,7 @@ pub struct Additions {
 }
 
 /// Appends the stanza's bytes to `out`. `to` replaces the stanza's own when given.
-pub fn write_stanza(
-    out: &mut Vec<u8>,
-    stanza: &Stanza,
-    to: Option<&Jid>,
-    more: &Additions,
-    wire: Wire,
-) {
+pub fn write_stanza(out: &mut Vec<u8>, stanza: &Stanza, to: Option<&Jid>, more: &Additions, wire: Wire) {
     let name = stanza.kind.kind().name();
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());

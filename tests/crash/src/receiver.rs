@@ -14,9 +14,9 @@ const STANZA_IDS: &str = "urn:xmpp:sid:0";
 const ARCHIVE: &str = "urn:xmpp:mam:2";
 const RSM: &str = "http://jabber.org/protocol/rsm";
 
-/// What a crash may make the server send again: a client's acknowledgements clear the marks within one second, and the
-/// machine is busy.
-const REPEAT_WINDOW: Duration = Duration::from_millis(1_500);
+/// What a crash may make the server send again: marks are cleared a second after the acknowledgement, or after the
+/// report that all was written, 0.3 s later; the rest is for a disk and a machine that are busy.
+const REPEAT_WINDOW: Duration = Duration::from_millis(2_500);
 /// Nothing more comes when nothing came for so long.
 const QUIET: Duration = Duration::from_millis(60);
 

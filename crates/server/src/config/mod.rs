@@ -23,8 +23,8 @@ pub mod show;
 pub mod value;
 
 pub use options::{
-    Accounts, Admin, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log, LogFormat, Mechanism, Remote,
-    Registration, ResourceConflict, StoreOptions, Trust,
+    Accounts, Admin, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log,
+    LogFormat, Mechanism, Registration, Remote, ResourceConflict, StoreOptions, Trust,
 };
 pub use problem::Problems;
 
@@ -209,9 +209,9 @@ impl Config {
                 &mut host.options.client_ca,
                 &mut host.options.turn_secret,
             ]
-                .into_iter()
-                .flatten()
-                .for_each(absolute);
+            .into_iter()
+            .flatten()
+            .for_each(absolute);
         }
         self.admin.socket.iter_mut().for_each(absolute);
         self.federation.ca.iter_mut().for_each(absolute);
@@ -249,7 +249,8 @@ impl Config {
             if addresses.is_empty() {
                 return;
             }
-            listeners.retain(|listener| listener.kind != ListenKind::C2s || (listener.tls == ListenTls::Direct) != direct);
+            listeners
+                .retain(|listener| listener.kind != ListenKind::C2s || (listener.tls == ListenTls::Direct) != direct);
             let tls = if direct { ListenTls::Direct } else { ListenTls::Required };
             listeners.extend(addresses.iter().flatten().map(|address| Listener {
                 address: *address,

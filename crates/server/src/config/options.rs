@@ -1,8 +1,8 @@
 //! Every option there is: name, type, default, range, meaning. The reference is printed from these lists.
 
 use super::ListenAddress;
-use super::value::ServiceUri;
 use super::read::{Documented, section};
+use super::value::ServiceUri;
 use super::value::choice;
 use std::path::PathBuf;
 
@@ -416,7 +416,12 @@ pub fn all() -> Vec<Section> {
         section(Contact::AT, "[host.\"example.org\".contact]", Contact::about(), Contact::options()),
         section(Listener::AT, "[[listen]]", Listener::about(), Listener::options()),
         section(Federation::AT, "[s2s]", Federation::about(), Federation::options()),
-        section(FederationDomain::AT, "[s2s.domain.\"example.net\"]", FederationDomain::about(), FederationDomain::options()),
+        section(
+            FederationDomain::AT,
+            "[s2s.domain.\"example.net\"]",
+            FederationDomain::about(),
+            FederationDomain::options(),
+        ),
         section(Accounts::AT, "[accounts]", Accounts::about(), Accounts::options()),
         section(StoreOptions::AT, "[store]", StoreOptions::about(), StoreOptions::options()),
         section(Log::AT, "[log]", Log::about(), Log::options()),

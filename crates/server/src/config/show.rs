@@ -1,6 +1,8 @@
 //! The configuration as text: the effective one, the defaults, the reference.
 
-use super::options::{self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, StoreOptions, Top};
+use super::options::{
+    self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, StoreOptions, Top,
+};
 use super::value::{grouped, quoted};
 use super::{Config, default_listeners};
 use std::fmt::Write;

@@ -352,7 +352,8 @@ fn a_host_s_options_reach_its_policy() {
 #[test]
 fn limits_reach_the_accounts_and_rates_may_be_off() {
     let limits = |text: &str| good(&format!("[limits]\n{text}")).limits.of_accounts();
-    let some = limits("strangers_per_minute = 7\narchive_days_max = 8\narchive_bytes_max = 100000\noffline_days_max = 9\n");
+    let some =
+        limits("strangers_per_minute = 7\narchive_days_max = 8\narchive_bytes_max = 100000\noffline_days_max = 9\n");
     assert_eq!((some.strangers_per_minute, some.archive_days_max), (Some(7), 8));
     assert_eq!((some.archive_bytes_max, some.offline_days_max), (100_000, 9));
     assert_eq!(limits("rates = false\n").strangers_per_minute, None);

@@ -206,7 +206,8 @@ impl Value for ServiceUri {
         "URI".into()
     }
     fn read(value: &DeValue<'_>) -> Result<Self, String> {
-        let wants = "a URI in quotes, such as \"stun:stun.example.org\" or \"turn:turn.example.org:3478?transport=udp\"";
+        let wants =
+            "a URI in quotes, such as \"stun:stun.example.org\" or \"turn:turn.example.org:3478?transport=udp\"";
         match value {
             DeValue::String(it) => it.parse().map_err(|()| wants.to_string()),
             _ => Err(wants.into()),

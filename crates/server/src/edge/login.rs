@@ -139,13 +139,19 @@ impl Edge {
         let mut random = [0; RESUME_ID_BYTES];
         self.config.crypto.random(&mut random);
         // CLUSTER rule 10: the epoch is in every resumption id.
-        let id = format!("{:x}-{}", self.house.store.epoch(), base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random));
+        let id = format!(
+            "{:x}-{}",
+            self.house.store.epoch(),
+            base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random)
+        );
         im::item::ManagementRequest { resume: request.resume, max: request.max, id: id.into() }
     }
 
     /// RFC 6120 §7, XEP-0386: the account gives the session.
     async fn bind(&mut self, request: BindRequest, out: &mut Vec<u8>) -> Result<(), End> {
-        let Some(account) = self.stream.account().cloned() else { return Err(End::Fault(xmpp::StreamFault::InternalError)) };
+        let Some(account) = self.stream.account().cloned() else {
+            return Err(End::Fault(xmpp::StreamFault::InternalError));
+        };
         let mut seed = [0; 8];
         self.config.crypto.random(&mut seed);
         let attach = Attach {
@@ -170,7 +176,8 @@ impl Edge {
                 }
                 tracing::debug!(%jid, "bound");
                 let more = if request.bind2 { self.house.archive_metadata(&account).await } else { None };
-                self.stream.bound(Bound { jid, managed: management.map(managed), more: more.into_iter().collect() }, out);
+                self.stream
+                    .bound(Bound { jid, managed: management.map(managed), more: more.into_iter().collect() }, out);
                 Ok(())
             }
             EdgeItem::AttachRefused(error) => {

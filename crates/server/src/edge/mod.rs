@@ -199,7 +199,8 @@ impl Edge {
         loop {
             // What was read and not taken (it had to wait) comes before new bytes.
             if !self.is_blocked()
-                && let Err(end) = self.take_input().await {
+                && let Err(end) = self.take_input().await
+            {
                 return end;
             }
             if let Err(end) = self.write_queue() {
@@ -305,7 +306,8 @@ impl Edge {
     fn deadline(&self) -> Instant {
         let limits = &self.config.limits;
         let mut at = if self.authenticated {
-            self.heard + if self.pinged { limits.idle_ping_after + limits.idle_close_after } else { limits.idle_ping_after }
+            self.heard
+                + if self.pinged { limits.idle_ping_after + limits.idle_close_after } else { limits.idle_ping_after }
         } else if self.heard == self.began {
             self.began + limits.first_byte_timeout
         } else {
@@ -369,10 +371,16 @@ impl Edge {
 
     /// TLS on this socket, with its deadline; tells the stream.
     pub(crate) async fn handshake(&mut self) -> Result<(), End> {
-        let offer = if self.config.direct_tls { self.config.certificates.direct() } else { self.config.certificates.starttls(self.stream.host()) };
+        let offer = if self.config.direct_tls {
+            self.config.certificates.direct()
+        } else {
+            self.config.certificates.starttls(self.stream.host())
+        };
         self.wire.start_tls(offer.config.clone()).map_err(|_| End::Lost)?;
         let wire = &mut self.wire;
-        match tokio::time::timeout(self.config.limits.tls_handshake_timeout, poll_fn(|cx| wire.poll_handshake(cx))).await {
+        match tokio::time::timeout(self.config.limits.tls_handshake_timeout, poll_fn(|cx| wire.poll_handshake(cx)))
+            .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(address = %self.address, %error, "TLS handshake failed");
@@ -395,10 +403,13 @@ impl Edge {
         let Some(tls) = self.wire.tls() else { return TlsInfo::default() };
         let sni = tls.server_name();
         let host = self.stream.host().or(sni).or(self.config.stream.default_host.as_deref());
-        let client_certificate = tls.peer_certificates().zip(host).map(|(chain, host)| match offer.client_jids(host, chain) {
-            Some(jids) => ClientCert { xmpp_addresses: jids.iter().map(ToString::to_string).collect(), valid: true },
-            None => ClientCert::default(),
-        });
+        let client_certificate =
+            tls.peer_certificates().zip(host).map(|(chain, host)| match offer.client_jids(host, chain) {
+                Some(jids) => {
+                    ClientCert { xmpp_addresses: jids.iter().map(ToString::to_string).collect(), valid: true }
+                }
+                None => ClientCert::default(),
+            });
         TlsInfo {
             exporter: tls.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b"")).ok(),
             server_end_point: offer.end_point(sni).map(|hash| hash.to_vec()),
@@ -459,7 +470,13 @@ impl Edge {
         if let (Some(cell), Some(session)) = (self.cell.take(), self.session.take()) {
             // What the kernel did not take was not written.
             let deliveries = if self.wire.unsent() == 0 { self.deliveries } else { self.deliveries_told };
-            let item = im::Item::Detached { session, edge: self.handle.id, reason, deliveries, received: self.received.wrapping_sub(self.managed_from) };
+            let item = im::Item::Detached {
+                session,
+                edge: self.handle.id,
+                reason,
+                deliveries,
+                received: self.received.wrapping_sub(self.managed_from),
+            };
             self.house.post_to(&cell, crate::house::entity::CellItem::Im(item));
         }
     }

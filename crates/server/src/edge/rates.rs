@@ -14,12 +14,18 @@ struct Bucket {
 
 impl Bucket {
     fn new(per_second: u32, burst: u32) -> Option<Bucket> {
-        (per_second > 0).then(|| Bucket { per_second: f64::from(per_second), burst: f64::from(burst), level: f64::from(burst), at: Instant::now() })
+        (per_second > 0).then(|| Bucket {
+            per_second: f64::from(per_second),
+            burst: f64::from(burst),
+            level: f64::from(burst),
+            at: Instant::now(),
+        })
     }
 
     fn take(&mut self, amount: f64) {
         let now = Instant::now();
-        self.level = (self.level + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.burst) - amount;
+        self.level =
+            (self.level + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.burst) - amount;
         self.at = now;
     }
 
@@ -37,7 +43,10 @@ pub struct Rates {
 
 impl Rates {
     pub fn new(limits: &EdgeLimits) -> Rates {
-        Rates { bytes: Bucket::new(limits.bytes_per_second, limits.bytes_burst), stanzas: Bucket::new(limits.stanzas_per_second, limits.stanzas_burst) }
+        Rates {
+            bytes: Bucket::new(limits.bytes_per_second, limits.bytes_burst),
+            stanzas: Bucket::new(limits.stanzas_per_second, limits.stanzas_burst),
+        }
     }
 
     pub fn read(&mut self, bytes: usize) {

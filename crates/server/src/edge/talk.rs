@@ -95,7 +95,9 @@ impl Edge {
 
     /// Must the stream wait before it takes its next stanza? DESIGN.md D8, D10.
     pub(super) fn is_blocked(&mut self) -> bool {
-        self.handle.is_held() || self.handle.in_flight.load(Ordering::Acquire) >= self.config.limits.in_flight_max || !self.rates.may_read()
+        self.handle.is_held()
+            || self.handle.in_flight.load(Ordering::Acquire) >= self.config.limits.in_flight_max
+            || !self.rates.may_read()
     }
 
     /// Serialises what is queued and hands it to the wire, all in one write.
@@ -125,7 +127,10 @@ impl Edge {
                     end = Some(End::Fault(fault));
                     break;
                 }
-                EdgeItem::Attached { .. } | EdgeItem::AttachRefused(_) | EdgeItem::Resumed { .. } | EdgeItem::ResumeRefused { .. } => {
+                EdgeItem::Attached { .. }
+                | EdgeItem::AttachRefused(_)
+                | EdgeItem::Resumed { .. }
+                | EdgeItem::ResumeRefused { .. } => {
                     tracing::error!("an answer to a question that this stream did not ask");
                 }
             }
@@ -180,11 +185,15 @@ impl Edge {
         let mut out = Vec::new();
         if self.stream.is_managed() {
             self.stream.request_ack(&mut out);
-        } else if let (Some(jid), Some(host)) = (self.stream.jid(), self.stream.host().and_then(|h| xmpp::BareJid::of_domain(h).ok())) {
-            let ping = Stanza::iq(xmpp::IqType::Get, "waft-ping").with_from(host).with_to(jid.clone()).with_children([xmpp::Element::new("ping", "urn:xmpp:ping")]);
+        } else if let (Some(jid), Some(host)) =
+            (self.stream.jid(), self.stream.host().and_then(|h| xmpp::BareJid::of_domain(h).ok()))
+        {
+            let ping = Stanza::iq(xmpp::IqType::Get, "waft-ping")
+                .with_from(host)
+                .with_to(jid.clone())
+                .with_children([xmpp::Element::new("ping", "urn:xmpp:ping")]);
             xmpp::write::write_stanza(&mut out, &ping, None, &xmpp::write::Additions::default(), self.stream.wire());
         }
         self.wire.write(&out)
     }
 }
-

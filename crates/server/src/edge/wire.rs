@@ -92,7 +92,11 @@ impl Wire {
     }
 
     /// The same as the one who connected; `name` is asked for.
-    pub fn start_tls_to(&mut self, config: Arc<rustls::ClientConfig>, name: ServerName<'static>) -> Result<(), rustls::Error> {
+    pub fn start_tls_to(
+        &mut self,
+        config: Arc<rustls::ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<(), rustls::Error> {
         self.tls = Some(Box::new(ClientConnection::new(config, name)?.into()));
         Ok(())
     }
@@ -268,7 +272,11 @@ fn drain_plain(tls: &mut Connection, into: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// One read from the socket into the thread's buffer, which is then shown to `take`.
-fn poll_read_tcp<T>(tcp: &TcpStream, cx: &mut Context<'_>, take: impl FnOnce(&[u8]) -> io::Result<T>) -> Poll<io::Result<(usize, Option<T>)>> {
+fn poll_read_tcp<T>(
+    tcp: &TcpStream,
+    cx: &mut Context<'_>,
+    take: impl FnOnce(&[u8]) -> io::Result<T>,
+) -> Poll<io::Result<(usize, Option<T>)>> {
     SCRATCH.with_borrow_mut(|buffer| {
         loop {
             ready!(tcp.poll_read_ready(cx))?;

@@ -5,9 +5,9 @@ use im::{Item, Ticket};
 use std::sync::Arc;
 use std::sync::LazyLock;
 use store::{Change, Credentials, Fence, Key, Outcome, PageQuery, ScramKeys, StoreError};
+use stream::Crypto;
 use stream::event::{Account, CheckPassword, Lookup, Registration, Secret, Token};
 use stream::sasl::Mechanism;
-use stream::Crypto;
 use tokio::sync::{Semaphore, oneshot};
 use xmpp::{BareJid, StanzaCondition, StanzaError};
 
@@ -54,11 +54,18 @@ impl Authenticator for Internal {
 }
 
 fn keys_of_stream(keys: ScramKeys) -> stream::password::ScramKeys {
-    stream::password::ScramKeys { salt: keys.salt, iterations: keys.iterations, stored_key: keys.stored_key, server_key: keys.server_key }
+    stream::password::ScramKeys {
+        salt: keys.salt,
+        iterations: keys.iterations,
+        stored_key: keys.stored_key,
+        server_key: keys.server_key,
+    }
 }
 
 fn token_of_stream(token: store::Token) -> Option<Token> {
-    let mechanism = [Mechanism::HtSha256Endp, Mechanism::HtSha256Expr, Mechanism::HtSha256None].into_iter().find(|m| m.name() == &*token.mechanism)?;
+    let mechanism = [Mechanism::HtSha256Endp, Mechanism::HtSha256Expr, Mechanism::HtSha256None]
+        .into_iter()
+        .find(|m| m.name() == &*token.mechanism)?;
     Some(Token {
         client: token.client,
         mechanism,
@@ -107,7 +114,8 @@ impl House {
         }
         let credentials = self.credentials_for(password).await?;
         let created = self.now().utc;
-        match self.commit(account, vec![Change::AccountCreate { account: account.clone(), credentials, created }]).await {
+        match self.commit(account, vec![Change::AccountCreate { account: account.clone(), credentials, created }]).await
+        {
             Ok(outcomes) if outcomes.first() == Some(&Outcome::Exists) => Err(StanzaCondition::Conflict.into()),
             Ok(_) => {
                 tracing::info!(%account, "account made");
@@ -122,7 +130,8 @@ impl House {
         let password = zeroize::Zeroizing::new(password.to_owned());
         match hash(move || crate::crypto::credentials(&password, iterations)).await {
             Some(Some(credentials)) => Ok(credentials),
-            Some(None) => Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("this cannot be a password: it is empty or has forbidden characters")),
+            Some(None) => Err(StanzaError::from(StanzaCondition::NotAcceptable)
+                .with_text("this cannot be a password: it is empty or has forbidden characters")),
             None => Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait)),
         }
     }
@@ -203,7 +212,12 @@ impl House {
     }
 
     pub async fn delete_token(&self, account: &BareJid, client: Box<str>, mechanism: Mechanism) -> bool {
-        self.commit(account, vec![Change::TokenDelete { account: account.clone(), client, mechanism: mechanism.name().into() }]).await.is_ok()
+        self.commit(
+            account,
+            vec![Change::TokenDelete { account: account.clone(), client, mechanism: mechanism.name().into() }],
+        )
+        .await
+        .is_ok()
     }
 }
 
@@ -221,7 +235,11 @@ impl Drop for Told {
 /// What a peer hears of the store's trouble.
 pub fn of_store(error: &StoreError) -> StanzaError {
     match error {
-        StoreError::Busy | StoreError::Full => StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait),
-        StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_) => StanzaCondition::InternalServerError.into(),
+        StoreError::Busy | StoreError::Full => {
+            StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait)
+        }
+        StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_) => {
+            StanzaCondition::InternalServerError.into()
+        }
     }
 }

@@ -224,4 +224,3 @@ impl Edges {
         self.map.len()
     }
 }
-

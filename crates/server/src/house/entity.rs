@@ -29,7 +29,16 @@ pub struct Resident {
 
 impl Resident {
     pub fn new(account: Account, fence: Fence) -> Resident {
-        Resident { account, gate: Gate::default(), fence, wake_at: None, fresh_until: 0, sweep_at: None, may_go: false, broken: false }
+        Resident {
+            account,
+            gate: Gate::default(),
+            fence,
+            wake_at: None,
+            fresh_until: 0,
+            sweep_at: None,
+            may_go: false,
+            broken: false,
+        }
     }
 }
 
@@ -39,10 +48,21 @@ impl Resident {
 pub enum CellItem {
     Im(Item),
     /// The writer says: this commit is on disk, with these outcomes.
-    Committed { seq: u64, outcomes: Vec<Outcome>, ticket: Ticket },
+    Committed {
+        seq: u64,
+        outcomes: Vec<Outcome>,
+        ticket: Ticket,
+    },
     /// The writer says: this commit failed; the stored part was read again. If it `passes`, what stands behind it
     /// happens nevertheless.
-    Failed { seq: u64, passes: bool, error: StoreError, bounce: Option<Arc<Stanza>>, ticket: Ticket, stored: Option<Box<AccountRecord>> },
+    Failed {
+        seq: u64,
+        passes: bool,
+        error: StoreError,
+        bounce: Option<Arc<Stanza>>,
+        ticket: Ticket,
+        stored: Option<Box<AccountRecord>>,
+    },
     /// Look whether anybody needs the account in memory.
     Sweep,
 }
@@ -163,7 +183,14 @@ impl House {
         }
     }
 
-    fn submit(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, changes: Vec<Change>, bounce: Option<Arc<Stanza>>, ticket: Ticket) {
+    fn submit(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        changes: Vec<Change>,
+        bounce: Option<Arc<Stanza>>,
+        ticket: Ticket,
+    ) {
         let seq = resident.gate.commit();
         let upkeep = changes.iter().all(is_upkeep);
         let (house, cell) = (self.clone(), cell.clone());
@@ -196,10 +223,11 @@ impl House {
             Effect::ReadPending { after, limit } => {
                 let (house, cell) = (self.clone(), cell.clone());
                 self.runtime.spawn(async move {
-                    let records = house.store.inbox_after(&cell.jid, after, true, limit).await.unwrap_or_else(|error| {
-                        tracing::error!(account = %cell.jid, ?error, "pending messages could not be read");
-                        Vec::new()
-                    });
+                    let records =
+                        house.store.inbox_after(&cell.jid, after, true, limit).await.unwrap_or_else(|error| {
+                            tracing::error!(account = %cell.jid, ?error, "pending messages could not be read");
+                            Vec::new()
+                        });
                     house.post_to(&cell, CellItem::Im(Item::Pending { after, records }));
                 });
             }
@@ -222,7 +250,15 @@ impl House {
     }
 
     /// Runs a query without the account's state; the session's stream waits for the answer.
-    fn ask(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &Resident, query: Query, iq: Arc<Stanza>, session: Option<SessionId>, then: Then) {
+    fn ask(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &Resident,
+        query: Query,
+        iq: Arc<Stanza>,
+        session: Option<SessionId>,
+        then: Then,
+    ) {
         if let Some(session) = session
             && let Some(edge) = resident.account.session(session).and_then(|s| s.edge)
             && let Some(handle) = self.edges.get(edge)

@@ -23,11 +23,11 @@ use cluster::{Cell, Cluster, Posted};
 use dashmap::DashMap;
 use edges::Edges;
 use entity::{CellItem, Resident};
-use im::{Account, Effect, EdgeItem, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
+use im::{Account, EdgeItem, Effect, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, OnceLock};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 use store::{Key, Store};
 use stream::Crypto;
@@ -117,7 +117,8 @@ impl House {
     }
 
     pub fn now(&self) -> Now {
-        let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        let wall =
+            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
         let utc = self.clock.last_utc.fetch_max(wall, Ordering::AcqRel).max(wall);
         Now { utc: Stamp(utc as i64), mono_ms: self.clock.started.elapsed().as_millis() as u64 }
     }
@@ -225,14 +226,18 @@ impl House {
         self.count("mailbox_full");
         match item {
             CellItem::Im(Item::Inbound { stanza, ticket, .. }) => {
-                let busy = StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
+                let busy =
+                    StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
                 self.answer_error(&stanza, &busy, ticket, ready);
             }
             CellItem::Im(Item::FromClient { stanza, ticket, .. }) => {
-                let busy = StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
+                let busy =
+                    StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
                 self.answer_error(&Arc::new(stanza), &busy, ticket, ready);
             }
-            other => tracing::error!(item = ?std::mem::discriminant(&other), "an account's mailbox is full; an item was dropped"),
+            other => {
+                tracing::error!(item = ?std::mem::discriminant(&other), "an account's mailbox is full; an item was dropped")
+            }
         }
     }
 
@@ -271,7 +276,9 @@ impl House {
         let fence = match self.cluster.place(&Key::Bare(jid.clone())) {
             cluster::Place::Here(fence) => fence,
             // One node: never. The fence of epoch 0 is refused by the store.
-            cluster::Place::There(_) | cluster::Place::Moving => store::Fence { partition: Key::Bare(jid.clone()).partition(), epoch: 0 },
+            cluster::Place::There(_) | cluster::Place::Moving => {
+                store::Fence { partition: Key::Bare(jid.clone()).partition(), epoch: 0 }
+            }
         };
         let mut account = Account::new(jid, policy, self.store.epoch(), record);
         account.now = self.now();
@@ -309,7 +316,10 @@ impl House {
         // could be available, nothing must be read to answer it: RFC 6121 §4.3.2 rule 3. What a client probes is
         // decided by the contact's account, so that a stranger cannot tell who is there.
         let of_itself = ingress == im::presence::OWN;
-        if of_itself && matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe)) && self.resident(&bare).is_none() {
+        if of_itself
+            && matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe))
+            && self.resident(&bare).is_none()
+        {
             if let Some(from) = &stanza.from {
                 let away = Stanza::presence(PresenceType::Unavailable).with_from(bare).with_to(from.clone());
                 let from = from.clone();
@@ -356,7 +366,14 @@ impl House {
         }
     }
 
-    fn tell_host(self: &Arc<House>, host: &Arc<HostEntry>, stanza: Arc<Stanza>, to: Jid, ticket: Ticket, ready: &mut Ready) {
+    fn tell_host(
+        self: &Arc<House>,
+        host: &Arc<HostEntry>,
+        stanza: Arc<Stanza>,
+        to: Jid,
+        ticket: Ticket,
+        ready: &mut Ready,
+    ) {
         let mut fx = Effects::default();
         let now = self.now();
         {
@@ -375,7 +392,13 @@ impl House {
     }
 
     /// Sends an error to a stanza's sender, if it may have one.
-    pub fn answer_error(self: &Arc<House>, stanza: &Arc<Stanza>, error: &StanzaError, ticket: Ticket, ready: &mut Ready) {
+    pub fn answer_error(
+        self: &Arc<House>,
+        stanza: &Arc<Stanza>,
+        error: &StanzaError,
+        ticket: Ticket,
+        ready: &mut Ready,
+    ) {
         let Some(answer) = stanza.error(error) else { return };
         let Some(to) = answer.to.clone() else { return };
         if self.host(to.domain()).is_none() {
@@ -388,7 +411,16 @@ impl House {
         if to.local().is_none() {
             return;
         }
-        self.leave(&to.to_bare(), CellItem::Im(Item::Inbound { stanza: Arc::new(answer), to, ingress: Ingress { stream: 0, ordinal: 0 }, ticket }), ready);
+        self.leave(
+            &to.to_bare(),
+            CellItem::Im(Item::Inbound {
+                stanza: Arc::new(answer),
+                to,
+                ingress: Ingress { stream: 0, ordinal: 0 },
+                ticket,
+            }),
+            ready,
+        );
     }
 
     /// What an account that does not exist gets: the same as one where nobody is. RFC 6121 §8.5.1.
@@ -397,7 +429,9 @@ impl House {
             CellItem::Im(Item::Inbound { stanza, to, ticket, ingress }) => match stanza.kind {
                 StanzaType::Presence(PresenceType::Subscribe) => {
                     if let Some(from) = stanza.from.clone() {
-                        let no = Stanza::presence(PresenceType::Unsubscribed).with_from(to.to_bare()).with_to(from.to_bare());
+                        let no = Stanza::presence(PresenceType::Unsubscribed)
+                            .with_from(to.to_bare())
+                            .with_to(from.to_bare());
                         let from: Jid = from.to_bare().into();
                         self.tell(from, Arc::new(no), ingress, ticket, ready);
                     }
@@ -419,7 +453,9 @@ impl House {
     fn not_now(self: &Arc<House>, item: CellItem, ready: &mut Ready) {
         let error: StanzaError = StanzaCondition::InternalServerError.into();
         match item {
-            CellItem::Im(Item::Inbound { stanza, ticket, .. }) => self.answer_error(&stanza, &error.with_type(xmpp::error::ErrorType::Wait), ticket, ready),
+            CellItem::Im(Item::Inbound { stanza, ticket, .. }) => {
+                self.answer_error(&stanza, &error.with_type(xmpp::error::ErrorType::Wait), ticket, ready)
+            }
             CellItem::Im(Item::Attach(attach)) => self.edges.send(attach.edge, EdgeItem::AttachRefused(error)),
             CellItem::Im(Item::Resume { edge, .. }) => self.edges.send(edge, EdgeItem::ResumeRefused { h: None }),
             _ => {}

@@ -121,8 +121,6 @@ impl AdminOps for Operations {
     }
 
     fn stop(&self) -> Doing<'_, ()> {
-        Box::pin(async move {
-            self.stop.try_send(()).map_err(|_| "the server is stopping already".to_string())
-        })
+        Box::pin(async move { self.stop.try_send(()).map_err(|_| "the server is stopping already".to_string()) })
     }
 }

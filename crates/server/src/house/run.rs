@@ -1,15 +1,15 @@
 //! From a configuration to a server that serves, and its end.
 
-use super::{House, HostEntry, accounts, commits, retention, timers};
 use super::operations::Operations;
+use super::{HostEntry, House, accounts, commits, retention, timers};
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
 use crate::config::{Config, ListenKind, ListenTls, Listener};
-use crate::edge::{EdgeConfig, EdgeLimits};
-use crate::listen::admission::{Admission, Bounds};
 use crate::crypto::AwsLc;
 use crate::data;
+use crate::edge::{EdgeConfig, EdgeLimits};
+use crate::listen::admission::{Admission, Bounds};
 use crate::listen::{self, ListenerContext};
 use crate::s2s;
 use crate::signals::{Signal, Signals};
@@ -18,9 +18,9 @@ use cluster::Local;
 use im::{EdgeItem, Host, Item};
 use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::Store;
@@ -38,7 +38,11 @@ pub struct Running {
     tasks: Vec<JoinHandle<()>>,
 }
 
-pub fn hosts_of(config: &Config, old: &HashMap<Box<str>, Arc<HostEntry>>, now: im::Now) -> HashMap<Box<str>, Arc<HostEntry>> {
+pub fn hosts_of(
+    config: &Config,
+    old: &HashMap<Box<str>, Arc<HostEntry>>,
+    now: im::Now,
+) -> HashMap<Box<str>, Arc<HostEntry>> {
     let mut hosts = HashMap::new();
     for host in &config.hosts {
         let Ok(policy) = config.policy(host) else { continue };
@@ -49,7 +53,10 @@ pub fn hosts_of(config: &Config, old: &HashMap<Box<str>, Arc<HostEntry>>, now: i
                 entry.host.lock().policy = policy;
                 entry.clone()
             }
-            None => Arc::new(HostEntry { policy: RwLock::new(policy.clone()), host: Mutex::new(Host { policy, now, started: now }) }),
+            None => Arc::new(HostEntry {
+                policy: RwLock::new(policy.clone()),
+                host: Mutex::new(Host { policy, now, started: now }),
+            }),
         };
         hosts.insert(host.domain.clone(), entry);
     }
@@ -62,7 +69,11 @@ pub fn bounds_of(config: &Config) -> Bounds {
     Bounds {
         per_second: if rates { f64::from(limits.connections_per_second) } else { 0.0 },
         burst: f64::from(limits.connections_burst),
-        unauthenticated_per_address_max: if rates { limits.unauthenticated_per_address_max as usize } else { usize::MAX },
+        unauthenticated_per_address_max: if rates {
+            limits.unauthenticated_per_address_max as usize
+        } else {
+            usize::MAX
+        },
         per_address_max: if rates { limits.connections_per_address_max as usize } else { usize::MAX },
         unauthenticated_max: (listen::files_max() * limits.unauthenticated_percent as usize / 100).max(16),
         failures_delay: if rates { limits.auth_failures_delay_after } else { 0 },
@@ -95,7 +106,14 @@ pub fn edge_limits_of(config: &Config) -> EdgeLimits {
 }
 
 /// What a listener's streams are given.
-fn edge_config(config: &Config, listener: &Listener, certificates: &Arc<Certificates>, crypto: &Arc<dyn Crypto>, secret: &[u8], caps: &[u8]) -> EdgeConfig {
+fn edge_config(
+    config: &Config,
+    listener: &Listener,
+    certificates: &Arc<Certificates>,
+    crypto: &Arc<dyn Crypto>,
+    secret: &[u8],
+    caps: &[u8],
+) -> EdgeConfig {
     let tls = match listener.tls {
         ListenTls::Required => stream::Tls::Required,
         ListenTls::Optional => stream::Tls::Optional,
@@ -140,7 +158,11 @@ fn host_auth(host: &crate::config::Host) -> stream::HostAuth {
     if host.options.anonymous {
         mechanisms.push(Mechanism::Anonymous);
     }
-    stream::HostAuth { mechanisms, registration_open: host.options.registration == crate::config::Registration::Open, ..stream::HostAuth::default() }
+    stream::HostAuth {
+        mechanisms,
+        registration_open: host.options.registration == crate::config::Registration::Open,
+        ..stream::HostAuth::default()
+    }
 }
 
 impl Running {
@@ -162,7 +184,8 @@ impl Running {
         let authenticator = Box::new(accounts::Internal(store.clone()));
         let house = House::new(config.clone(), store, cluster, hosts, authenticator, crypto.clone(), secret);
         let admission = Admission::new(bounds_of(&config));
-        let mut running = Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
+        let mut running =
+            Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
@@ -174,7 +197,10 @@ impl Running {
                 proxy_protocol: listener.proxy_protocol,
             });
             let sockets = match inherited.claim(&listener.address) {
-                Some(socket) => vec![tokio::net::TcpListener::from_std(socket).map_err(|e| format!("the socket that systemd passed cannot be used: {e}"))?],
+                Some(socket) => vec![
+                    tokio::net::TcpListener::from_std(socket)
+                        .map_err(|e| format!("the socket that systemd passed cannot be used: {e}"))?,
+                ],
                 None => listen::bind(&listener.address)?,
             };
             for socket in sockets {
@@ -311,7 +337,10 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
             crate::config::Durability::Os => store_sqlite::Durability::Os,
         },
         on_fatal: Some(Box::new(move |why| {
-            tracing::error!(why, "the store takes no more writes; the server stops and recovers from its log when it is started again");
+            tracing::error!(
+                why,
+                "the store takes no more writes; the server stops and recovers from its log when it is started again"
+            );
             FAILED.store(true, Ordering::Release);
             let _ = fatal.try_send(());
         })),
@@ -323,7 +352,9 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
     let running = Arc::new(Running::start(config.clone(), Arc::new(store), certificates, secret, inherited).await?);
     let socket = AdminSocket::open(&config.admin_socket())?;
     if !config.admin.uids.is_empty() {
-        socket.open_to_others().map_err(|e| format!("the admin socket cannot be opened to the uids of [admin]: {e}"))?;
+        socket
+            .open_to_others()
+            .map_err(|e| format!("the admin socket cannot be opened to the uids of [admin]: {e}"))?;
     }
     let operations: Arc<dyn AdminOps> = Arc::new(Operations { running: running.clone(), stop });
     let house = running.house.clone();
@@ -387,7 +418,9 @@ fn secret(data: &Path) -> Result<Vec<u8>, String> {
         Ok(_) | Err(_) => {
             let mut bytes = vec![0; 32];
             AwsLc.random(&mut bytes);
-            data::write_secret(&path, &bytes).map_err(|e| format!("cannot write {}: {e}\nlet the user that runs waft write in the data folder", path.display()))?;
+            data::write_secret(&path, &bytes).map_err(|e| {
+                format!("cannot write {}: {e}\nlet the user that runs waft write in the data folder", path.display())
+            })?;
             Ok(bytes)
         }
     }
@@ -399,7 +432,11 @@ impl Running {
         let hosts: Vec<&str> = config.hosts.iter().map(|h| &*h.domain).collect();
         let status = format!("serves {} on {}", hosts.join(", "), self.addresses().join(", "));
         let first = hosts.first().copied().unwrap_or("localhost");
-        let at = if crate::config::default_data_folder() == config.data { String::new() } else { format!(" --data {}", config.data.display()) };
+        let at = if crate::config::default_data_folder() == config.data {
+            String::new()
+        } else {
+            format!(" --data {}", config.data.display())
+        };
         let mut out = std::io::stdout().lock();
         // Nobody may be reading: that is no reason not to serve.
         let _ = writeln!(out, "waft {} {status}", env!("CARGO_PKG_VERSION"));
@@ -422,7 +459,8 @@ impl House {
                 return;
             }
         };
-        let mut accounts: Vec<_> = rows.into_iter().filter(|(_, row)| row.epoch != self.store.epoch()).map(|(account, _)| account).collect();
+        let mut accounts: Vec<_> =
+            rows.into_iter().filter(|(_, row)| row.epoch != self.store.epoch()).map(|(account, _)| account).collect();
         accounts.dedup();
         if accounts.is_empty() {
             return;

@@ -124,7 +124,11 @@ impl Admission {
         let source = Source::of(address);
         let mut all = self.all.lock();
         all.sweep(&bounds, now_ms);
-        let entry = all.sources.entry(source).or_insert_with(|| PerSource { tokens: bounds.burst, refilled_ms: now_ms, ..PerSource::default() });
+        let entry = all.sources.entry(source).or_insert_with(|| PerSource {
+            tokens: bounds.burst,
+            refilled_ms: now_ms,
+            ..PerSource::default()
+        });
         if now_ms < entry.refused_until_ms {
             return Err(Refused::Failures);
         }
@@ -137,7 +141,9 @@ impl Admission {
             }
             entry.tokens -= 1.0;
         }
-        if entry.connections >= bounds.per_address_max || entry.unauthenticated >= bounds.unauthenticated_per_address_max {
+        if entry.connections >= bounds.per_address_max
+            || entry.unauthenticated >= bounds.unauthenticated_per_address_max
+        {
             return Err(Refused::TooManyFromAddress);
         }
         entry.connections += 1;
@@ -311,7 +317,8 @@ mod tests {
 
     #[test]
     fn unauthenticated_connections_have_their_own_bound() {
-        let admission = Admission::new(Bounds { unauthenticated_per_address_max: 1, per_second: 0.0, ..Bounds::default() });
+        let admission =
+            Admission::new(Bounds { unauthenticated_per_address_max: 1, per_second: 0.0, ..Bounds::default() });
         let a = address("192.0.2.1");
         let mut first = admission.admit(a, 0).expect("the first");
         assert!(admission.admit(a, 0).is_err());

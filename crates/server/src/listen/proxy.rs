@@ -40,7 +40,9 @@ fn read_binary(bytes: &[u8]) -> Header {
     let body = &bytes[16..length];
     match (bytes[12] & 0x0f, bytes[13]) {
         (0, _) => Header::Whole(length, None),
-        (1, 0x11) if body.len() >= 12 => Header::Whole(length, Some(IpAddr::V4(Ipv4Addr::new(body[0], body[1], body[2], body[3])))),
+        (1, 0x11) if body.len() >= 12 => {
+            Header::Whole(length, Some(IpAddr::V4(Ipv4Addr::new(body[0], body[1], body[2], body[3]))))
+        }
         (1, 0x21) if body.len() >= 36 => {
             let mut octets = [0; 16];
             octets.copy_from_slice(&body[..16]);
@@ -60,7 +62,9 @@ fn read_text(bytes: &[u8]) -> Header {
     let Some(end) = bytes.iter().take(LINE_MAX).position(|&b| b == b'\n') else {
         return if bytes.len() >= LINE_MAX { Header::Wrong } else { Header::More };
     };
-    let Some(line) = bytes[..end].strip_suffix(b"\r").and_then(|l| std::str::from_utf8(l).ok()) else { return Header::Wrong };
+    let Some(line) = bytes[..end].strip_suffix(b"\r").and_then(|l| std::str::from_utf8(l).ok()) else {
+        return Header::Wrong;
+    };
     let mut words = line.split(' ').skip(1);
     match words.next() {
         Some("UNKNOWN") => Header::Whole(end + 1, None),

@@ -17,7 +17,9 @@ impl ClientStream {
             // "Servers MUST disconnect clients immediately if any other traffic is received." XEP-0388 §2.4.
             _ if self.negotiation().attempt.is_some() => Err(StreamFault::StanzaBeforeAuth),
             (ns::TLS, "starttls") => self.start_tls(input, out),
-            (ns::CLIENT, "iq") if features::registers(self.policy(), self.encrypted, self.config.tls) => self.register(raw, out),
+            (ns::CLIENT, "iq") if features::registers(self.policy(), self.encrypted, self.config.tls) => {
+                self.register(raw, out)
+            }
             // XEP-0198 §3.
             (management::NS, "enable" | "resume") => {
                 management::write_failed(out, StanzaCondition::UnexpectedRequest, None);
