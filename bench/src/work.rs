@@ -9,7 +9,6 @@ use tokio::task::JoinSet;
 /// What one run of one workload on one server came to.
 #[derive(Debug, Clone, Default)]
 pub struct Figure {
-    pub operations: u64,
     pub cpu_us: f64,
     pub per_second: f64,
     /// Bytes of server memory an operation (idle connections).
@@ -22,7 +21,6 @@ pub struct Figure {
 fn figure(server: &Server, operations: u64, cpu: f64, began: Instant) -> Figure {
     let seconds = began.elapsed().as_secs_f64();
     Figure {
-        operations,
         cpu_us: (server.cpu() - cpu) * 1e6 / operations.max(1) as f64,
         per_second: operations as f64 / seconds,
         ..Figure::default()
@@ -253,7 +251,7 @@ pub async fn idle(server: &Server, tls: bool, count: usize) -> io::Result<Figure
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
     let bytes = (server.rss().saturating_sub(before)) as f64 / count as f64;
-    Ok(Figure { operations: count as u64, bytes, ..Figure::default() })
+    Ok(Figure { bytes, ..Figure::default() })
 }
 
 /// Messages to an account that is away, acknowledged by the stream (XEP-0198).
