@@ -12,7 +12,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| Server::start("[limits]\nrate
 #[track_caller]
 fn parsed(stanza: &str) -> Element {
     let (from, to) = (stanza.find("<message").expect("a message"), stanza.rfind("</message>").expect("its end"));
-    Element::parse(stanza[from..to + "</message>".len()].as_bytes(), "jabber:client")
+    Element::parse(&stanza.as_bytes()[from..to + "</message>".len()], "jabber:client")
         .unwrap_or_else(|fault| panic!("{fault:?} in {stanza}"))
 }
 

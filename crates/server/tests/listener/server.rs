@@ -127,10 +127,6 @@ impl Server {
         }
     }
 
-    pub fn count(&self, counter: &str) -> u64 {
-        self.status()["counters"][counter].as_u64().unwrap_or(0)
-    }
-
     pub fn status(&self) -> serde_json::Value {
         self.ask(&serde_json::json!({"do": "status"}))
     }
@@ -186,6 +182,7 @@ impl Server {
 }
 
 /// Starts the binary and waits until it is ready.
+#[expect(clippy::zombie_processes, reason = "the watching shell outlives this process by design")]
 fn spawn(files_max: Option<u32>, folder: &Path, log: &Arc<Mutex<String>>) -> (Child, ChildStdin) {
     let mut child = waft(files_max, folder, &folder.join("waft.toml")).spawn().expect("the binary was built");
     let mut watch = Command::new("sh")
