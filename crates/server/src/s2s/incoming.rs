@@ -306,9 +306,14 @@ impl Incoming {
         if let Some(verdict) = verdict {
             return self.judged(&pair, verdict);
         }
+        let Some(place) = self.federation.verifications.enter(self.address) else {
+            self.federation.house.count("s2s_verifications_full");
+            return self.judged(&pair, Verdict::Error(StanzaCondition::ResourceConstraint));
+        };
         let (federation, verdicts) = (self.federation.clone(), self.verdicts.clone());
         self.federation.house.runtime.spawn(async move {
             let verdict = federation.verify(pair.clone(), id, key).await;
+            drop(place);
             // The stream may have ended meanwhile.
             let _ = verdicts.send((pair, verdict)).await;
         });

@@ -37,6 +37,10 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 const NEXT_ADDRESS_AFTER: Duration = Duration::from_millis(250);
 /// For the close tag of the peer after ours. RFC 6120 §4.4.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+/// A stream that only asks for verifications is closed after so long without one.
+const ONLY_ASKS_IDLE: Duration = Duration::from_secs(20);
+/// How often an idle stream is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Verifications that wait for one link.
 const QUESTIONS_MAX: usize = 64;
 
@@ -497,9 +501,15 @@ impl Talk<'_> {
         }
     }
 
+    /// Negotiated, and only verifications go over it.
+    fn only_asks(&self) -> bool {
+        self.stream.is_open() && !self.up && !self.authenticating
+    }
+
     fn broken(&self, why: &str) -> End {
         match (self.up, &self.peer_error) {
             (true, _) => End::Broken,
+            (false, _) if self.only_asks() && self.asked.is_empty() => End::Done,
             (false, Some(condition)) => End::Failed(format!("stream error {condition}")),
             (false, None) => End::Failed(why.to_owned()),
         }
@@ -507,12 +517,13 @@ impl Talk<'_> {
 
     fn is_idle(&self) -> bool {
         // While presence of there is leased, the stream is what shows that they live.
-        self.active.elapsed() >= self.policy.idle && !self.federation.presence.has(&self.link.pair.inverse())
+        let idle = if self.only_asks() { ONLY_ASKS_IDLE.min(self.policy.idle) } else { self.policy.idle };
+        self.active.elapsed() >= idle && !self.federation.presence.has(&self.link.pair.inverse())
     }
 
     fn deadline(&self) -> Instant {
-        let mut at = match self.up || (self.stream.is_open() && !self.authenticating) {
-            true => (self.active + self.policy.idle).max(Instant::now() + Duration::from_secs(1)),
+        let mut at = match self.up || self.only_asks() {
+            true => Instant::now() + LOOK_EVERY,
             false => self.began + self.policy.negotiation,
         };
         if let Some(since) = self.blocked_since {
@@ -525,7 +536,7 @@ impl Talk<'_> {
     }
 
     fn timed_out(&self) -> Result<(), End> {
-        let negotiated = self.up || (self.stream.is_open() && !self.authenticating);
+        let negotiated = self.up || self.only_asks();
         if !negotiated && self.began.elapsed() >= self.policy.negotiation {
             return Err(End::Failed("it did not negotiate in time".into()));
         }
@@ -605,6 +616,7 @@ impl Talk<'_> {
             Some("host-unknown" | "host-gone") => End::Absent("it does not serve the domain"),
             Some(_) if self.up => End::Broken,
             None if self.up => End::Done,
+            _ if self.only_asks() && self.asked.is_empty() => End::Done,
             Some(condition) => End::Failed(format!("stream error {condition}")),
             None => End::Failed("it closed the stream".into()),
         }

@@ -21,13 +21,14 @@ use crate::config::{Config, ListenAddress};
 use crate::edge::EdgeLimits;
 use crate::edge::rates::Rates;
 use crate::house::{House, Ready};
+use crate::listen::admission::Source;
 use dashmap::DashMap;
 use dns::Resolve;
 use im::Ticket;
 use link::{Link, Queued};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -145,6 +146,7 @@ pub struct Federation {
     pub crypto: Arc<dyn Crypto>,
     links: DashMap<Pair, Arc<Link>>,
     pub presence: presence::Leases,
+    pub verifications: Arc<Verifications>,
     /// Attempts to connect under way.
     pub dials: Semaphore,
     /// `true`: what is queued goes out, then the streams end.
@@ -170,6 +172,7 @@ impl Federation {
             crypto,
             links: DashMap::new(),
             presence: presence::Leases::default(),
+            verifications: Arc::default(),
             dials: Semaphore::new(dials_max),
             stopping: watch::Sender::new(false),
             running: AtomicU32::new(0),
@@ -292,6 +295,42 @@ impl Federation {
     }
 }
 
+/// Keys being verified for streams from one address: each makes us dial somebody.
+const VERIFICATIONS_PER_ADDRESS_MAX: u32 = 64;
+
+#[derive(Debug, Default)]
+pub struct Verifications(Mutex<HashMap<Source, u32>>);
+
+/// One verification under way, until it is dropped.
+#[derive(Debug)]
+pub struct Verification(Arc<Verifications>, Source);
+
+impl Verifications {
+    /// `None`: too many are under way for this address.
+    pub fn enter(self: &Arc<Verifications>, address: IpAddr) -> Option<Verification> {
+        let source = Source::of(address);
+        let mut all = self.0.lock();
+        let count = all.entry(source).or_default();
+        if *count >= VERIFICATIONS_PER_ADDRESS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Verification(self.clone(), source))
+    }
+}
+
+impl Drop for Verification {
+    fn drop(&mut self) {
+        let mut all = self.0.0.lock();
+        if let Some(count) = all.get_mut(&self.1) {
+            *count -= 1;
+            if *count == 0 {
+                all.remove(&self.1);
+            }
+        }
+    }
+}
+
 struct Run(Arc<Federation>);
 
 impl Drop for Run {
@@ -344,5 +383,54 @@ impl Drop for Done {
     fn drop(&mut self) {
         self.0.count.fetch_sub(1, Ordering::AcqRel);
         self.0.done.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn policy(text: &str) -> Policy {
+        let config =
+            crate::config::parse(text, None, &crate::config::Sources::default()).expect("the test's file is right");
+        Policy::of(&config, b"secret", &crate::crypto::AwsLc)
+    }
+
+    #[test]
+    fn verifications_of_one_address_are_bounded_and_free_when_they_end() {
+        let all = Arc::new(Verifications::default());
+        let address: IpAddr = "192.0.2.1".parse().expect("a literal address");
+        let mut held: Vec<_> = (0..64).map(|_| all.enter(address).expect("within the bound")).collect();
+        assert!(all.enter(address).is_none());
+        assert!(all.enter("192.0.2.2".parse().expect("a literal address")).is_some());
+        held.pop();
+        assert!(all.enter(address).is_some());
+        held.clear();
+        assert!(all.0.lock().is_empty());
+    }
+
+    #[test]
+    fn blocked_domains_and_those_not_among_the_allowed_are_not_spoken_with() {
+        let open = policy("[s2s]\nblocked = [\"Bad.example\"]");
+        assert!(open.allows("good.example") && open.allows("sub.bad.example") && !open.allows("bad.example"));
+        let closed = policy("[s2s]\nallowed = [\"good.example\"]");
+        assert!(closed.allows("good.example") && !closed.allows("other.example"));
+    }
+
+    #[test]
+    fn a_domain_s_own_table_wins() {
+        let it = policy(
+            "[s2s]\ntrust = \"certificate\"\n[s2s.domain.\"old.example\"]\ntrust = \"dialback\"\naddress = \"192.0.2.7:5269\"",
+        );
+        assert!(it.is_strict("new.example") && !it.is_strict("old.example"));
+        assert_eq!(it.pinned("old.example").map(|address| address.port()), Some(5269));
+        assert_eq!(it.pinned("new.example"), None);
+    }
+
+    #[test]
+    fn dialback_has_a_secret_of_its_own() {
+        let secret = policy("").stream.secret.clone();
+        assert_eq!(secret.len(), 32);
+        assert_ne!(secret, b"secret");
     }
 }
