@@ -111,11 +111,11 @@ impl EdgeHandle {
         }
     }
 
-    pub fn hold(&self) {
+    fn hold(&self) {
         self.holds.fetch_add(1, Ordering::AcqRel);
     }
 
-    pub fn release(&self) {
+    fn release(&self) {
         self.holds.fetch_sub(1, Ordering::AcqRel);
         self.wake();
     }
@@ -150,6 +150,23 @@ impl EdgeHandle {
         if self.wants_done.swap(false, Ordering::AcqRel) {
             self.wake();
         }
+    }
+}
+
+/// A stream that waits for an answer, until it is dropped.
+#[derive(Debug)]
+pub struct Hold(Arc<EdgeHandle>);
+
+impl Hold {
+    pub fn new(edge: Arc<EdgeHandle>) -> Hold {
+        edge.hold();
+        Hold(edge)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.0.release();
     }
 }
 

@@ -1,5 +1,6 @@
 //! An account in memory: its state, its gate, and what becomes of each effect.
 
+use super::edges::Hold;
 use super::gate::{Gate, Verdict};
 use super::{AccountCell, House, Ready};
 use im::{Account, EdgeItem, Effect, Effects, Item, Query, QueryAnswer, SessionId, Then, Ticket};
@@ -25,6 +26,8 @@ pub struct Resident {
     may_go: bool,
     /// A step panicked: nothing is done with this state any more.
     broken: bool,
+    /// Iqs whose queries are not asked yet, and the streams that wait for their answers.
+    holds: Vec<(Arc<Stanza>, Hold)>,
 }
 
 impl Resident {
@@ -38,6 +41,23 @@ impl Resident {
             sweep_at: None,
             may_go: false,
             broken: false,
+            holds: Vec::new(),
+        }
+    }
+}
+
+impl Resident {
+    fn take_hold(&mut self, iq: &Arc<Stanza>) -> Option<Hold> {
+        let at = self.holds.iter().position(|(held, _)| Arc::ptr_eq(held, iq))?;
+        Some(self.holds.swap_remove(at).1)
+    }
+
+    /// These do not happen: no stream waits for them.
+    fn let_go(&mut self, dropped: &[Effect]) {
+        for effect in dropped {
+            if let Effect::Query { iq, .. } = effect {
+                self.take_hold(iq);
+            }
         }
     }
 }
@@ -120,12 +140,6 @@ impl House {
                 if matches!(item, Item::Tick) {
                     resident.wake_at = None;
                 }
-                if let Item::Answered { session: Some(session), .. } = &item
-                    && let Some(edge) = resident.account.session(*session).and_then(|s| s.edge)
-                    && let Some(handle) = self.edges.get(edge)
-                {
-                    handle.release();
-                }
                 resident.gate.begin_step();
                 let account = &mut resident.account;
                 let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, now, &mut fx)));
@@ -142,6 +156,7 @@ impl House {
                 for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
                 }
+                resident.let_go(&resolved.dropped);
                 if !resolved.dropped.is_empty() {
                     resident.gate.begin_step();
                     resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
@@ -153,6 +168,7 @@ impl House {
                 for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
                 }
+                resident.let_go(&resolved.dropped);
                 resident.gate.begin_step();
                 resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
                 resident.account.step(Item::CommitFailed { bounce, error, stored }, now, &mut fx);
@@ -164,6 +180,13 @@ impl House {
             }
         }
         for effect in fx.list {
+            if let Effect::Query { iq, session: Some(session), .. } = &effect
+                && let Some(edge) = resident.account.session(*session).and_then(|s| s.edge)
+                && let Some(handle) = self.edges.get(edge)
+            {
+                // From now on, also while the query itself stands behind a commit.
+                resident.holds.push((iq.clone(), Hold::new(handle)));
+            }
             match effect {
                 Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
                 // Timers and counters have no order to keep.
@@ -253,22 +276,19 @@ impl House {
     fn ask(
         self: &Arc<House>,
         cell: &Arc<AccountCell>,
-        resident: &Resident,
+        resident: &mut Resident,
         query: Query,
         iq: Arc<Stanza>,
         session: Option<SessionId>,
         then: Then,
     ) {
-        if let Some(session) = session
-            && let Some(edge) = resident.account.session(session).and_then(|s| s.edge)
-            && let Some(handle) = self.edges.get(edge)
-        {
-            handle.hold();
-        }
+        let hold = resident.take_hold(&iq);
         let (house, cell) = (self.clone(), cell.clone());
         self.runtime.spawn(async move {
             let answer = house.answer(query).await;
             house.post_to(&cell, CellItem::Im(Item::Answered { iq, session, answer, then }));
+            // What the stream reads now comes behind the answer.
+            drop(hold);
         });
     }
 

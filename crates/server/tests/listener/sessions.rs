@@ -160,6 +160,25 @@ fn a_second_binding_on_a_bound_stream_is_refused() {
 }
 
 #[test]
+fn requests_are_answered_in_their_order_also_where_the_disk_is_waited_for() {
+    let mut client = bound("localhost", "orderly", "here");
+    for _ in 0..5 {
+        client.send(
+            "<iq type='set' id='o1'><vCard xmlns='vcard-temp'><FN>x</FN></vCard></iq>\
+             <iq type='set' id='o2'><query xmlns='jabber:iq:private'><n xmlns='urn:n'/></query></iq>\
+             <iq type='get' id='o3'><vCard xmlns='vcard-temp'/></iq>\
+             <iq type='set' id='o4'><query xmlns='jabber:iq:roster'><item jid='a@localhost'/></query></iq>\
+             <iq type='get' id='o5'><query xmlns='jabber:iq:private'><n xmlns='urn:n'/></query></iq>\
+             <iq type='get' id='o6'><query xmlns='jabber:iq:version'/></iq>",
+        );
+        let heard = client.sync();
+        let at: Vec<_> =
+            (1..=6).map(|n| heard.find(&format!("id='o{n}'")).unwrap_or_else(|| panic!("o{n} in {heard}"))).collect();
+        assert!(at.is_sorted(), "{heard}");
+    }
+}
+
+#[test]
 fn client_state_is_taken_without_a_word() {
     let mut client = bound("localhost", "state", "here");
     client.send("<presence/><inactive xmlns='urn:xmpp:csi:0'/><active xmlns='urn:xmpp:csi:0'/>");
