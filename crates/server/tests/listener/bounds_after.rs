@@ -106,6 +106,62 @@ fn what_is_in_force_is_told() {
 }
 
 #[test]
+fn what_higher_bounds_allow_is_kept_and_comes_out_again() {
+    static HIGH: LazyLock<Server> = LazyLock::new(|| {
+        Server::start(
+            "[limits]
+rates = false
+stanza_bytes_max = 2000000
+send_queue_bytes_max = 20000000
+unacked_bytes_max = 20000000
+stanza_elements_max = 50000
+stanza_depth_max = 200
+stanza_attributes_max = 300
+name_bytes_max = 5000
+attribute_bytes_max = 200000
+",
+        )
+    });
+    let attributes: String = (0..299).map(|n| format!(" a{n}='1'")).collect();
+    let stanzas = [
+        ("bytes", format!("<body>{}</body>", "x".repeat(900_000))),
+        ("elements", format!("<a xmlns='urn:a'>{}</a>", "<b/>".repeat(40_000))),
+        ("depth", format!("<a xmlns='urn:a'>{}x{}</a>", "<b>".repeat(197), "</b>".repeat(197))),
+        ("attributes", format!("<a xmlns='urn:a'{attributes}/>")),
+        ("names", format!("<n{} xmlns='urn:a' b='{}'/>", "n".repeat(4_000), "v".repeat(150_000))),
+    ];
+    HIGH.ensure("kept@localhost");
+    let mut writer = Client::available(&HIGH, "big", "r");
+    for (what, content) in &stanzas {
+        writer.send(format!("<message to='kept@localhost' type='chat' id='{what}'>{content}</message>"));
+    }
+    assert_eq!(writer.sync(), "");
+    // From the log, then from the archive; then live, and as a carbon.
+    let mut reader = Client::session(&HIGH, "kept", "r");
+    reader.send("<presence/>");
+    for (what, _) in &stanzas {
+        reader.expect(&format!("id='{what}'"));
+        reader.expect("</message>");
+    }
+    reader.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>");
+    for (what, _) in &stanzas {
+        reader.expect("<forwarded ");
+        reader.expect(&format!("id='{what}'"));
+    }
+    reader.sync();
+    let mut other = Client::session(&HIGH, "kept", "other");
+    other.send(
+        "<iq type='set' id='c'><enable xmlns='urn:xmpp:carbons:2'/></iq><presence><priority>-1</priority></presence>",
+    );
+    other.sync();
+    for (what, content) in &stanzas {
+        writer.send(format!("<message to='kept@localhost' type='chat' id='live-{what}'>{content}</message>"));
+        reader.expect(&format!("id='live-{what}'"));
+        other.expect(&format!("id='live-{what}'"));
+    }
+}
+
+#[test]
 fn one_who_passes_a_bound_disturbs_nobody() {
     let mut quiet = Client::available(&SERVER, "quiet", "r");
     let mut loud = Client::available(&SERVER, "loud", "r");

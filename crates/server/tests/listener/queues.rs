@@ -19,6 +19,11 @@ offline_bytes_max = 100000
 roster_items_max = 5
 groups_per_item_max = 3
 block_items_max = 4
+vcard_bytes_max = 2000
+private_bytes_max = 2000
+requests_max = 3
+archive_page_default = 2
+archive_page_max = 4
 resume_seconds_default = 60
 resume_seconds_max = 60
 ",
@@ -211,4 +216,66 @@ fn a_block_list_has_so_many_items() {
     assert!(heard.contains("type='error'") && heard.contains("id='k4-5'"), "{heard}");
     client.send("<iq type='get' id='list'><blocklist xmlns='urn:xmpp:blocking'/></iq>");
     assert_eq!(client.sync().matches("<item ").count(), 4);
+}
+
+#[test]
+fn a_vcard_and_private_data_have_so_many_bytes() {
+    let mut client = Client::available(&SERVER, "stores", "r");
+    let vcard = |bytes: usize| {
+        format!(
+            "<iq type='set' id='v{bytes}'><vCard xmlns='vcard-temp'><NOTE>{}</NOTE></vCard></iq>",
+            "x".repeat(bytes)
+        )
+    };
+    let private = |bytes: usize| {
+        format!(
+            "<iq type='set' id='p{bytes}'><query xmlns='jabber:iq:private'><n xmlns='urn:n'>{}</n></query></iq>",
+            "x".repeat(bytes)
+        )
+    };
+    client.send(vcard(1_500) + &private(1_500));
+    assert!(!client.sync().contains("type='error'"));
+    client.send(vcard(2_500) + &private(2_500));
+    let heard = client.sync();
+    assert_eq!(heard.matches("type='error'").count(), 2, "{heard}");
+    client.send("<iq type='get' id='g'><vCard xmlns='vcard-temp'/></iq>");
+    assert!(client.sync().contains(&"x".repeat(1_500)), "the old one is left");
+}
+
+#[test]
+fn so_many_requests_of_strangers_wait_for_an_account() {
+    SERVER.ensure("popular@localhost");
+    for n in 0..5 {
+        let mut client = Client::available(&SERVER, &format!("fan{n}"), "r");
+        client.send("<presence to='popular@localhost' type='subscribe'/>");
+        client.sync();
+    }
+    let mut popular = Client::session(&SERVER, "popular", "r");
+    popular.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq><presence/>");
+    popular.sync();
+    let heard = popular.hear(Duration::from_millis(500));
+    // What came before the answer to the ping counts as well.
+    let mut again = Client::session(&SERVER, "popular", "again");
+    again.send("<presence/>");
+    let first = again.sync();
+    let all = first + &again.hear(Duration::from_millis(500)) + &heard;
+    let fans: std::collections::HashSet<_> =
+        (0..5).filter(|n| all.contains(&format!("from='fan{n}@localhost'"))).collect();
+    assert_eq!(fans.len(), 3, "{all}");
+}
+
+#[test]
+fn a_page_of_the_archive_has_so_many_messages() {
+    let mut client = Client::available(&SERVER, "pages", "r");
+    for n in 0..6 {
+        client.send(message("pages@localhost/r", n, 10));
+        client.expect(&format!("<body>{n}:"));
+    }
+    client.sync();
+    for (rsm, least) in [("", 2), ("<set xmlns='http://jabber.org/protocol/rsm'><max>100</max></set>", 4)] {
+        client.send(format!("<iq type='set' id='q{least}'><query xmlns='urn:xmpp:mam:2'>{rsm}</query></iq>"));
+        let heard = client.expect("</fin>");
+        assert_eq!(heard.matches("<forwarded ").count(), least, "{heard}");
+        client.sync();
+    }
 }

@@ -238,6 +238,19 @@ fn a_token_of_another_client_connection_or_count_is_refused() {
 }
 
 #[test]
+fn tokens_go_when_the_password_changes() {
+    let device = agent("99999999-bbbb-4ccc-8ddd-eeeeeeeeeeee");
+    let mut client = connected();
+    let token =
+        token_of(&outcome(&mut client, &by_password("changes", &(device.clone() + &asks_for_token()))).unwrap());
+    let answer = SERVER.ask(&serde_json::json!({"do": "user-passwd", "jid": "changes@localhost", "password": "new"}));
+    assert_eq!(answer["is"], "done");
+    let mut client = connected();
+    let request = by_token(&client, "changes", &token, FAST, &device);
+    assert_eq!(outcome(&mut client, &request).err().as_deref(), Some("not-authorized"));
+}
+
+#[test]
 fn a_failure_leaves_the_stream_for_another_try() {
     let mut client = connected();
     let wrong = plain("", "nobody", "wrong");
