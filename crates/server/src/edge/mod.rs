@@ -256,6 +256,7 @@ impl Edge {
             }
             // A peer that takes nothing gets nothing more: its queue fills at the house, which has the bound.
             let taking = self.wire.unsent() < self.config.limits.queue_bytes_max / 4;
+            self.handle.blocked.store(!taking, Ordering::Relaxed);
             if self.queue.is_empty() {
                 self.handle.take(&mut self.queue, Some(cx.waker()));
             }

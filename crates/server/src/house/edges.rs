@@ -9,6 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
 use xmpp::StreamFault;
 
+/// So many times its bounds a queue may be beyond them, while the peer takes what it is sent.
+const BURST_TIMES: usize = 8;
+
 /// What one stream has waiting; LIMITS: send queue per session.
 #[derive(Debug, Default)]
 struct Queue {
@@ -34,6 +37,8 @@ pub struct EdgeHandle {
     done: Mutex<Done>,
     queue_items_max: usize,
     queue_bytes_max: usize,
+    /// The peer does not take what was written: the bounds of the queue hold.
+    pub blocked: AtomicBool,
     /// It went over its bounds and was closed for that.
     pub overran: AtomicBool,
 }
@@ -54,7 +59,12 @@ impl EdgeHandle {
         }
         if let EdgeItem::Deliver(delivery) = &item {
             queue.weight += delivery.stanza.weight();
-            if queue.items.len() >= self.queue_items_max || queue.weight > self.queue_bytes_max {
+            let over = |times| {
+                queue.items.len() >= times * self.queue_items_max || queue.weight > times * self.queue_bytes_max
+            };
+            // A stream whose task had no turn yet is not slow: much may come at once, such as the presence of all
+            // contacts.
+            if over(BURST_TIMES) || over(1) && self.blocked.load(Ordering::Relaxed) {
                 // What is queued is not written any more: the session's own queue has it, or the log.
                 self.overran.store(true, Ordering::Relaxed);
                 queue.items.clear();
@@ -209,6 +219,7 @@ impl Edges {
             done: Mutex::default(),
             queue_items_max,
             queue_bytes_max,
+            blocked: AtomicBool::new(false),
             overran: AtomicBool::new(false),
         });
         self.map.insert(id.0, handle.clone());

@@ -63,6 +63,18 @@ fn a_reader_that_takes_nothing_is_closed_and_its_memory_is_bounded() {
 }
 
 #[test]
+fn a_reader_of_good_will_is_given_more_at_once_than_may_wait_for_a_slow_one() {
+    let server = Server::start("[limits]\nrates = false\nsend_queue_stanzas_max = 16\n");
+    let mut client = Client::available(&server, "willing", "r");
+    for n in 0..60 {
+        client.send(message("willing@localhost/r", n, 10));
+        client.expect(&format!("<body>{n}:"));
+    }
+    client.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>60</max></set></query></iq>");
+    assert_eq!(client.expect("</fin>").matches("<forwarded ").count(), 60);
+}
+
+#[test]
 fn a_slow_reader_with_management_is_suspended_and_its_messages_come_later() {
     let mut reader = Client::available(&SERVER, "slowly", "r");
     let id = reader.manage();
