@@ -189,6 +189,7 @@ certfiles:
 ca_file: {self.world.authority.ca}
 s2s_cafile: {self.world.authority.ca}
 s2s_use_starttls: {starttls}
+s2s_max_retry_delay: 2
 listen:
   - port: 5222
     ip: {self.address}

@@ -334,7 +334,7 @@ impl Incoming {
         tracing::debug!(%pair, address = %self.address, encrypted = self.stream.is_encrypted(), "another server is authenticated");
         self.permit.authenticated();
         self.active = Instant::now();
-        self.federation.stream_up(&pair);
+        self.federation.incoming_up(&pair);
         if self.attached.is_none()
             && self.stream.is_bidirectional()
             && let Some(link) = self.federation.link(&pair.inverse())

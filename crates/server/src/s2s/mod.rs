@@ -218,6 +218,7 @@ impl Federation {
         }
         let busy = || StanzaError::from(StanzaCondition::ResourceConstraint).with_type(ErrorType::Wait);
         let pair = Pair::new(from.domain(), to.domain());
+        self.probing(stanza, &to);
         let mut queued = Queued { stanza: stanza.clone(), to, ticket, since: Instant::now() };
         // A link that is forgotten between look-up and push is looked up again.
         loop {

@@ -32,6 +32,8 @@ const LOST_MAX: usize = 20_000;
 const ASK_AFTER: Duration = Duration::from_secs(55);
 /// … and is not, when it has said nothing so long: with [`RESET`] and [`PULSE`] this is within 90 seconds.
 const DEAD_AFTER: Duration = Duration::from_secs(75);
+/// When they have reached us, their answers to our probes follow within this time, or were lost.
+const ANSWERS_PATIENCE: Duration = Duration::from_secs(3);
 /// How often all pairs are looked at.
 const PULSE: Duration = Duration::from_secs(5);
 
@@ -54,6 +56,8 @@ struct Pairing {
     count: usize,
     /// (account here, contact there): told `unavailable` by us, to be asked for when the pair comes back.
     lost: HashSet<(BareJid, BareJid)>,
+    /// Probed, and nothing heard of the contact since: the answer may have been lost with a stream.
+    probed: HashSet<(BareJid, BareJid)>,
 }
 
 impl Default for Leases {
@@ -71,6 +75,7 @@ impl Default for Pairing {
             leases: HashMap::new(),
             count: 0,
             lost: HashSet::new(),
+            probed: HashSet::new(),
         }
     }
 }
@@ -107,6 +112,11 @@ impl Federation {
     pub fn lease(&self, pair: &Pair, stanza: &Stanza) {
         let StanzaType::Presence(kind) = stanza.kind else { return };
         let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { return };
+        if let Some(mut pairing) = self.presence.pairs.get_mut(pair)
+            && !pairing.probed.is_empty()
+        {
+            pairing.probed.remove(&(to.to_bare(), from.to_bare()));
+        }
         match kind {
             PresenceType::Available if from.resource().is_some() => {
                 let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
@@ -139,6 +149,40 @@ impl Federation {
         self.probe(lost);
     }
 
+    /// A stream that they opened is up. While they could not reach us, answers to our probes were lost.
+    pub fn incoming_up(self: &Arc<Federation>, pair: &Pair) {
+        self.stream_up(pair);
+        if self.presence.pairs.get(pair).is_none_or(|pairing| pairing.probed.is_empty()) {
+            return;
+        }
+        let federation = self.clone();
+        let pair = pair.clone();
+        self.house.runtime.spawn(async move {
+            tokio::time::sleep(ANSWERS_PATIENCE).await;
+            let unanswered = match federation.presence.pairs.get_mut(&pair) {
+                Some(mut pairing) => std::mem::take(&mut pairing.probed),
+                None => return,
+            };
+            federation.probe(unanswered);
+            // These were the last: who does not answer now is nobody's contact, or away.
+            if let Some(mut pairing) = federation.presence.pairs.get_mut(&pair) {
+                pairing.probed.clear();
+            }
+        });
+    }
+
+    /// A probe goes out: its answer is waited for.
+    pub fn probing(&self, stanza: &Stanza, to: &Jid) {
+        let Some(from) = &stanza.from else { return };
+        if !matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe)) {
+            return;
+        }
+        let mut pairing = self.presence.pairs.entry(Pair::new(to.domain(), from.domain())).or_default();
+        if pairing.probed.len() < LOST_MAX {
+            pairing.probed.insert((from.to_bare(), to.to_bare()));
+        }
+    }
+
     /// … and has ended.
     pub fn stream_down(self: &Arc<Federation>, pair: &Pair, how: Ended) {
         let Some(mut pairing) = self.presence.pairs.get_mut(pair) else { return };
@@ -149,7 +193,7 @@ impl Federation {
             return;
         }
         if leases == 0 {
-            self.presence.pairs.remove_if(pair, |_, it| it.streams == 0 && it.count == 0 && it.lost.is_empty());
+            self.presence.pairs.remove_if(pair, |_, it| it.is_empty());
             return;
         }
         tracing::debug!(%pair, leases, ?how, "no stream is left; what was seen of the other domain must be renewed");
@@ -268,6 +312,10 @@ impl Federation {
 }
 
 impl Pairing {
+    fn is_empty(&self) -> bool {
+        self.streams == 0 && self.count == 0 && self.lost.is_empty() && self.probed.is_empty()
+    }
+
     fn look(&mut self) -> Look {
         if self.count == 0 || self.streams == 0 {
             return Look::Well;
