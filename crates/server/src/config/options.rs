@@ -219,11 +219,11 @@ section! {
         /// Seconds from connection to authentication, in all.
         authentication_seconds: u32 = 30, in 1 ..= 3_600;
         /// Seconds of silence after which a client is pinged; told to clients with the next (XEP-0478).
-        idle_ping_seconds: u32 = 300, in 10 ..= 86_400;
+        idle_ping_seconds: u32 = 300, in 1 ..= 86_400;
         /// Seconds after the ping until a silent client's stream is closed.
-        idle_close_seconds: u32 = 60, in 5 ..= 86_400;
+        idle_close_seconds: u32 = 60, in 1 ..= 86_400;
         /// Seconds that a client has to answer a request for acknowledgement (XEP-0198).
-        ack_seconds: u32 = 60, in 5 ..= 3_600;
+        ack_seconds: u32 = 60, in 1 ..= 3_600;
         /// Seconds that a stopping server gives streams to end and writes to reach the disk.
         shutdown_seconds: u32 = 10, in 1 ..= 600;
 
