@@ -130,13 +130,13 @@ impl Client {
         self.tcp.write_all(text.as_bytes())
     }
 
-    /// Says goodbye, and waits until the server has too.
-    pub fn end(mut self) -> io::Result<()> {
+    /// Says goodbye, and waits until the server has too; what still comes goes to `other`.
+    pub fn end(mut self, mut other: impl FnMut(Element)) -> io::Result<()> {
         self.say_goodbye()?;
         let until = Instant::now() + ANSWER_TIMEOUT;
         loop {
             match self.next(until.saturating_duration_since(Instant::now()))? {
-                Got::Element(_) => {}
+                Got::Element(element) => other(element),
                 Got::End => return Ok(()),
                 Got::Nothing => return Err(stuck("the end of the stream")),
             }

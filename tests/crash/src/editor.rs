@@ -110,7 +110,7 @@ impl Editor {
             }
             self.wrong.extend(ledger.check_values(kind, &found));
         }
-        client.end()
+        client.end(|_| {})
     }
 }
 

@@ -110,14 +110,20 @@ impl Receiver {
         let walked = archive.walk(&mut client, ledger, whole, |element| self.take(&element, ledger));
         self.archive = archive;
         walked?;
-        self.compare(ledger);
         match self.way {
             Way::Away => {
                 self.resumption = None;
-                client.end()?;
+                // What comes behind the last acknowledgement comes again.
+                let counts = !managed;
+                client.end(|element| {
+                    if counts {
+                        self.take(&element, ledger);
+                    }
+                })?;
             }
             Way::Managed | Way::Plain => self.client = Some(client),
         }
+        self.compare(ledger);
         Ok(at)
     }
 

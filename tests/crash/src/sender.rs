@@ -207,7 +207,7 @@ impl Sender {
             }
         }
         self.wrong.append(&mut self.archive.wrong);
-        client.end()
+        client.end(|_| {})
     }
 }
 
