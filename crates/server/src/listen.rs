@@ -4,18 +4,20 @@ pub mod admission;
 pub mod proxy;
 
 use crate::config::ListenAddress;
+use crate::edge::socket::Socket;
 use crate::edge::{self, EdgeConfig};
 use crate::house::House;
 use crate::s2s;
+use crate::world::Listening;
 use admission::Admission;
 use parking_lot::RwLock;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 /// Connections that the kernel holds for us.
 const BACKLOG: i32 = 1024;
@@ -65,7 +67,7 @@ pub fn bind(address: &ListenAddress) -> Result<Vec<TcpListener>, String> {
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
@@ -89,7 +91,7 @@ pub fn files_max() -> usize {
 }
 
 /// Takes connections until the task is ended.
-pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: TcpListener) {
+pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: Listening) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -123,7 +125,7 @@ pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: 
 }
 
 /// The same for servers of other domains.
-pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, listener: TcpListener) {
+pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, listener: Listening) {
     loop {
         match listener.accept().await {
             Ok((socket, peer)) => {
@@ -146,7 +148,7 @@ pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, li
     }
 }
 
-fn begin_on_task(house: Arc<House>, context: Arc<ListenerContext>, socket: TcpStream, address: IpAddr) {
+fn begin_on_task(house: Arc<House>, context: Arc<ListenerContext>, socket: Socket, address: IpAddr) {
     // Admission costs no task: a refused connection is closed here and now.
     match context.admission.admit(address, house.now().mono_ms) {
         Ok(permit) => {
@@ -157,7 +159,7 @@ fn begin_on_task(house: Arc<House>, context: Arc<ListenerContext>, socket: TcpSt
     }
 }
 
-async fn begin(house: Arc<House>, context: Arc<ListenerContext>, socket: TcpStream, address: IpAddr) {
+async fn begin(house: Arc<House>, context: Arc<ListenerContext>, socket: Socket, address: IpAddr) {
     match context.admission.admit(address, house.now().mono_ms) {
         Ok(permit) => {
             let config = context.edge.read().clone();
@@ -173,15 +175,20 @@ fn refuse(house: &Arc<House>, address: IpAddr, why: admission::Refused) {
 }
 
 /// Reads exactly the PROXY header from the front of the connection.
-async fn behind_proxy(mut socket: TcpStream) -> io::Result<(TcpStream, Option<IpAddr>)> {
+async fn behind_proxy(socket: Socket) -> io::Result<(Socket, Option<IpAddr>)> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "malformed header");
+    let mut socket = match socket {
+        Socket::Tcp(tcp) => tcp,
+        #[cfg(feature = "simulated")]
+        Socket::Simulated(_) => return Err(wrong()),
+    };
     let mut bytes = vec![0; proxy::HEADER_BYTES_MAX];
     loop {
         let seen = socket.peek(&mut bytes).await?;
         match proxy::read(&bytes[..seen]) {
             proxy::Header::Whole(length, address) => {
                 socket.read_exact(&mut bytes[..length]).await?;
-                return Ok((socket, address));
+                return Ok((socket.into(), address));
             }
             proxy::Header::Wrong => return Err(wrong()),
             proxy::Header::More if seen == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),

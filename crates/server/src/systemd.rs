@@ -52,6 +52,11 @@ impl Inherited {
         Inherited(sockets)
     }
 
+    /// Nothing was passed.
+    pub fn none() -> Inherited {
+        Inherited(Vec::new())
+    }
+
     /// The socket that a listener of the configuration means: that of its port and, unless it listens everywhere, its
     /// address. Non-blocking.
     pub fn claim(&mut self, address: &ListenAddress) -> Option<TcpListener> {

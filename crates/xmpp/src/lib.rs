@@ -7,10 +7,12 @@
 //! - [`error`]: stanza errors (RFC 6120 §8.3) and stream errors (RFC 6120 §4.9).
 //! - [`ns`]: the namespaces that more than one module speaks.
 //! - [`stamp`]: UTC times as XEP-0082 writes them.
+//! - [`planted`]: mistakes on purpose, for the simulator to find; none without its feature.
 
 pub mod error;
 pub mod jid;
 pub mod ns;
+pub mod planted;
 pub mod stamp;
 pub mod stanza;
 pub mod write;

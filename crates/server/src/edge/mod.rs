@@ -1,12 +1,13 @@
 //! ② The edge: one task a connection, a pipe between a socket and a session.
 //!
-//! - [`wire`]: the socket, plain or TLS.
+//! - [`socket`]: bytes in, bytes out. [`wire`]: the same, plain or TLS.
 //! - [`login`]: what the stream asks before it is bound: who is this, is it the password, which resource.
 //! - [`talk`]: a bound stream: stanzas in, deliveries out, acknowledgements.
 //! - [`rates`]: how fast a client may send.
 
 pub mod login;
 pub mod rates;
+pub mod socket;
 pub mod talk;
 pub mod wire;
 
@@ -16,6 +17,7 @@ use crate::house::{AccountCell, House};
 use crate::listen::admission::Permit;
 use im::{EdgeItem, SessionId};
 use rates::Rates;
+use socket::Socket;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::IpAddr;
@@ -26,7 +28,6 @@ use std::task::Poll;
 use std::time::Duration;
 use stream::event::{ClientCert, TlsInfo};
 use stream::{ClientStream, Crypto};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use wire::Wire;
 use xmpp::StreamFault;
@@ -145,8 +146,8 @@ pub(crate) struct Edge {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: TcpStream, address: IpAddr, permit: Permit) {
-    let _ = socket.set_nodelay(true);
+pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: Socket, address: IpAddr, permit: Permit) {
+    socket.hurry();
     let now = Instant::now();
     let handle = house.edges.open(config.limits.queue_items_max, config.limits.queue_bytes_max);
     permit.reached_by(&handle);

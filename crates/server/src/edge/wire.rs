@@ -1,12 +1,12 @@
 //! The socket of one stream, plain or TLS: bytes in, bytes out, nothing held while idle.
 
+use super::socket::Socket;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConnection, Connection, ServerConnection};
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use tokio::net::TcpStream;
 
 /// Bytes read from a socket at once; the buffer belongs to the thread, not to the stream.
 const READ_BYTES: usize = 32 * 1024;
@@ -47,7 +47,7 @@ fn give_back(records: Vec<u8>) {
 }
 
 pub struct Wire {
-    tcp: TcpStream,
+    socket: Socket,
     tls: Option<Box<Connection>>,
     /// What the kernel has not taken yet: clear text or TLS records.
     out: Vec<u8>,
@@ -58,8 +58,8 @@ pub struct Wire {
 }
 
 impl Wire {
-    pub fn new(tcp: TcpStream) -> Wire {
-        Wire { tcp, tls: None, out: Vec::new(), out_at: 0, eof: false, early: Vec::new() }
+    pub fn new(socket: impl Into<Socket>) -> Wire {
+        Wire { socket: socket.into(), tls: None, out: Vec::new(), out_at: 0, eof: false, early: Vec::new() }
     }
 
     pub fn tls(&self) -> Option<&ServerConnection> {
@@ -81,8 +81,7 @@ impl Wire {
 
     /// Waits for the first byte, or the end of the connection.
     pub async fn readable(&self) {
-        // Not `readable`, which may be wrong. An error is seen by the next read.
-        let _ = self.tcp.peek(&mut [0]).await;
+        self.socket.readable().await;
     }
 
     /// Becomes TLS; the caller drives [`Wire::poll_handshake`].
@@ -110,7 +109,7 @@ impl Wire {
                 return flushed.map(Ok);
             }
             let early = &mut self.early;
-            let read = poll_read_tcp(&self.tcp, cx, |bytes| feed_tls(tls, bytes, early));
+            let read = poll_read_socket(&self.socket, cx, |bytes| feed_tls(tls, bytes, early));
             if let Poll::Ready(Err(_)) = &read {
                 // The alert says why, if it still can.
                 self.collect_tls()?;
@@ -136,7 +135,7 @@ impl Wire {
         loop {
             let before = into.len();
             let tls = self.tls.as_mut();
-            let (n, closed) = ready!(poll_read_tcp(&self.tcp, cx, |bytes| match tls {
+            let (n, closed) = ready!(poll_read_socket(&self.socket, cx, |bytes| match tls {
                 None => {
                     into.extend_from_slice(bytes);
                     Ok(false)
@@ -182,7 +181,7 @@ impl Wire {
     fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while self.out.is_empty() && !rest.is_empty() {
-            match self.tcp.try_write(rest) {
+            match self.socket.try_write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
                 Ok(n) => rest = &rest[n..],
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
@@ -206,11 +205,11 @@ impl Wire {
     /// Sends what is queued. `Pending`: the kernel's buffer is full.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.out_at < self.out.len() {
-            match self.tcp.try_write(&self.out[self.out_at..]) {
+            match self.socket.try_write(&self.out[self.out_at..]) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 Ok(n) => self.out_at += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    ready!(self.tcp.poll_write_ready(cx))?;
+                    ready!(self.socket.poll_write_ready(cx))?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Poll::Ready(Err(e)),
@@ -235,16 +234,12 @@ impl Wire {
 
     /// The kernel finds out within `silence` that the peer is gone without a word.
     pub fn notice_silence(&self, silence: std::time::Duration) {
-        let socket = socket2::SockRef::from(&self.tcp);
-        let probes = socket2::TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 8).with_retries(4);
-        // A kernel that cannot keeps the silence bound of the stream itself.
-        let _ = socket.set_tcp_keepalive(&probes);
-        let _ = socket.set_tcp_user_timeout(Some(silence));
+        self.socket.notice_silence(silence);
     }
 
     /// Half-closes the socket, so that what was sent arrives before the reset of an early close.
     pub fn shutdown(&self) {
-        let _ = socket2::SockRef::from(&self.tcp).shutdown(std::net::Shutdown::Write);
+        self.socket.shutdown();
     }
 }
 
@@ -272,15 +267,15 @@ fn drain_plain(tls: &mut Connection, into: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// One read from the socket into the thread's buffer, which is then shown to `take`.
-fn poll_read_tcp<T>(
-    tcp: &TcpStream,
+fn poll_read_socket<T>(
+    socket: &Socket,
     cx: &mut Context<'_>,
     take: impl FnOnce(&[u8]) -> io::Result<T>,
 ) -> Poll<io::Result<(usize, Option<T>)>> {
     SCRATCH.with_borrow_mut(|buffer| {
         loop {
-            ready!(tcp.poll_read_ready(cx))?;
-            match tcp.try_read(buffer) {
+            ready!(socket.poll_read_ready(cx))?;
+            match socket.try_read(buffer) {
                 Ok(0) => return Poll::Ready(Ok((0, None))),
                 Ok(n) => return Poll::Ready(take(&buffer[..n]).map(|t| (n, Some(t)))),
                 Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}

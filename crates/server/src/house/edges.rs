@@ -243,12 +243,28 @@ impl Edges {
 
     /// The same for every stream (shutdown).
     pub fn send_all(&self, make: impl Fn() -> EdgeItem) {
-        for entry in &self.map {
-            entry.value().send(make());
+        let mut all: Vec<_> = self.map.iter().map(|entry| entry.value().clone()).collect();
+        all.sort_by_key(|handle| handle.id.0);
+        for handle in all {
+            handle.send(make());
         }
     }
 
     pub fn len(&self) -> usize {
         self.map.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+
+    /// What waits for the one stream with the most: items, rough bytes.
+    #[cfg(feature = "simulated")]
+    pub fn longest_queue(&self) -> (usize, usize) {
+        let queues = self.map.iter().map(|handle| {
+            let queue = handle.queue.lock();
+            (queue.items.len(), queue.weight)
+        });
+        queues.max().unwrap_or_default()
     }
 }

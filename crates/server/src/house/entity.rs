@@ -351,8 +351,8 @@ pub(super) mod tests {
         let hosts = run::hosts_of(&config, &HashMap::new(), now);
         let cluster = Box::new(cluster::Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
-        let crypto = Arc::new(crate::crypto::AwsLc);
-        let house = House::new(config, store, cluster, hosts, authenticator, crypto, Vec::new());
+        let world = crate::world::World::real();
+        let house = House::new(config, store, cluster, hosts, authenticator, &world, Vec::new());
         tokio::spawn(commits::carry(house.clone()));
         (house, memory)
     }

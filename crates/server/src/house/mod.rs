@@ -19,6 +19,7 @@ pub mod timers;
 
 use crate::config::Config;
 use crate::s2s::Federation;
+use crate::world::{Network, Wall, World};
 use cluster::{Cell, Cluster, Posted};
 use dashmap::DashMap;
 use edges::Edges;
@@ -28,9 +29,9 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
 use store::{Key, Store};
 use stream::Crypto;
+use tokio::time::Instant;
 use xmpp::{BareJid, IqType, Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// An account's cell, and its name.
@@ -66,6 +67,7 @@ pub struct House {
     /// Who is who: the local policy of the domains.
     pub authenticator: Box<dyn accounts::Authenticator>,
     pub crypto: Arc<dyn Crypto>,
+    pub network: Network,
     /// For salts that unknown users are given; kept over restarts.
     pub secret: Vec<u8>,
     /// Something was queued to the store since its writer was last woken.
@@ -79,6 +81,7 @@ pub struct House {
 
 /// UTC that does not jump backwards within the process, and monotonic milliseconds.
 struct Clock {
+    wall: Wall,
     started: Instant,
     last_utc: AtomicU64,
 }
@@ -90,7 +93,7 @@ impl House {
         cluster: Box<dyn Cluster>,
         hosts: HashMap<Box<str>, Arc<HostEntry>>,
         authenticator: Box<dyn accounts::Authenticator>,
-        crypto: Arc<dyn Crypto>,
+        world: &World,
         secret: Vec<u8>,
     ) -> Arc<House> {
         Arc::new(House {
@@ -107,18 +110,18 @@ impl House {
             started: Instant::now(),
             runtime: tokio::runtime::Handle::current(),
             authenticator,
-            crypto,
+            crypto: world.crypto.clone(),
+            network: world.network.clone(),
             secret,
             uncommitted: AtomicBool::new(false),
             federation: OnceLock::new(),
             draining: AtomicBool::new(false),
-            clock: Clock { started: Instant::now(), last_utc: AtomicU64::new(0) },
+            clock: Clock { wall: world.wall.clone(), started: Instant::now(), last_utc: AtomicU64::new(0) },
         })
     }
 
     pub fn now(&self) -> Now {
-        let wall =
-            std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64);
+        let wall = self.clock.wall.micros();
         let utc = self.clock.last_utc.fetch_max(wall, Ordering::AcqRel).max(wall);
         Now { utc: Stamp(utc as i64), mono_ms: self.clock.started.elapsed().as_millis() as u64 }
     }
@@ -134,6 +137,12 @@ impl House {
         }
     }
 
+    /// How often something was counted.
+    #[cfg(feature = "simulated")]
+    pub fn counted(&self, name: &str) -> u64 {
+        self.counters.get(name).map_or(0, |counter| counter.load(Ordering::Relaxed))
+    }
+
     pub fn host(&self, domain: &str) -> Option<Arc<HostEntry>> {
         self.hosts.read().get(domain).cloned()
     }
@@ -143,7 +152,10 @@ impl House {
     }
 
     pub fn accounts_in_memory(&self) -> Vec<Arc<AccountCell>> {
-        self.cells.iter().map(|c| c.value().clone()).collect()
+        let mut cells: Vec<_> = self.cells.iter().map(|c| c.value().clone()).collect();
+        // In one order always: a run can be repeated.
+        cells.sort_by(|a, b| a.jid.cmp(&b.jid));
+        cells
     }
 
     // ---- posting and running ----

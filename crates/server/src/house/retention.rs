@@ -27,7 +27,8 @@ pub async fn carry(house: Arc<House>) {
 
 /// All accounts of all hosts once.
 async fn round(house: &House) {
-    let domains: Vec<Box<str>> = house.hosts.read().keys().cloned().collect();
+    let mut domains: Vec<Box<str>> = house.hosts.read().keys().cloned().collect();
+    domains.sort();
     for domain in domains {
         let mut after = String::new();
         loop {

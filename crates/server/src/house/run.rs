@@ -14,6 +14,7 @@ use crate::listen::{self, ListenerContext};
 use crate::s2s;
 use crate::signals::{Signal, Signals};
 use crate::systemd::{self, Inherited};
+use crate::world::{Listening, World};
 use cluster::Local;
 use im::{EdgeItem, Host, Item};
 use parking_lot::{Mutex, RwLock};
@@ -176,20 +177,20 @@ impl Running {
         certificates: Arc<Certificates>,
         secret: Vec<u8>,
         mut inherited: Inherited,
+        mut world: World,
     ) -> Result<Running, String> {
-        let crypto: Arc<dyn Crypto> = Arc::new(AwsLc);
         let now = im::Now { utc: Stamp(0), mono_ms: 0 };
         let hosts = hosts_of(&config, &HashMap::new(), now);
         let cluster = Box::new(Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
-        let house = House::new(config.clone(), store, cluster, hosts, authenticator, crypto.clone(), secret);
+        let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, secret);
         let admission = Admission::new(bounds_of(&config));
         let mut running =
             Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
-        running.federate(&config)?;
+        running.federate(&config, &mut world)?;
         for listener in &config.listeners {
             let context = Arc::new(ListenerContext {
                 edge: RwLock::new(Arc::new(running.edge_config(&config, listener))),
@@ -197,11 +198,11 @@ impl Running {
                 proxy_protocol: listener.proxy_protocol,
             });
             let sockets = match inherited.claim(&listener.address) {
-                Some(socket) => vec![
+                Some(socket) => vec![Listening::Tcp(
                     tokio::net::TcpListener::from_std(socket)
                         .map_err(|e| format!("the socket that systemd passed cannot be used: {e}"))?,
-                ],
-                None => listen::bind(&listener.address)?,
+                )],
+                None => world.network.listen(&listener.address)?,
             };
             for socket in sockets {
                 running.tasks.push(match listener.kind {
@@ -219,13 +220,13 @@ impl Running {
     }
 
     /// Other domains' servers can be spoken with from here on, if a listener is for them.
-    fn federate(&self, config: &Config) -> Result<(), String> {
+    fn federate(&self, config: &Config, world: &mut World) -> Result<(), String> {
         if !config.federates() {
             return Ok(());
         }
         let policy = s2s::Policy::of(config, &self.house.secret, &*self.house.crypto);
         let trust = s2s::trust::Trust::load(&config.federation, self.certificates.clone())?;
-        let resolver = Box::new(s2s::dns::System::new()?);
+        let resolver = world.take_resolver()?;
         let federation = s2s::Federation::new(self.house.clone(), policy, trust, resolver, config.limits.s2s_dials_max);
         // Set once, here.
         let _ = self.house.federation.set(federation);
@@ -293,6 +294,17 @@ impl Running {
             .collect()
     }
 
+    /// Ends as a process does that is killed, as far as this is possible from within: nothing is told, nothing written.
+    #[cfg(feature = "simulated")]
+    pub fn abandon(self) {
+        for task in &self.tasks {
+            task.abort();
+        }
+        if let Some(federation) = self.house.federation.get() {
+            federation.abandon();
+        }
+    }
+
     /// Drains: no new streams, `system-shutdown` for those that are there, what is queued reaches the disk.
     pub async fn stop(&self, patience: Duration) {
         self.house.draining.store(true, Ordering::Release);
@@ -301,7 +313,7 @@ impl Running {
         }
         self.house.edges.send_all(|| EdgeItem::Close(StreamFault::SystemShutdown));
         let deadline = tokio::time::Instant::now() + patience;
-        while self.house.edges.len() > 0 && tokio::time::Instant::now() < deadline {
+        while !self.house.edges.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         // Other servers hear the last presence, then their streams end.
@@ -349,7 +361,9 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
     let store = SqliteStore::open(&config.data, options).map_err(|e| e.to_string())?;
     let certificates = Arc::new(Certificates::load(&config).map_err(|e| e.to_string())?);
     let secret = secret(&config.data)?;
-    let running = Arc::new(Running::start(config.clone(), Arc::new(store), certificates, secret, inherited).await?);
+    let running = Arc::new(
+        Running::start(config.clone(), Arc::new(store), certificates, secret, inherited, World::real()).await?,
+    );
     let socket = AdminSocket::open(&config.admin_socket())?;
     if !config.admin.uids.is_empty() {
         socket

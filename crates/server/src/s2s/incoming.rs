@@ -4,6 +4,7 @@ use super::link::{Io, Link, Pushed, Question, Queued, last_words, progress, writ
 use super::presence::{Ended, SILENCE};
 use super::{Federation, InFlight, Policy};
 use crate::edge::rates::Rates;
+use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use crate::house::Ready;
 use crate::listen::admission::Permit;
@@ -14,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use stream::server::InEvent;
 use stream::{IncomingStream, Pair, Verdict, Verify};
-use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use xmpp::stanza::StanzaFault;
@@ -95,8 +95,8 @@ fn is_told_only(stanza: &Stanza) -> bool {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(federation: Arc<Federation>, socket: TcpStream, address: IpAddr, permit: Permit, direct_tls: bool) {
-    let _ = socket.set_nodelay(true);
+pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr, permit: Permit, direct_tls: bool) {
+    socket.hurry();
     let running = federation.run();
     let policy = federation.policy();
     let mut incarnation = [0; 8];
@@ -184,6 +184,12 @@ impl Incoming {
             let deadline = self.deadline();
             let attached = self.attached.clone();
             tokio::select! {
+                // The rarest first, so that none starves the others; and a run can be repeated.
+                biased;
+                _ = stopping.changed() => {}
+                cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
+                () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
+                Some((pair, verdict)) = self.verdicts_in.recv() => self.judged(&pair, verdict),
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
                     Ok(Io::Read(true)) => {
                         self.heard.get_or_insert_with(Instant::now);
@@ -195,12 +201,9 @@ impl Incoming {
                     }
                     Ok(Io::Read(false)) | Err(_) => return End::Lost,
                 },
-                Some((pair, verdict)) = self.verdicts_in.recv() => self.judged(&pair, verdict),
+                // Each turn looks at what these two tell of.
                 () = wake_of(attached.as_ref()) => {}
                 () = self.in_flight.done.notified() => {}
-                () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
-                _ = stopping.changed() => {}
-                cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
             }
         }
     }
@@ -225,10 +228,13 @@ impl Incoming {
         if let Some(since) = self.blocked_since {
             at = at.min(since + WRITE_PATIENCE);
         }
-        if let Some(until) = self.rates.paused_until() {
-            at = at.min(until);
+        let now = Instant::now();
+        match self.rates.paused_until() {
+            // While nothing may be read, nothing else is due.
+            Some(until) if until > now && at <= now => until,
+            Some(until) if until > now => at.min(until),
+            Some(_) | None => at,
         }
-        at
     }
 
     fn timed_out(&mut self) -> Result<(), End> {

@@ -8,6 +8,7 @@ use super::dns::{self, Nowhere, Target};
 use super::presence::{Ended, SILENCE};
 use super::{Federation, InFlight, Policy, trust};
 use crate::edge::rates::Rates;
+use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use im::Ticket;
 use parking_lot::Mutex;
@@ -20,7 +21,6 @@ use std::task::Poll;
 use std::time::Duration;
 use stream::server::OutEvent;
 use stream::{OutgoingStream, Pair, Verdict, Verify};
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -173,6 +173,13 @@ impl Link {
         self.queue.lock().questions.pop_front()
     }
 
+    /// Stanzas and bytes that wait.
+    #[cfg(feature = "simulated")]
+    pub fn queued(&self) -> (usize, usize) {
+        let queue = self.queue.lock();
+        (queue.stanzas.len(), queue.bytes)
+    }
+
     fn has_stanzas(&self) -> bool {
         !self.queue.lock().stanzas.is_empty()
     }
@@ -301,6 +308,7 @@ async fn wait_for_next(federation: &Arc<Federation>, link: &Arc<Link>, pause: Du
         let expires = link.oldest().map(|since| since + patience);
         let wake = expires.map_or(until, |expires| until.min(expires));
         tokio::select! {
+            biased;
             () = sleep_until(wake) => {}
             // A verification waits: it is worth an attempt of its own.
             () = link.wake.notified() => if !link.queue.lock().questions.is_empty() { return true },
@@ -324,7 +332,7 @@ async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
         Ok(connected) => connected,
         Err(end) => return end,
     };
-    let _ = socket.set_nodelay(true);
+    socket.hurry();
     let wire = Wire::new(socket);
     wire.notice_silence(SILENCE);
     let strict = policy.is_strict(&link.pair.to);
@@ -355,7 +363,7 @@ async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
 }
 
 /// Finds the other server and connects to the first address that answers.
-async fn connect(federation: &Arc<Federation>, policy: &Policy, domain: &str) -> Result<(TcpStream, Target), End> {
+async fn connect(federation: &Arc<Federation>, policy: &Policy, domain: &str) -> Result<(Socket, Target), End> {
     let _dial = federation.dials.acquire().await;
     let targets = match policy.pinned(domain) {
         Some(address) => vec![Target { address, direct_tls: false }],
@@ -376,9 +384,9 @@ async fn connect(federation: &Arc<Federation>, policy: &Policy, domain: &str) ->
     loop {
         match targets.next() {
             Some(target) => {
-                let patience = policy.connect;
+                let (patience, network) = (policy.connect, federation.house.network.clone());
                 attempts.spawn(async move {
-                    match timeout(patience, TcpStream::connect(target.address)).await {
+                    match timeout(patience, network.connect(target.address)).await {
                         Ok(Ok(socket)) => Ok((socket, target)),
                         Ok(Err(error)) => Err(format!("{}: {error}", target.address)),
                         Err(_) => Err(format!("{}: no answer", target.address)),
@@ -481,6 +489,13 @@ impl Talk<'_> {
             let deadline = self.deadline();
             let link = self.link;
             tokio::select! {
+                // The rarest first, so that none starves the others; and a run can be repeated.
+                biased;
+                _ = stopping.changed() => {}
+                cut = cuts.recv() => if cut.is_ok_and(|pair| pair == link.pair.inverse()) {
+                    return self.broken("it is silent");
+                },
+                () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
                     Ok(Io::Read(true)) => self.rates.read(self.input.len()),
                     Ok(Io::Flushed) => {
@@ -490,13 +505,9 @@ impl Talk<'_> {
                     Ok(Io::Read(false)) => return self.broken("the connection was closed"),
                     Err(error) => return self.broken(&error.to_string()),
                 },
+                // Each turn looks at what these two tell of.
                 () = link.wake.notified() => {}
                 () = self.in_flight.done.notified() => {}
-                () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
-                _ = stopping.changed() => {}
-                cut = cuts.recv() => if cut.is_ok_and(|pair| pair == link.pair.inverse()) {
-                    return self.broken("it is silent");
-                },
             }
         }
     }
@@ -529,10 +540,13 @@ impl Talk<'_> {
         if let Some(since) = self.blocked_since {
             at = at.min(since + WRITE_PATIENCE);
         }
-        if let Some(until) = self.rates.paused_until() {
-            at = at.min(until);
+        let now = Instant::now();
+        match self.rates.paused_until() {
+            // While nothing may be read, nothing else is due.
+            Some(until) if until > now && at <= now => until,
+            Some(until) if until > now => at.min(until),
+            Some(_) | None => at,
         }
-        at
     }
 
     fn timed_out(&self) -> Result<(), End> {

@@ -288,6 +288,18 @@ impl Federation {
         }
     }
 
+    /// What waits for the one domain with the most: stanzas, bytes.
+    #[cfg(feature = "simulated")]
+    pub fn longest_queue(&self) -> (usize, usize) {
+        self.links.iter().map(|link| link.queued()).max().unwrap_or_default()
+    }
+
+    /// The process is gone: what goes on is a ghost, and ends soon.
+    #[cfg(feature = "simulated")]
+    pub fn abandon(&self) {
+        self.stopping.send_replace(true);
+    }
+
     /// A random number below `below`.
     pub fn random(&self, below: u32) -> u32 {
         let mut bytes = [0; 4];

@@ -9,7 +9,7 @@ use super::{Federation, link};
 use crate::house::Ready;
 use dashmap::DashMap;
 use im::{Ingress, Ticket};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream::Pair;
@@ -52,12 +52,12 @@ struct Pairing {
     /// Authenticated streams of the pair, in whatever direction.
     streams: u32,
     /// Of a full JID elsewhere: who was told here, and when last.
-    leases: HashMap<Jid, HashMap<Jid, Instant>>,
+    leases: BTreeMap<Jid, BTreeMap<Jid, Instant>>,
     count: usize,
     /// (account here, contact there): told `unavailable` by us, to be asked for when the pair comes back.
-    lost: HashSet<(BareJid, BareJid)>,
+    lost: BTreeSet<(BareJid, BareJid)>,
     /// Probed, and nothing heard of the contact since: the answer may have been lost with a stream.
-    probed: HashSet<(BareJid, BareJid)>,
+    probed: BTreeSet<(BareJid, BareJid)>,
 }
 
 impl Default for Leases {
@@ -72,10 +72,10 @@ impl Default for Pairing {
             alive: Instant::now(),
             asked: false,
             streams: 0,
-            leases: HashMap::new(),
+            leases: BTreeMap::new(),
             count: 0,
-            lost: HashSet::new(),
-            probed: HashSet::new(),
+            lost: BTreeSet::new(),
+            probed: BTreeSet::new(),
         }
     }
 }
@@ -205,7 +205,7 @@ impl Federation {
     /// Asks for everything again and ends what was not renewed in time.
     async fn renew(self: Arc<Federation>, pair: Pair, how: Ended) {
         let since = Instant::now();
-        let contacts: HashSet<_> = match self.presence.pairs.get(&pair) {
+        let contacts: BTreeSet<_> = match self.presence.pairs.get(&pair) {
             Some(pairing) => pairing.contacts().take(LOST_MAX).collect(),
             None => return,
         };
@@ -239,7 +239,7 @@ impl Federation {
         let give_up = Instant::now() + Duration::from_secs(86_400);
         loop {
             tokio::time::sleep(pause).await;
-            let lost: HashSet<_> = match self.presence.pairs.get(&pair) {
+            let lost: BTreeSet<_> = match self.presence.pairs.get(&pair) {
                 Some(pairing) if pairing.streams == 0 => pairing.lost.iter().take(1).cloned().collect(),
                 Some(_) | None => return,
             };
@@ -255,7 +255,7 @@ impl Federation {
         }
     }
 
-    fn probe(self: &Arc<Federation>, contacts: HashSet<(BareJid, BareJid)>) {
+    fn probe(self: &Arc<Federation>, contacts: BTreeSet<(BareJid, BareJid)>) {
         for (here, there) in contacts {
             let probe = Stanza::presence(PresenceType::Probe).with_from(here).with_to(there.clone());
             if self.send(there.into(), &Arc::new(probe), Ticket::default()).is_err() {
@@ -273,18 +273,23 @@ pub async fn watch(federation: Weak<Federation>) {
         pulse.tick().await;
         let Some(federation) = federation.upgrade() else { return };
         let mut asks = Vec::new();
+        let mut dead = Vec::new();
         for mut entry in federation.presence.pairs.iter_mut() {
             let (pair, pairing) = entry.pair_mut();
             match pairing.look() {
                 Look::Well => {}
                 Look::Ask => asks.push(pair.clone()),
-                Look::Dead => {
-                    tracing::info!(%pair, "the other server has been silent too long; its streams end");
-                    // Nobody listens: then there is no stream to end.
-                    let _ = federation.presence.cuts.send(pair.clone());
-                }
+                Look::Dead => dead.push(pair.clone()),
             }
         }
+        // In one order always: a run can be repeated.
+        dead.sort();
+        for pair in dead {
+            tracing::info!(%pair, "the other server has been silent too long; its streams end");
+            // Nobody listens: then there is no stream to end.
+            let _ = federation.presence.cuts.send(pair);
+        }
+        asks.sort();
         for pair in asks {
             federation.ask(&pair);
         }
@@ -332,7 +337,7 @@ impl Pairing {
 
     fn end(&mut self, from: &Jid, to: &Jid) {
         let mut ended = 0;
-        let mut end = |told: &mut HashMap<Jid, Instant>| {
+        let mut end = |told: &mut BTreeMap<Jid, Instant>| {
             let before = told.len();
             // Told to the account or to one of its resources: the account hears it.
             told.retain(|it, _| !(it == to || to.resource().is_none() && it.same_bare(to)));

@@ -1,0 +1,111 @@
+//! The socket under a stream: of the system, or of a simulated network.
+
+#[cfg(feature = "simulated")]
+use crate::world::simulated::Pipe;
+use std::io;
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::net::TcpStream;
+
+pub enum Socket {
+    Tcp(TcpStream),
+    #[cfg(feature = "simulated")]
+    Simulated(Box<dyn Pipe>),
+}
+
+impl From<TcpStream> for Socket {
+    fn from(tcp: TcpStream) -> Socket {
+        Socket::Tcp(tcp)
+    }
+}
+
+impl Socket {
+    /// What is written goes out at once.
+    pub fn hurry(&self) {
+        match self {
+            Socket::Tcp(tcp) => {
+                // A kernel that cannot is only slower.
+                let _ = tcp.set_nodelay(true);
+            }
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(_) => {}
+        }
+    }
+
+    /// Waits for the first byte, or the end of the connection.
+    pub async fn readable(&self) {
+        match self {
+            Socket::Tcp(tcp) => {
+                // Not `readable`, which may be wrong. An error is seen by the next read.
+                let _ = tcp.peek(&mut [0]).await;
+            }
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => {
+                let _ = std::future::poll_fn(|cx| pipe.poll_read_ready(cx)).await;
+            }
+        }
+    }
+
+    #[inline]
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(tcp) => tcp.poll_read_ready(cx),
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.poll_read_ready(cx),
+        }
+    }
+
+    #[inline]
+    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(tcp) => tcp.try_read(into),
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.try_read(into),
+        }
+    }
+
+    #[inline]
+    pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(tcp) => tcp.poll_write_ready(cx),
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.poll_write_ready(cx),
+        }
+    }
+
+    #[inline]
+    pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(tcp) => tcp.try_write(bytes),
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.try_write(bytes),
+        }
+    }
+
+    /// The kernel finds out within `silence` that the peer is gone without a word.
+    pub fn notice_silence(&self, silence: Duration) {
+        match self {
+            Socket::Tcp(tcp) => {
+                let socket = socket2::SockRef::from(tcp);
+                let probes =
+                    socket2::TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 8).with_retries(4);
+                // A kernel that cannot keeps the silence bound of the stream itself.
+                let _ = socket.set_tcp_keepalive(&probes);
+                let _ = socket.set_tcp_user_timeout(Some(silence));
+            }
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.notice_silence(silence),
+        }
+    }
+
+    /// Half-closes, so that what was sent arrives before the reset of an early close.
+    pub fn shutdown(&self) {
+        match self {
+            Socket::Tcp(tcp) => {
+                let _ = socket2::SockRef::from(tcp).shutdown(std::net::Shutdown::Write);
+            }
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.shutdown(),
+        }
+    }
+}

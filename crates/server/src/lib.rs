@@ -1,0 +1,26 @@
+//! waft: the house itself: sockets, tasks, clock, configuration, administration.
+//!
+//! - [`cli`]: the command line; [`commands`]: what each command does, `serve` among them.
+//! - [`config`]: the configuration; [`data`]: the data folder; [`certificates`]: certificates and TLS.
+//! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
+//! - [`listen`], [`edge`], [`house`]: connections, streams, and the accounts behind them.
+//! - [`s2s`]: streams between servers, and what waits for other domains.
+//! - [`world`]: the network, the clock, randomness: what may be simulated.
+//! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
+
+mod admin;
+pub mod certificates;
+pub mod cli;
+mod client;
+pub mod commands;
+pub mod config;
+pub mod crypto;
+mod data;
+pub mod edge;
+pub mod house;
+pub mod listen;
+mod log;
+pub mod s2s;
+mod signals;
+pub mod systemd;
+pub mod world;
