@@ -10,6 +10,7 @@ use crate::modules::push;
 use crate::policy::HostPolicy;
 use crate::retention::Retention;
 use crate::roster::Roster;
+use crate::rules::{self, Rules};
 use crate::session::Session;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,6 +28,8 @@ pub struct Account {
     pub disabled: bool,
     pub roster: Roster,
     pub blocks: Blocks,
+    /// ACCESS RULES.
+    pub rules: Rules,
     pub inbox: Inbox,
     /// Services that wake the account's clients. XEP-0357.
     pub push: Vec<push::Registration>,
@@ -68,6 +71,7 @@ impl Account {
             disabled: stored.disabled,
             roster: Roster::default(),
             blocks: Blocks::default(),
+            rules: Rules::default(),
             inbox: Inbox::default(),
             push: Vec::new(),
             archive_preferences: Preferences::default(),
@@ -100,6 +104,7 @@ impl Account {
         self.photo_hash = stored.photo_hash;
         let setting = |key: &str| stored.settings.iter().find(|(k, _)| **k == *key).map(|(_, value)| value.as_slice());
         self.push = push::restored(setting(push::KEY), &self.push);
+        self.rules = Rules::from_stored(setting(rules::KEY));
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
     }

@@ -8,7 +8,8 @@
 //! - [`session`], [`resume`]: connected resources; what a stream that broke leaves behind.
 //! - [`inbox`], [`messages`]: the log, pending marks, delivery rules (RFC 6121 §5, §8).
 //! - [`strangers`], [`retention`]: whom a session may write to; what leaves the log by age and size.
-//! - [`roster`], [`subscription`], [`presence`], [`view`], [`block`]: who sees whom (RFC 6121 §2–§4, XEP-0191).
+//! - [`roster`], [`subscription`], [`presence`], [`block`], [`rules`], [`view`]: who sees whom, and what of it (RFC 6121
+//!   §2–§4, XEP-0191, RFC 5025).
 //! - [`host`]: the domain itself as an entity. [`module`], [`modules`]: extensions, one file each, with a card on top.
 //!
 //! This crate does no I/O, knows no stream, no task and no clock.
@@ -27,6 +28,7 @@ pub mod presence;
 pub mod resume;
 pub mod retention;
 pub mod roster;
+pub mod rules;
 pub mod session;
 pub mod strangers;
 pub mod subscription;

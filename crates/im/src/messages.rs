@@ -5,7 +5,7 @@ use crate::effects::{Effect, Effects};
 use crate::inbox;
 use crate::item::SessionId;
 use crate::modules::carbons::{self, Side};
-use crate::view::{Exit, Seen, view};
+use crate::view::{Exit, view};
 use crate::ways::{Flow, Passage};
 use std::sync::Arc;
 use xmpp::stanza::Child;
@@ -136,7 +136,7 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
         Fate::Keep => Vec::new(),
         Fate::Refuse => {
             let from = passage.stanza.from.clone().unwrap_or_else(|| passage.to.clone());
-            if view(account, &from, Exit::MessageError) == Seen::Nothing {
+            if !view(account, &from, Exit::MessageError).shows() {
                 return Ok(Flow::Done);
             }
             return Err(StanzaCondition::ServiceUnavailable.into());

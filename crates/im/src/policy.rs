@@ -73,6 +73,8 @@ pub struct HostPolicy {
     /// Services that may be switched off: presence, instant messages (MISSION rows 5, 8).
     pub presence: bool,
     pub messages: bool,
+    /// Domains whose users are nobody in particular (SASL ANONYMOUS), sorted. RFC 2779 §5.1.14.
+    pub anonymous_domains: Vec<Box<str>>,
     /// What to do when a resource is asked for that is bound already.
     pub resource_conflict: ResourceConflict,
     /// May strangers read vCards (XEP-0054 §5), or only who sees presence?
@@ -102,6 +104,7 @@ impl HostPolicy {
             archive: true,
             presence: true,
             messages: true,
+            anonymous_domains: Vec::new(),
             resource_conflict: ResourceConflict::ReplaceOld,
             vcards_public: false,
             contact_addresses: Vec::new(),
@@ -113,6 +116,13 @@ impl HostPolicy {
             turn: None,
             software: ("waft", env!("CARGO_PKG_VERSION")),
         }
+    }
+}
+
+impl HostPolicy {
+    /// Is whoever has this address authenticated as nobody in particular?
+    pub fn is_anonymous(&self, who: &Jid) -> bool {
+        self.anonymous_domains.binary_search_by(|domain| (**domain).cmp(who.domain())).is_ok()
     }
 }
 

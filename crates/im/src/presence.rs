@@ -6,7 +6,7 @@ use crate::item::{Ingress, SessionId, Ticket};
 use crate::roster::Roster;
 use crate::session::{self, Session};
 use crate::subscription::{self, Act};
-use crate::view::{self, Exit, Seen, view};
+use crate::view::{self, Class, Exit, View, view};
 use crate::ways::{Flow, Passage};
 use crate::{block, inbox};
 use std::sync::Arc;
@@ -69,8 +69,7 @@ pub fn session_ended(account: &mut Account, session: Session, fx: &mut Effects) 
     account.presence_counter += 1;
     let was_available = session.is_available();
     let stanza = Arc::new(plain(PresenceType::Unavailable, &session.jid));
-    let targets = audience(account, was_available, &session.directed);
-    fan(account, &stanza, targets, fx);
+    tell_change(account, session.presence.as_ref(), &stanza, &session.directed, fx);
     if was_available {
         if account.policy.presence {
             let own = Jid::from(account.jid.clone());
@@ -97,7 +96,9 @@ pub fn ledger_expired(account: &mut Account, fx: &mut Effects) {
         let is_back = successor.is_some_and(Session::is_available);
         let was_available = !presence.is_empty() && !is_back;
         if let Some(successor) = successor {
-            let sees_it = |to: &Jid| is_back && account.roster.subscription(to).from;
+            let sees_it = |to: &Jid| {
+                is_back && account.roster.subscription(to).from && view(account, to, Exit::Broadcast).shows()
+            };
             directed.retain(|to| !successor.directed.contains(to) && !sees_it(to));
         }
         // The row is the new session's as soon as that has one.
@@ -105,8 +106,10 @@ pub fn ledger_expired(account: &mut Account, fx: &mut Effects) {
             changes.push(Change::SessionDelete { account: account.jid.clone(), resource });
         }
         let stanza = Arc::new(plain(PresenceType::Unavailable, &jid));
-        let targets = audience(account, was_available, &directed);
-        fan(account, &stanza, targets, fx);
+        // A row that cannot be read tells at least that the resource was there.
+        let shown = || Stanza::parse(&presence).unwrap_or_else(|_| plain(PresenceType::Available, &jid));
+        let before = was_available.then(|| Arc::new(shown()));
+        tell_change(account, before.as_ref(), &stanza, &directed, fx);
         if was_available && account.policy.presence {
             let own = Jid::from(account.jid.clone());
             session::deliver_where(account, Session::is_available, &stanza, Some(&own), fx);
@@ -125,10 +128,9 @@ pub fn ledger_expired(account: &mut Account, fx: &mut Effects) {
 ///
 /// The roster is empty afterwards.
 pub fn leave_all_rosters(account: &mut Account, fx: &mut Effects) {
-    let gone: Vec<FullJid> = account.sessions.iter().filter(|s| s.is_available()).map(|s| s.jid.clone()).collect();
-    for jid in gone {
-        let targets = audience(account, true, &[]);
-        fan(account, &Arc::new(plain(PresenceType::Unavailable, &jid)), targets, fx);
+    for session in &account.sessions {
+        let gone = Arc::new(plain(PresenceType::Unavailable, &session.jid));
+        tell_change(account, session.presence.as_ref(), &gone, &[], fx);
     }
     for item in std::mem::take(&mut account.roster).all() {
         for act in subscription::to_part(item.subscription) {
@@ -140,10 +142,9 @@ pub fn leave_all_rosters(account: &mut Account, fx: &mut Effects) {
 
 /// Shows the presence of all available resources to one contact that may see it now. RFC 6121 §3.1.5.
 pub fn show_to(account: &Account, contact: &BareJid, ingress: Ingress, ticket: &Ticket, fx: &mut Effects) {
-    if view(account, contact, Exit::Broadcast) == Seen::Nothing {
-        return;
-    }
-    for presence in account.sessions.iter().filter_map(|session| session.presence.as_ref()) {
+    let view = view(account, contact, Exit::Broadcast);
+    let presences = account.sessions.iter().filter_map(|session| session.presence.as_ref());
+    for presence in presences.filter_map(|presence| view::presence_for(&view, presence)) {
         tell(contact, presence.as_ref().clone().with_to(contact.clone()), ingress, ticket, fx);
     }
 }
@@ -152,6 +153,8 @@ pub fn show_to(account: &Account, contact: &BareJid, ingress: Ingress, ticket: &
 /// RFC 6121 §3.2.2, §3.3.3, §4.6.1.
 pub fn hide_from(account: &mut Account, contact: &BareJid, ingress: Ingress, ticket: &Ticket, fx: &mut Effects) {
     let mut forgot = Vec::new();
+    // Whoever was shown nothing is told nothing.
+    let view = view::as_subscriber(account, contact);
     for session in &mut account.sessions {
         let before = session.directed.len();
         session.directed.retain(|to| !to.same_bare(contact));
@@ -159,7 +162,8 @@ pub fn hide_from(account: &mut Account, contact: &BareJid, ingress: Ingress, tic
         if had_directed {
             forgot.push(session.id);
         }
-        if session.is_available() || had_directed {
+        let was_shown = session.presence.as_ref().is_some_and(|presence| view.shows_session(presence));
+        if was_shown || had_directed {
             let stanza = plain(PresenceType::Unavailable, &session.jid).with_to(contact.clone());
             tell(contact, stanza, ingress, ticket, fx);
         }
@@ -172,20 +176,27 @@ pub fn hide_from(account: &mut Account, contact: &BareJid, ingress: Ingress, tic
 /// Whoever a new entry of the block list stands for sees all resources leave. To be called before the entry is in the
 /// list. XEP-0191 §3.3.
 pub fn conceal_from(account: &mut Account, entry: &Jid, fx: &mut Effects) {
-    let watchers = seen_by(account, entry);
+    let classes = seen_by(account, entry);
     let mut forgot = Vec::new();
     let mut fans = Vec::new();
     for session in &mut account.sessions {
-        let mut targets = if session.is_available() { watchers.clone() } else { Vec::new() };
+        let gone = Arc::new(plain(PresenceType::Unavailable, &session.jid));
+        let before = fans.len();
+        if session.is_available() {
+            let shown = |class: &Class| {
+                Some((view::change_for(&class.view, session.presence.as_ref(), &gone)?, class.watchers.clone()))
+            };
+            fans.extend(classes.iter().filter_map(shown));
+        }
         let (told, kept): (Vec<Jid>, Vec<Jid>) = session.directed.drain(..).partition(|to| block::matches(entry, to));
         session.directed = kept;
         if !told.is_empty() {
             forgot.push(session.id);
         }
-        let is_told = |to: &Jid| targets.iter().any(|target| target.as_str() == to.bare_str());
+        let is_told =
+            |to: &Jid| fans[before..].iter().flat_map(|(_, to)| to).any(|told| told.as_str() == to.bare_str());
         let more: Vec<Jid> = told.into_iter().filter(|to| !is_told(to)).collect();
-        targets.extend(more);
-        fans.push((Arc::new(plain(PresenceType::Unavailable, &session.jid)), targets));
+        fans.push((gone, more));
     }
     for (stanza, targets) in fans {
         fan(account, &stanza, targets, fx);
@@ -204,9 +215,13 @@ pub fn reveal_to(account: &mut Account, entry: &Jid, fx: &mut Effects) {
     if presences.is_empty() || !account.policy.presence {
         return;
     }
-    let watchers = seen_by(account, entry);
+    let classes = seen_by(account, entry);
     for presence in &presences {
-        fan(account, presence, watchers.clone(), fx);
+        for class in &classes {
+            if let Some(shown) = view::presence_for(&class.view, presence) {
+                fan(account, &shown, class.watchers.clone(), fx);
+            }
+        }
     }
     let stands_for = |contact: &&BareJid| block::matches(entry, contact) || entry.same_bare(contact);
     let contacts: Vec<BareJid> = account.roster.contacts().filter(stands_for).cloned().collect();
@@ -221,10 +236,10 @@ pub fn reveal_to(account: &mut Account, entry: &Jid, fx: &mut Effects) {
     }
 }
 
-/// The watchers that an entry of the block list stands for, as far as no other entry does. One resource of a watcher
-/// (an entry with a resourcepart) is a watcher too.
-fn seen_by(account: &Account, entry: &Jid) -> Vec<Jid> {
-    account
+/// The watchers that an entry of the block list stands for, as far as no other entry does, by what they see. One
+/// resource of a watcher (an entry with a resourcepart) is a watcher too.
+fn seen_by(account: &Account, entry: &Jid) -> Vec<Class> {
+    let watchers = account
         .roster
         .watchers()
         .filter_map(|watcher| {
@@ -234,8 +249,21 @@ fn seen_by(account: &Account, entry: &Jid) -> Vec<Jid> {
                 entry.same_bare(watcher).then(|| entry.clone())
             }
         })
-        .filter(|watcher| view(account, watcher, Exit::Broadcast) == Seen::All)
-        .collect()
+        .map(|watcher| (view(account, &watcher, Exit::Broadcast), watcher))
+        .filter(|(view, _)| view.shows());
+    by_class(watchers)
+}
+
+/// Who sees the same, together.
+fn by_class(watchers: impl Iterator<Item = (View, Jid)>) -> Vec<Class> {
+    let mut classes: Vec<Class> = Vec::new();
+    for (view, watcher) in watchers {
+        match classes.iter_mut().find(|class| class.view.same_class(&view)) {
+            Some(class) => class.watchers.push(watcher),
+            None => classes.push(Class { view, watchers: vec![watcher] }),
+        }
+    }
+    classes
 }
 
 /// Initial presence, or a change of it. RFC 6121 §4.2.2, §4.4.2.
@@ -246,15 +274,14 @@ fn available(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut E
     let is_initial = !session.is_available();
     let took_messages = session.takes_messages();
     session.priority = stanza.priority();
-    session.presence = Some(stanza.clone());
+    let before = session.presence.replace(stanza.clone());
     let takes_messages = session.takes_messages();
     if account.policy.presence {
         account.presence_counter += 1;
         // After a crash the ledger tells who must hear that the resource is gone; so the row stands before anybody
         // hears that it is there. DESIGN.md D11.
         write_ledger(account, id, passage, fx);
-        let targets = audience(account, true, &[]);
-        fan(account, &stanza, targets, fx);
+        tell_watchers(account, before.as_ref(), &stanza, fx);
         let own = Jid::from(account.jid.clone());
         session::deliver_where(account, Session::is_available, &stanza, Some(&own), fx);
         if is_initial {
@@ -286,7 +313,10 @@ fn greet(account: &mut Account, id: SessionId, is_first: bool, fx: &mut Effects)
         );
     }
     subscription::deliver_requests(account, id, fx);
-    for contact in account.roster.contacts().filter(|contact| !account.blocks.blocks(contact)) {
+    // A probe would tell whoever is politely blocked that somebody is here.
+    let asked =
+        |contact: &&BareJid| !account.blocks.blocks(contact) && !view::as_subscriber(account, contact).is_away();
+    for contact in account.roster.contacts().filter(asked) {
         probe(account, contact, fx);
     }
     if is_first {
@@ -297,14 +327,14 @@ fn greet(account: &mut Account, id: SessionId, is_first: bool, fx: &mut Effects)
 /// The end of a presence session; the resource stays connected. RFC 6121 §4.5.2.
 fn unavailable(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut Effects) -> Result<(), StanzaError> {
     let Some(session) = account.session_mut(id) else { return Ok(()) };
-    let was_available = session.presence.take().is_some();
+    let before = session.presence.take();
+    let was_available = before.is_some();
     session.priority = 0;
     let directed = std::mem::take(&mut session.directed);
     let was_in_ledger = std::mem::take(&mut session.in_ledger);
     let resource: Box<str> = session.jid.resource_str().into();
     account.presence_counter += 1;
-    let targets = audience(account, was_available, &directed);
-    fan(account, &passage.stanza, targets, fx);
+    tell_change(account, before.as_ref(), &passage.stanza, &directed, fx);
     let mut changes = Vec::new();
     if was_available {
         if account.policy.presence {
@@ -334,6 +364,11 @@ fn directed(
         return Err(StanzaCondition::ServiceUnavailable.into());
     }
     let max = account.policy.limits.directed_max;
+    let view = view(account, &passage.to, Exit::Directed);
+    if !view.shows() && kind == PresenceType::Available {
+        let why = "Your access rules hide you from this address.";
+        return Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text(why));
+    }
     // The own resources hear of each other without it.
     let is_own = passage.to.same_bare(&account.jid);
     let Some(session) = account.session_mut(id) else { return Ok(()) };
@@ -354,7 +389,8 @@ fn directed(
         }
         _ => {}
     }
-    tell_on(passage, fx);
+    let stanza = view.shape.as_ref().map_or_else(|| passage.stanza.clone(), |shape| shape.presence(&passage.stanza));
+    fx.push(Effect::Tell { to: passage.to.clone(), stanza, ingress: passage.ingress, ticket: passage.ticket.clone() });
     Ok(())
 }
 
@@ -363,20 +399,21 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
     let Some(from) = passage.stanza.from.clone() else { return };
     let is_asked = |session: &&Session| passage.to.is_bare() || *session.jid == passage.to;
     let mut answers = Vec::new();
-    if view(account, &from, Exit::Probe) == Seen::All {
+    let view = view(account, &from, Exit::Probe);
+    if view.shows() || view.is_away() {
         let there = account
             .sessions
             .iter()
             .filter(is_asked)
-            .filter_map(|session| Some((&session.jid, session.presence.as_deref()?)));
+            .filter_map(|session| Some((&session.jid, view::presence_for(&view, session.presence.as_ref()?)?)));
         if passage.to.is_bare() {
-            answers.extend(there.map(|(_, presence)| presence.clone()));
+            answers.extend(there.map(|(_, presence)| Stanza::clone(&presence)));
         } else {
             // Of one resource only that it is there.
             answers.extend(there.map(|(jid, _)| plain(PresenceType::Available, jid)));
         }
         if answers.is_empty() {
-            answers.push(mirrored(last_seen(account, &passage.to), passage));
+            answers.push(mirrored(last_seen(account, &passage.to, &view, &from), passage));
         }
     } else {
         let shared =
@@ -395,13 +432,11 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
 }
 
 /// Unavailable since when, without saying why. RFC 6121 §4.3.2, rule 3.
-fn last_seen(account: &Account, who: &Jid) -> Stanza {
+fn last_seen(account: &Account, who: &Jid, view: &View, watcher: &Jid) -> Stanza {
     let stanza = Stanza::presence(PresenceType::Unavailable).with_from(who.clone());
-    match &account.last_activity {
-        Some((at, _)) if account.sessions.iter().all(|session| !session.is_available()) => {
-            stanza.with_children([Element::new("delay", ns::DELAY).attr("stamp", at.to_xmpp())])
-        }
-        _ => stanza,
+    match view::last_seen(account, view, watcher) {
+        Some((at, _)) => stanza.with_children([Element::new("delay", ns::DELAY).attr("stamp", at.to_xmpp())]),
+        None => stanza,
     }
 }
 
@@ -435,15 +470,38 @@ fn forget_directed(account: &mut Account, passage: &Passage) {
     }
 }
 
-/// Who hears of a session: all watchers if it was available to them, and whom it sent directed presence.
-fn audience(account: &Account, to_watchers: bool, directed: &[Jid]) -> Vec<Jid> {
-    let mut targets = Vec::new();
-    if to_watchers {
-        targets.extend(view::watchers(account, Exit::Broadcast).map(|watcher| Jid::from(watcher.clone())));
+/// A session's presence was `before` and is `after`: each class of watchers hears what it is shown of that.
+fn tell_watchers(account: &Account, before: Option<&Arc<Stanza>>, after: &Arc<Stanza>, fx: &mut Effects) {
+    for Class { view, watchers } in view::classes(account, Exit::Broadcast) {
+        if let Some(stanza) = view::change_for(&view, before, after) {
+            fan(account, &stanza, watchers, fx);
+        }
     }
-    let is_told = |to: &Jid| to_watchers && account.roster.subscription(to).from;
-    targets.extend(directed.iter().filter(|to| !is_told(to) && !account.blocks.blocks(to)).cloned());
-    targets
+}
+
+/// A session is gone: its watchers hear of it if it was available to them, and whom it sent directed presence.
+fn tell_change(
+    account: &Account,
+    before: Option<&Arc<Stanza>>,
+    after: &Arc<Stanza>,
+    directed: &[Jid],
+    fx: &mut Effects,
+) {
+    if before.is_some() {
+        tell_watchers(account, before, after, fx);
+    }
+    let is_told = |to: &Jid| {
+        before.is_some()
+            && account.roster.subscription(to).from
+            && view::change_for(&view(account, to, Exit::Broadcast), before, after).is_some()
+    };
+    let others = directed.iter().filter(|to| !account.blocks.blocks(to) && !is_told(to));
+    for Class { view, watchers } in by_class(others.map(|to| (view(account, to, Exit::Directed), to.clone()))) {
+        if view.shows() {
+            let shaped = view.shape.as_ref().map_or_else(|| after.clone(), |shape| shape.presence(after));
+            fan(account, &shaped, watchers, fx);
+        }
+    }
 }
 
 /// One stanza to many, if the host has a presence service.

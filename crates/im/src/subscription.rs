@@ -5,7 +5,7 @@ use crate::effects::{Delivery, Effect, Effects};
 use crate::item::SessionId;
 use crate::roster::{self, Request};
 use crate::ways::{Flow, Passage};
-use crate::{presence, session};
+use crate::{presence, session, view};
 use std::sync::Arc;
 use store::Subscription;
 use xmpp::write::{Additions, to_stored};
@@ -298,7 +298,8 @@ pub fn repeat_requests(account: &Account, fx: &mut Effects) {
         .roster
         .all()
         .filter(|item| item.subscription.pending_out && item.jid.domain() != account.jid.domain())
-        .filter(|item| !account.blocks.blocks(&item.jid));
+        // Whoever is politely blocked would learn that somebody is here.
+        .filter(|item| !account.blocks.blocks(&item.jid) && !view::as_subscriber(account, &item.jid).is_away());
     for item in unanswered {
         fx.push(Effect::Tell {
             to: item.jid.clone().into(),

@@ -6,7 +6,7 @@ use crate::host::Host;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::modules::{caps, offered};
 use crate::policy::HostPolicy;
-use crate::view::Exit;
+use crate::view::{self, Exit, view};
 use xmpp::ns::{DISCO_INFO, DISCO_ITEMS};
 use xmpp::{Element, IqType, StanzaCondition, StanzaError};
 
@@ -76,7 +76,8 @@ fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled 
 /// The available resources. XEP-0030 §4.1, example 15.
 fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     let node = iq.child.attribute("node");
-    let resources = account.sessions.iter().filter(|session| session.is_available() && node.is_none());
+    let view = view(account, iq.from, Exit::Resources);
+    let resources = view::sessions(account, &view).filter(|_| node.is_none());
     let items = resources.map(|session| Element::new("item", DISCO_ITEMS).attr("jid", session.jid.as_str()));
     Ok(Answer::Result(Some(Element::new("query", DISCO_ITEMS).attr_opt("node", node).children_from(items))))
 }

@@ -7,7 +7,7 @@ use crate::effects::Effects;
 use crate::host::Host;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::modules::unknown;
-use crate::view::Exit;
+use crate::view::{self, Exit, view};
 use xmpp::{Element, IqType, StanzaError};
 
 pub const NS: &str = "jabber:iq:last";
@@ -24,12 +24,18 @@ pub static MODULE: Module = Module {
 };
 
 /// 0 while a resource is connected, else how long ago the last one left, and with what status. XEP-0012 §3.
-fn last(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
-    let query = if !account.sessions.is_empty() {
+fn last(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
+    let view = view(account, iq.from, Exit::LastActivity);
+    // Whom the rules show a part is told of a session in that part alone.
+    let is_there = match &view.shape {
+        None => view.shows() && !account.sessions.is_empty(),
+        Some(_) => view::sessions(account, &view).next().is_some(),
+    };
+    let query = if is_there {
         seconds(0)
-    } else if let Some((left, status)) = &account.last_activity {
-        let query = seconds(account.now.utc.seconds_since(*left).max(0));
-        if status.is_empty() { query } else { query.text(status) }
+    } else if let Some((left, status)) = view::last_seen(account, &view, iq.from) {
+        let query = seconds(account.now.utc.seconds_since(left).max(0));
+        if status.is_empty() || view.shape.is_some_and(|shape| !shape.status) { query } else { query.text(status) }
     } else {
         // It never had a resource.
         return Err(unknown());

@@ -35,8 +35,9 @@ use crate::effects::{Delivery, Effect, Effects, QueryAnswer};
 use crate::item::{Ingress, SessionId, Ticket};
 use crate::module::{AccountHandler, Answer, HostHandler, Iq, Module, Who};
 use crate::policy::HostPolicy;
+use crate::rules::Handling;
 use crate::session;
-use crate::view::{Exit, Seen, view};
+use crate::view::{Exit, view};
 use crate::ways::{Flow, Passage};
 use std::sync::Arc;
 use store::StoreError;
@@ -142,10 +143,14 @@ pub fn inbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects
 /// else the answer would tell that it is there. RFC 6121 §8.5.3.1.
 fn may_reach(account: &Account, resource: &session::Session, from: Option<&Jid>) -> bool {
     let Some(from) = from else { return false };
-    let shares = |exit| view(account, from, exit) == Seen::All;
-    // A subscriber sees all resources; directed presence shows the one that sent it.
-    shares(Exit::IqToResource)
-        && (shares(Exit::Resources) || resource.directed.iter().any(|directed| directed.same_bare(from)))
+    if !view(account, from, Exit::IqToResource).shows() {
+        return false;
+    }
+    // Who sees the resources may ask those that are shown, and those that are there without presence; directed presence
+    // shows the one that sent it.
+    let resources = view(account, from, Exit::Resources);
+    let is_shown = resource.presence.as_ref().is_none_or(|presence| resources.shows_session(presence));
+    (resources.shows() && is_shown) || resource.directed.iter().any(|directed| directed.same_bare(from))
 }
 
 /// Is it an iq that clients send to their own domain though it is about their account?
@@ -201,7 +206,7 @@ fn may_ask(account: &Account, who: Who, from: &Jid, session: Option<SessionId>) 
     let is_owner = session.is_some();
     match who {
         Who::Owner => is_owner,
-        Who::Viewer(exit) => is_owner || view(account, from, exit) == Seen::All,
+        Who::Viewer(exit) => is_owner || view(account, from, exit).handling >= Handling::PoliteBlock,
         Who::Anyone => true,
     }
 }
