@@ -11,6 +11,7 @@ import tempfile
 
 DOMAIN = "localhost"
 PASSWORD = "a secret of the tests"
+COMPONENT_SECRET = "a secret of the components"
 
 
 class House:
@@ -22,6 +23,9 @@ class House:
         self.data = os.path.join(self.folder.name, "data")
         self.starttls_port = free_port()
         self.direct_port = free_port()
+        self.component_port = free_port()
+        with open(os.path.join(self.folder.name, "component.secret"), "w") as file:
+            file.write(COMPONENT_SECRET + "\n")
         self.config = os.path.join(self.folder.name, "waft.toml")
         with open(self.config, "w") as file:
             file.write(
@@ -38,6 +42,17 @@ registration = "open"
 
 [accounts]
 scram_iterations = 4096
+
+[[component]]
+domain = "irc.{DOMAIN}"
+label = "IRC"
+secret = "component.secret"
+address = "127.0.0.1:{self.component_port}"
+
+[[component]]
+domain = "echo.{DOMAIN}"
+secret = "component.secret"
+address = "127.0.0.1:{self.component_port}"
 
 # All scenes come from one address.
 [limits]

@@ -11,7 +11,7 @@
 //!
 //! TLS 1.2 (only with the extended master secret, RFC 7627) and 1.3, by rustls on aws-lc-rs. Tickets are stateless.
 
-use crate::config::{Config, Host};
+use crate::config::{Config, Host, HostOptions};
 use crate::data;
 use parking_lot::RwLock;
 use rustls::client::danger::HandshakeSignatureValid;
@@ -160,7 +160,7 @@ impl Current {
     fn load(config: &Config, ticketer: &Arc<dyn ProducesTickets>) -> Result<Current, CertificateError> {
         let provider = provider();
         let mut loaded = Vec::new();
-        for host in &config.hosts {
+        for host in &certified(config) {
             let certificate = Arc::new(load_host(config, host, &provider)?);
             let clients =
                 host.options.client_ca.as_deref().map(|file| load_authorities(file, &provider)).transpose()?;
@@ -301,6 +301,22 @@ impl ClientCertVerifier for Asking {
     }
 }
 
+/// Whose certificates there are: the hosts', and where other servers are spoken with also the components'.
+fn certified(config: &Config) -> Vec<Host> {
+    let mut all = config.hosts.clone();
+    if config.federates() {
+        all.extend(config.components.iter().map(|component| Host {
+            domain: component.domain.as_str().into(),
+            options: HostOptions {
+                certificate: component.certificate.clone(),
+                key: component.key.clone(),
+                ..HostOptions::default()
+            },
+        }));
+    }
+    all
+}
+
 /// Where a host's certificate and key are: as configured, else in the data folder.
 pub fn paths(config: &Config, host: &Host) -> (PathBuf, PathBuf) {
     let folder = config.certificates_folder();
@@ -326,7 +342,7 @@ fn load_host(config: &Config, host: &Host, provider: &CryptoProvider) -> Result<
 pub fn check(config: &Config) -> Vec<CertificateError> {
     let provider = provider();
     let mut wrong = Vec::new();
-    for host in &config.hosts {
+    for host in &certified(config) {
         let (certificate, key) = paths(config, host);
         if (host.options.certificate.is_some() || certificate.exists())
             && let Err(error) = read_pair(&certificate, &key, &provider)

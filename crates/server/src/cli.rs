@@ -40,6 +40,11 @@ pub enum Command {
     Config(ConfigCommand),
     /// Look at the running server: what it serves, who is connected
     Status(Status),
+    /// Walk the way to another domain and back, and say what is wrong
+    Check(Check),
+    /// Look at the streams with servers of other domains
+    #[command(subcommand)]
+    S2s(S2s),
     /// Tell the running server to read its configuration and certificates again
     Reload(Place),
     /// Tell the running server to stop: streams are told, what is queued is written
@@ -166,6 +171,34 @@ pub struct Status {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The other domain; one that is served here is looked at as others see it
+    pub domain: String,
+    /// From this domain of the server [default: its first]
+    #[arg(long, value_name = "D")]
+    pub from: Option<String>,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum S2s {
+    /// List the links: direction, what proves the other domain, what waits, since when
+    List {
+        /// Only those with this domain
+        domain: Option<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
 }
 
 #[derive(Debug, Args)]

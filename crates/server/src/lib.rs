@@ -5,6 +5,7 @@
 //! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
 //! - [`listen`], [`edge`], [`house`]: connections, streams, and the accounts behind them.
 //! - [`s2s`]: streams between servers, and what waits for other domains.
+//! - [`component`]: services of their own domains that connect to the server.
 //! - [`world`]: the network, the clock, randomness: what may be simulated.
 //! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
 
@@ -13,6 +14,7 @@ pub mod certificates;
 pub mod cli;
 mod client;
 pub mod commands;
+pub mod component;
 pub mod config;
 pub mod crypto;
 mod data;

@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod proxy;
 
+use crate::component;
 use crate::config::ListenAddress;
 use crate::edge::socket::Socket;
 use crate::edge::{self, EdgeConfig};
@@ -135,6 +136,28 @@ pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, li
                     Ok(permit) => {
                         let direct_tls = context.edge.read().direct_tls;
                         tokio::spawn(s2s::incoming::serve(federation, socket, peer.ip(), permit, direct_tls));
+                    }
+                    Err(why) => refuse(&house, peer.ip(), why),
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                house.count("accept_errors");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+}
+
+/// The same for external components.
+pub async fn accept_components(house: Arc<House>, admission: Arc<Admission>, listener: Listening) {
+    loop {
+        match listener.accept().await {
+            Ok((socket, peer)) => {
+                house.count("component_connections");
+                match admission.admit(peer.ip(), house.now().mono_ms) {
+                    Ok(permit) => {
+                        tokio::spawn(component::connection::serve(house.clone(), socket, peer.ip(), permit));
                     }
                     Err(why) => refuse(&house, peer.ip(), why),
                 }

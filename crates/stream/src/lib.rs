@@ -4,7 +4,7 @@
 //! it and calls the method that the event names. Randomness and hashes come through [`Crypto`].
 //!
 //! - [`client`]: a client's stream, seen from the server: the states between header and close.
-//! - [`server`]: the streams between servers, in both roles.
+//! - [`server`]: the streams between servers, in both roles. [`component`]: those of external components.
 //! - [`event`]: what a stream asks and tells, and the types of the answers.
 //! - [`config`]: what a listener offers: hosts, mechanisms, limits.
 //! - `frame`: headers, errors and closing tags, shared by all kinds of stream.
@@ -18,6 +18,7 @@
 //! What this crate does *not* know: accounts, rosters, routing, who may speak to whom.
 
 pub mod client;
+pub mod component;
 pub mod config;
 pub mod crypto;
 pub mod event;
@@ -30,6 +31,7 @@ pub mod sasl;
 pub mod server;
 
 pub use client::ClientStream;
+pub use component::{ComponentConfig, ComponentEvent, ComponentStream};
 pub use config::{Config, Fast, Framing, HostAuth, Tls};
 pub use crypto::{Crypto, Hash};
 pub use event::{

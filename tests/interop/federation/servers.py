@@ -8,6 +8,8 @@ import socket
 import subprocess
 import time
 
+from services import COMPONENT_SECRET
+
 PASSWORD = "secret"
 
 
@@ -101,6 +103,10 @@ class Waft(Server):
         self.config = f"{self.folder}/waft.toml"
         trust = "certificate" if self.world.mode == "certificates" else "dialback"
         bidi = "true" if self.world.bidi else "false"
+        secret = f"{self.folder}/component.secret"
+        with open(secret, "w") as file:
+            file.write(COMPONENT_SECRET)
+        chain, key = self.world.authority.certificate(f"echo.{self.domain}")
         with open(self.config, "w") as file:
             file.write(f"""
 data = "{self.folder}/data"
@@ -112,6 +118,12 @@ address = "{self.address}:5222"
 [[listen]]
 kind = "s2s"
 address = "{self.address}:5269"
+[[component]]
+domain = "echo.{self.domain}"
+secret = "{secret}"
+address = "{self.address}:5347"
+certificate = "{chain}"
+key = "{key}"
 [s2s]
 trust = "{trust}"
 allow_private = true

@@ -49,6 +49,14 @@ pub enum Request {
     },
     Sessions,
     Status,
+    /// Streams with servers of other domains, and what waits for them.
+    Links,
+    /// Walks the way to a domain and back; `from`: a domain here, else the first host.
+    Check {
+        domain: String,
+        #[serde(default)]
+        from: Option<String>,
+    },
     Reload,
     Stop,
 }
@@ -69,6 +77,10 @@ pub enum Answer {
         sessions: Vec<Session>,
     },
     Status(Box<Status>),
+    Links {
+        links: Vec<Link>,
+    },
+    Check(Box<Check>),
     /// Sentences on what took effect and what did not.
     Notes {
         notes: Vec<String>,
@@ -135,12 +147,83 @@ pub struct Status {
     pub listeners: Vec<String>,
     pub data: String,
     pub streams: u64,
+    #[serde(default)]
+    pub components: Vec<Component>,
     pub accounts: u64,
     /// Changes that wait for the disk.
     pub store_queue: u64,
     pub store_bytes: u64,
     /// By name; what they count is in the documentation.
     pub counters: std::collections::BTreeMap<String, u64>,
+}
+
+/// An external component.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Component {
+    pub domain: String,
+    /// Since when, as XEP-0082 writes it; not there: it is away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connected: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Stanzas that wait for it, and their bytes.
+    pub queue: u64,
+    pub queue_bytes: u64,
+}
+
+/// A pair of domains, ours and another: a stream of it, or that there is none.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Link {
+    pub local: String,
+    pub remote: String,
+    /// `out`, `in`, `both` (one stream in both directions), `none` (something waits and no stream is there).
+    pub direction: String,
+    /// What proves the other domain: `certificate`, `dialback`; `none` while nothing does.
+    pub trust: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// When the stream began, as XEP-0082 writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+    /// Stanzas that wait to go to the other domain, and their bytes.
+    pub queue: u64,
+    pub queue_bytes: u64,
+    /// Why the last attempt to reach it came to nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+}
+
+/// What a walk to a domain and back has found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    pub domain: String,
+    pub from: String,
+    /// No step failed.
+    pub ok: bool,
+    pub steps: Vec<CheckStep>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CheckStep {
+    /// `policy`, `srv`, `addresses`, `tcp`, `tls`, `certificate`, `features`, `external`, `dialback`, `there and back`.
+    pub step: String,
+    pub state: CheckState,
+    pub milliseconds: u64,
+    /// For people.
+    pub detail: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CheckState {
+    Ok,
+    /// Not as good as it could be; it goes on.
+    Note,
+    Failed,
+    Skipped,
 }
 
 /// What a command comes to; the error is for people.
@@ -154,6 +237,8 @@ pub trait AdminOps: Send + Sync + 'static {
     fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>>;
     fn sessions(&self) -> Doing<'_, Vec<Session>>;
     fn status(&self) -> Doing<'_, Status>;
+    fn links(&self) -> Doing<'_, Vec<Link>>;
+    fn check(&self, domain: String, from: Option<String>) -> Doing<'_, Check>;
     /// Gives sentences on what waits for a restart.
     fn reload(&self) -> Doing<'_, Vec<String>>;
     /// Begins to stop; answers at once.

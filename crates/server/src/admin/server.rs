@@ -171,6 +171,14 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Ok(sessions) => Answer::Sessions { sessions },
             Err(why) => Answer::Refused { why },
         },
+        Request::Links => match ops.links().await {
+            Ok(links) => Answer::Links { links },
+            Err(why) => Answer::Refused { why },
+        },
+        Request::Check { domain, from } => match ops.check(domain, from).await {
+            Ok(check) => Answer::Check(Box::new(check)),
+            Err(why) => Answer::Refused { why },
+        },
         Request::Status => match ops.status().await {
             Ok(status) => Answer::Status(Box::new(status)),
             Err(why) => Answer::Refused { why },
@@ -245,6 +253,12 @@ mod tests {
         }
         fn status(&self) -> Doing<'_, Status> {
             Box::pin(async { Ok(Status { hosts: vec!["localhost".into()], ..Status::default() }) })
+        }
+        fn links(&self) -> Doing<'_, Vec<crate::admin::Link>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn check(&self, domain: String, _: Option<String>) -> Doing<'_, crate::admin::Check> {
+            Box::pin(async move { Err(format!("{domain} is no domain")) })
         }
         fn reload(&self) -> Doing<'_, Vec<String>> {
             Box::pin(async { Ok(vec!["[store] changed".into()]) })

@@ -3,10 +3,13 @@
 //! - [`serve`]: the server, from its start to its end.
 //! - [`user`]: accounts, in the running server or in the store.
 //! - [`config`]: check and show. [`status`]: status, reload, stop.
+//! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
 //! - [`password`]: how a password is asked for.
 
+pub mod check;
 pub mod config;
 pub mod password;
+pub mod s2s;
 pub mod serve;
 pub mod status;
 pub mod user;
@@ -50,6 +53,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::User(arguments) => user::user(&arguments),
         Command::Config(arguments) => config::config(&arguments),
         Command::Status(arguments) => status::status(&arguments),
+        Command::Check(arguments) => check::check(&arguments),
+        Command::S2s(arguments) => s2s::s2s(&arguments),
         Command::Reload(place) => status::reload(&place),
         Command::Stop(place) => status::stop(&place),
         Command::Client(arguments) => crate::client::client(&arguments),

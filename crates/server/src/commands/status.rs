@@ -5,7 +5,7 @@ use crate::admin::client::AdminConnection;
 use crate::admin::{Answer, Request};
 use crate::cli::{self, Place};
 
-fn connect(place: &Place) -> Result<AdminConnection, Failure> {
+pub fn connect(place: &Place) -> Result<AdminConnection, Failure> {
     let config = place.sources().load()?;
     let socket = config.admin_socket();
     AdminConnection::open(&socket)?.ok_or_else(|| {
@@ -35,6 +35,15 @@ pub fn status(arguments: &cli::Status) -> Result<(), Failure> {
         ));
         say(format_args!("  streams      {}", status.streams));
         say(format_args!("  accounts     {}", status.accounts));
+        for component in &status.components {
+            let state = match (&component.connected, &component.address) {
+                (Some(since), Some(address)) => {
+                    format!("connected from {address} since {since}, {} stanzas wait", component.queue)
+                }
+                _ => "away".into(),
+            };
+            say(format_args!("  component    {} {state}", component.domain));
+        }
         for (name, value) in &status.counters {
             say(format_args!("  {name:<24} {value}"));
         }

@@ -9,6 +9,7 @@ pub fn check(config: &Config, reader: &mut Reader) {
     listeners(config, reader);
     hosts(config, reader);
     federation(config, reader);
+    components(config, reader);
     log_level(config, reader);
     limits(config, reader);
 }
@@ -133,6 +134,61 @@ fn is_uri(text: &str) -> bool {
             && scheme.chars().all(|c| c.is_ascii_alphanumeric() || "+-.".contains(c))
             && !text.chars().any(|c| c.is_whitespace() || c.is_control())
     })
+}
+
+fn components(config: &Config, reader: &mut Reader) {
+    for (index, component) in config.components.iter().enumerate() {
+        let at = format!("component[{index}]");
+        let place = |reader: &Reader, key: &str| reader.span(&format!("{at}.{key}")).or_else(|| reader.span(&at));
+        let domain = &component.domain;
+        let hosted = config.host(domain).is_some();
+        if hosted || config.components[..index].iter().any(|other| other.domain == *domain) {
+            let span = place(reader, "domain");
+            let what = if hosted { "a host" } else { "another component" };
+            reader.problem(span, format!("{domain} is {what} already"), "give the component a domain of its own");
+        }
+        match &component.secret {
+            None => {
+                let span = place(reader, "domain");
+                reader.problem(
+                    span,
+                    format!("the component {domain} has no secret"),
+                    "set secret to a file with a line that the component knows, too",
+                );
+            }
+            Some(file) => {
+                if let Err(why) = super::policy::read_secret(file) {
+                    let span = place(reader, "secret");
+                    reader.problem(span, why, "name a file with one line of text that the user that runs waft may read; paths are relative to the folder of this file");
+                }
+            }
+        }
+        if component.certificate.is_some() != component.key.is_some() {
+            let span = place(reader, if component.key.is_some() { "key" } else { "certificate" });
+            reader.problem(
+                span,
+                format!("{domain} has a certificate without a key, or a key without it"),
+                "set both certificate and key, or none",
+            );
+        }
+        if !component.force && !component.address.is_loopback() {
+            let span = place(reader, "address");
+            reader.problem(
+                span,
+                format!("{} would let components talk in clear over the network", component.address),
+                "use an address on loopback, such as 127.0.0.1:5347; or, if only the component can reach it, set force = true",
+            );
+        }
+        if config.listeners.iter().any(|listener| listener.address == component.address && listener.address.port() != 0)
+        {
+            let span = place(reader, "address");
+            reader.problem(
+                span,
+                format!("a [[listen]] has the address {}", component.address),
+                "give the component another port",
+            );
+        }
+    }
 }
 
 const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];

@@ -23,8 +23,8 @@ pub mod show;
 pub mod value;
 
 pub use options::{
-    Accounts, Admin, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenTls, Listener, Log,
-    LogFormat, Mechanism, Registration, Remote, ResourceConflict, StoreOptions, Trust,
+    Accounts, Admin, Component, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenTls, Listener,
+    Log, LogFormat, Mechanism, Registration, Remote, ResourceConflict, StoreOptions, Trust,
 };
 pub use problem::Problems;
 
@@ -70,6 +70,8 @@ pub struct Config {
     pub federation: Federation,
     /// Other domains of which something particular is said.
     pub remotes: Vec<Remote>,
+    /// External components; their domains are prepared.
+    pub components: Vec<Component>,
     pub accounts: Accounts,
     pub store: StoreOptions,
     pub log: Log,
@@ -156,7 +158,7 @@ impl Config {
         let empty = DeTable::new();
         let document = if broken { &empty } else { document };
         let mut known = options::Top::KEYS.to_vec();
-        known.extend(["host", "listen", "s2s", "accounts", "store", "log", "limits", "admin"]);
+        known.extend(["host", "listen", "s2s", "component", "accounts", "store", "log", "limits", "admin"]);
         let elsewhere = options::elsewhere();
         reader.unknown_keys(document, "", &known, &elsewhere);
 
@@ -185,6 +187,7 @@ impl Config {
             hosts: read_hosts(document, reader, &elsewhere),
             listeners: read_listeners(document, reader, &elsewhere),
             remotes: read_remotes(&federation, reader, &elsewhere),
+            components: read_components(document, reader, &elsewhere),
             federation: Federation::read(reader, &federation, "s2s"),
             accounts: Accounts::read(reader, &accounts, "accounts"),
             store: StoreOptions::read(reader, &store, "store"),
@@ -212,6 +215,12 @@ impl Config {
             .into_iter()
             .flatten()
             .for_each(absolute);
+        }
+        for component in &mut self.components {
+            [&mut component.secret, &mut component.certificate, &mut component.key]
+                .into_iter()
+                .flatten()
+                .for_each(absolute);
         }
         self.admin.socket.iter_mut().for_each(absolute);
         self.federation.ca.iter_mut().for_each(absolute);
@@ -277,6 +286,23 @@ impl Config {
         self.listeners.iter().any(|listener| listener.kind == ListenKind::S2s)
     }
 
+    /// Every domain that is served here: the hosts' and the components'.
+    pub fn domains(&self) -> impl Iterator<Item = &str> {
+        let hosts = self.hosts.iter().map(|host| &*host.domain);
+        hosts.chain(self.components.iter().map(|component| component.domain.as_str()))
+    }
+
+    /// Addresses on which components are waited for.
+    pub fn component_addresses(&self) -> Vec<ListenAddress> {
+        let mut addresses = Vec::new();
+        for component in &self.components {
+            if !addresses.contains(&component.address) {
+                addresses.push(component.address);
+            }
+        }
+        addresses
+    }
+
     pub fn admin_socket(&self) -> PathBuf {
         self.admin.socket.clone().unwrap_or_else(|| self.data.join("waft.sock"))
     }
@@ -291,6 +317,7 @@ impl Config {
         };
         note(self.data != new.data, "data (the data folder)");
         note(self.listeners != new.listeners, "[[listen]]");
+        note(self.component_addresses() != new.component_addresses(), "address of a [[component]]");
         note(self.store != new.store, "[store]");
         note(self.admin_socket() != new.admin_socket(), "admin.socket");
         // The socket's mode is set when it is made.
@@ -422,6 +449,40 @@ fn read_listeners(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(Str
         listeners.push(listener);
     }
     listeners
+}
+
+fn read_components(
+    document: &DeTable<'_>,
+    reader: &mut Reader,
+    elsewhere: &[(String, &'static str)],
+) -> Vec<Component> {
+    let Some((_, value)) = document.iter().find(|(name, _)| name.get_ref() == "component") else {
+        return Vec::new();
+    };
+    let write = "[[component]] on a line of its own for each component, and its options below";
+    let DeValue::Array(array) = value.get_ref() else {
+        reader.problem(Some(value.span()), "component is not a list of tables", format!("write {write}"));
+        return Vec::new();
+    };
+    let mut components = Vec::new();
+    for (index, item) in array.iter().enumerate() {
+        let at = format!("component[{index}]");
+        let Some(table) = reader.table(item, &at, write) else { continue };
+        reader.unknown_keys(table, &at, Component::KEYS, elsewhere);
+        let start = item.span().start;
+        reader.note_span(at.clone(), start..item.span().end.min(start + "[[component]]".len()));
+        let mut component = Component::read(reader, table, &at);
+        match xmpp::jid::prepare_domain(&component.domain) {
+            Ok(domain) => component.domain = domain,
+            Err(_) => {
+                let span = reader.span(&format!("{at}.domain")).or_else(|| reader.span(&at));
+                reader.problem(span, format!("{at} names no domain"), "write domain = \"irc.example.org\"");
+                continue;
+            }
+        }
+        components.push(component);
+    }
+    components
 }
 
 /// 5222 with STARTTLS and 5223 with TLS from the first byte, on every address.

@@ -4,6 +4,7 @@ use super::ListenAddress;
 use super::read::{Documented, section};
 use super::value::ServiceUri;
 use super::value::choice;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 section! {
@@ -137,6 +138,30 @@ section! {
         trust: Option<Trust> = None;
         /// Where its server is, instead of what DNS says.
         address: Option<ListenAddress> = None;
+    }
+}
+
+section! {
+    /// One table for each external component (XEP-0114): `[[component]]`. A component is a service of its own domain,
+    /// such as a gateway to IRC, that connects to the server and proves a secret. Its users talk with those of the
+    /// hosts here and, where the server federates, with everybody.
+    pub struct Component = "component" {
+        /// The component's domain, such as `"irc.example.org"`. The hosts above it list it to clients that look for
+        /// services; when none is above it, all do.
+        domain: String = String::new();
+        /// A file with the secret that the component knows, too, readable by its owner alone.
+        secret: Option<PathBuf> = None;
+        /// Where the component connects to. Several may share one address. The stream is not encrypted: on addresses
+        /// that are not loopback only with `force`.
+        address: ListenAddress = ListenAddress::At(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5347));
+        /// What it is called in lists of services, such as `"IRC"`.
+        label: String = String::new();
+        /// The certificate chain that other servers are shown for its domain, PEM. Unset: as for hosts.
+        certificate: Option<PathBuf> = None;
+        /// The certificate's private key, PEM. Set both or none.
+        key: Option<PathBuf> = None;
+        /// Allow an address that is not loopback: stanzas then cross the network in clear.
+        force: bool = false;
     }
 }
 
@@ -325,6 +350,13 @@ section! {
         /// Bytes that may come at once.
         s2s_bytes_burst: u64 = 2_097_152, in 10_000 ..= 10_000_000_000;
 
+        /// Bytes of one stanza of a component.
+        component_stanza_bytes_max: usize = 524_288, in 10_000 ..= 16_777_216;
+        /// Stanzas that wait for one component that is connected.
+        component_queue_stanzas_max: usize = 10_000, in 16 ..= 10_000_000;
+        /// The same in bytes.
+        component_queue_bytes_max: usize = 67_108_864, in 65_536 ..= 17_179_869_184;
+
         /// Messages of one page of the archive, when the client names no number.
         archive_page_default: usize = 50, in 1 ..= 1_000;
         /// The most that a client may ask for at once.
@@ -422,6 +454,7 @@ pub fn all() -> Vec<Section> {
             FederationDomain::about(),
             FederationDomain::options(),
         ),
+        section(Component::AT, "[[component]]", Component::about(), Component::options()),
         section(Accounts::AT, "[accounts]", Accounts::about(), Accounts::options()),
         section(StoreOptions::AT, "[store]", StoreOptions::about(), StoreOptions::options()),
         section(Log::AT, "[log]", Log::about(), Log::options()),

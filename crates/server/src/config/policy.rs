@@ -41,6 +41,11 @@ impl Limits {
         xmpp::xml::Limits { element_bytes_max: self.s2s_stanza_bytes_max, ..self.after_auth() }
     }
 
+    /// What it counts on a component's stream that has proved its secret.
+    pub fn after_auth_of_components(&self) -> xmpp::xml::Limits {
+        xmpp::xml::Limits { element_bytes_max: self.component_stanza_bytes_max, ..self.after_auth() }
+    }
+
     /// What an account's entity is bound by.
     pub fn of_accounts(&self) -> im::Limits {
         im::Limits {
@@ -96,9 +101,34 @@ impl Config {
             account_removal: options.account_removal,
             external_services: options.external_services.iter().map(|uri| uri.service.clone()).collect(),
             turn: turn(options),
+            services: self.services_of(&host.domain),
             registration_open: options.registration == Registration::Open,
             ..im::HostPolicy::of(BareJid::of_domain(&host.domain)?)
         })
+    }
+}
+
+impl Config {
+    /// The components that a host lists, XEP-0030 §4: those of domains below its own, and those that are below none.
+    fn services_of(&self, host: &str) -> Vec<(xmpp::Jid, String)> {
+        let is_below = |domain: &str, host: &str| domain.strip_suffix(host).is_some_and(|rest| rest.ends_with('.'));
+        let listed = self.components.iter().filter(|component| {
+            is_below(&component.domain, host) || !self.hosts.iter().any(|it| is_below(&component.domain, &it.domain))
+        });
+        listed.filter_map(|it| Some((BareJid::of_domain(&it.domain).ok()?.into(), it.label.clone()))).collect()
+    }
+}
+
+/// The first line of a file.
+///
+/// # Errors
+/// For people: it cannot be read, or is empty.
+pub fn read_secret(file: &std::path::Path) -> Result<zeroize::Zeroizing<String>, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{} cannot be read: {error}", file.display()))?;
+    let text = zeroize::Zeroizing::new(text);
+    match text.lines().next().map(str::trim) {
+        Some(line) if !line.is_empty() => Ok(zeroize::Zeroizing::new(line.to_owned())),
+        Some(_) | None => Err(format!("{} holds no secret", file.display())),
     }
 }
 

@@ -141,7 +141,7 @@ fn join(at: &str, key: &str) -> String {
 fn header(section: &str) -> String {
     match section {
         "" => "the top of the file, before the first table".into(),
-        "listen" => "[[listen]]".into(),
+        "listen" | "component" => format!("[[{section}]]"),
         other => format!("[{other}]"),
     }
 }

@@ -25,6 +25,9 @@ pub fn effective(config: &Config) -> String {
     for remote in &config.remotes {
         table(&mut out, &format!("[s2s.domain.{}]", quoted(&remote.domain)), remote.options.show());
     }
+    for component in &config.components {
+        table(&mut out, "[[component]]", component.show());
+    }
     table(&mut out, "[accounts]", config.accounts.show());
     table(&mut out, "[store]", config.store.show());
     table(&mut out, "[log]", config.log.show());
@@ -157,6 +160,7 @@ const _: fn(&Config) = |config| {
         listeners: _,
         federation: Federation { .. },
         remotes: _,
+        components: _,
         accounts: Accounts { .. },
         store: StoreOptions { .. },
         log: Log { .. },

@@ -393,3 +393,48 @@ fn what_cannot_be_reloaded_is_named() {
     assert!(notes.iter().any(|note| note.starts_with("data")) && notes.iter().any(|note| note.starts_with("[store]")));
     assert!(!notes.iter().any(|note| note.contains("limits") || note.contains("log")), "{notes:?}");
 }
+
+fn with_secret(text: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("secret");
+    std::fs::write(&file, "a secret\n").expect("it can be written");
+    let text = text.replace("SECRET", &format!("secret = \"{}\"", file.display()));
+    (folder, text)
+}
+
+#[test]
+fn a_component_has_a_prepared_domain_and_is_listed_by_the_hosts_above_it() {
+    let (_folder, text) = with_secret(
+        "[host.\"a.example\"]\n[host.\"b.example\"]\n[[component]]\ndomain = \"IRC.a.example\"\nlabel = \"IRC\"\nSECRET\n\
+         [[component]]\ndomain = \"other.example\"\nSECRET\n",
+    );
+    let config = good(&text);
+    assert_eq!(config.components[0].domain, "irc.a.example");
+    assert_eq!(config.component_addresses().len(), 1);
+    let listed = |at: usize| {
+        let policy = config.policy(&config.hosts[at]).expect("the hosts are right");
+        policy.services.iter().map(|(jid, _)| jid.to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(listed(0), ["irc.a.example", "other.example"]);
+    assert_eq!(listed(1), ["other.example"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_component_is_told() {
+    assert!(told("[[component]]\nlabel = \"IRC\"\n").contains("names no domain"));
+    assert!(told("[[component]]\ndomain = \"irc.example\"\n").contains("has no secret"));
+    assert!(told("[[component]]\ndomain = \"irc.example\"\nsecret = \"/nowhere/at/all\"\n").contains("cannot be read"));
+    let told_of = |text: &str| told(&with_secret_kept(text));
+    assert!(told_of("[[component]]\ndomain = \"localhost\"\nSECRET\n[host.localhost]\n").contains("is a host already"));
+    assert!(told_of("[[component]]\ndomain = \"irc.example\"\nSECRET\naddress = \"*:5347\"\n").contains("in clear"));
+    let (_folder, text) =
+        with_secret("[[component]]\ndomain = \"irc.example\"\nSECRET\naddress = \"*:5347\"\nforce = true\n");
+    good(&text);
+}
+
+/// The folder stays: the file is read when the text is.
+fn with_secret_kept(text: &str) -> String {
+    let (folder, text) = with_secret(text);
+    let _ = folder.keep();
+    text
+}

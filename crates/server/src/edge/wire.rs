@@ -69,6 +69,17 @@ impl Wire {
         }
     }
 
+    /// Version and cipher suite, for people.
+    pub fn tls_kind(&self) -> Option<String> {
+        let tls = self.tls.as_ref()?;
+        let version = match tls.protocol_version()? {
+            rustls::ProtocolVersion::TLSv1_3 => "TLS 1.3".to_owned(),
+            rustls::ProtocolVersion::TLSv1_2 => "TLS 1.2".to_owned(),
+            other => format!("{other:?}"),
+        };
+        Some(format!("{version}, {:?}", tls.negotiated_cipher_suite()?.suite()))
+    }
+
     /// The chain that the peer showed, its own certificate first.
     pub fn peer_certificates(&self) -> Option<&[CertificateDer<'static>]> {
         self.tls.as_ref().and_then(|tls| tls.peer_certificates())

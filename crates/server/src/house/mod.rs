@@ -17,6 +17,7 @@ pub mod retention;
 pub mod run;
 pub mod timers;
 
+use crate::component::Components;
 use crate::config::Config;
 use crate::s2s::Federation;
 use crate::world::{Network, Wall, World};
@@ -74,6 +75,8 @@ pub struct House {
     uncommitted: AtomicBool,
     /// Servers of other domains; not there: the server does not federate.
     pub federation: OnceLock<Arc<Federation>>,
+    /// Services of their own domains beside this server.
+    pub components: Components,
     /// No new streams, no new sessions.
     pub draining: AtomicBool,
     clock: Clock,
@@ -115,6 +118,7 @@ impl House {
             secret,
             uncommitted: AtomicBool::new(false),
             federation: OnceLock::new(),
+            components: Components::default(),
             draining: AtomicBool::new(false),
             clock: Clock { wall: world.wall.clone(), started: Instant::now(), last_utc: AtomicU64::new(0) },
         })
@@ -317,7 +321,7 @@ impl House {
 
     // ---- routing ----
 
-    /// ④ Who owns the address? An account here, the host itself, another domain.
+    /// ④ Who owns the address? An account here, the host itself, a component, another domain.
     pub fn tell(self: &Arc<House>, to: Jid, stanza: Arc<Stanza>, ingress: Ingress, ticket: Ticket, ready: &mut Ready) {
         let Some(host) = self.host(to.domain()) else { return self.tell_elsewhere(to, stanza, ticket, ready) };
         if to.local().is_none() {
@@ -342,8 +346,11 @@ impl House {
         self.leave(&bare, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
     }
 
-    /// ⑥ To another domain: the pair of domains is the entity told.
+    /// ⑥ To a component or another domain: the pair of domains is the entity told.
     fn tell_elsewhere(self: &Arc<House>, to: Jid, stanza: Arc<Stanza>, ticket: Ticket, ready: &mut Ready) {
+        if let Some(component) = self.components.get(to.domain()) {
+            return self.tell_component(&component, to, stanza, ticket, ready);
+        }
         let refused = match self.federation.get() {
             Some(federation) => federation.send(to, &stanza, ticket).err(),
             None => Some((StanzaCondition::RemoteServerNotFound.into(), ticket)),
@@ -361,7 +368,9 @@ impl House {
         let ingress = Ingress { stream: 0, ordinal: 0 };
         for to in targets {
             if self.host(to.domain()).is_none() {
-                if let Some(federation) = self.federation.get() {
+                if let Some(component) = self.components.get(to.domain()) {
+                    self.tell_component(&component, to, stanza.clone(), Ticket::default(), ready);
+                } else if let Some(federation) = self.federation.get() {
                     // Presence that finds no room is not waited for by anybody.
                     let _ = federation.send(to, stanza, Ticket::default());
                 }
@@ -414,7 +423,10 @@ impl House {
         let Some(answer) = stanza.error(error) else { return };
         let Some(to) = answer.to.clone() else { return };
         if self.host(to.domain()).is_none() {
-            if let Some(federation) = self.federation.get() {
+            if let Some(component) = self.components.get(to.domain()) {
+                // The same: if it is away, nobody hears of it.
+                self.tell_component(&component, to, Arc::new(answer), ticket, ready);
+            } else if let Some(federation) = self.federation.get() {
                 // An error is not answered by an error.
                 let _ = federation.send(to, &Arc::new(answer), ticket);
             }

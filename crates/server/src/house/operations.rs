@@ -1,7 +1,7 @@
 //! What an operator's commands do to the running house.
 
 use super::{House, run::Running};
-use crate::admin::{AdminOps, Doing, Secret, Session, Status, USERS_PER_PAGE, User};
+use crate::admin::{AdminOps, Check, Doing, Link, Secret, Session, Status, USERS_PER_PAGE, User};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,6 +13,9 @@ pub struct Operations {
     pub running: Arc<Running>,
     pub stop: mpsc::Sender<()>,
 }
+
+const NO_FEDERATION: &str =
+    "this server does not federate: no [[listen]] has kind = \"s2s\"\nadd one with address = \"*:5269\"";
 
 fn why(account: &BareJid, error: &StanzaError) -> String {
     match (error.condition, &error.text) {
@@ -108,11 +111,40 @@ impl AdminOps for Operations {
                 listeners: self.running.addresses(),
                 data: config.data.display().to_string(),
                 streams: house.edges.len() as u64,
+                components: house.components.list().iter().map(|component| component.shown()).collect(),
                 accounts: figures.accounts,
                 store_queue: figures.queued_changes,
                 store_bytes: figures.file_bytes,
                 counters,
             })
+        })
+    }
+
+    fn links(&self) -> Doing<'_, Vec<Link>> {
+        Box::pin(async move {
+            let federation = self.house().federation.get();
+            Ok(federation.ok_or(NO_FEDERATION)?.shown())
+        })
+    }
+
+    fn check(&self, domain: String, from: Option<String>) -> Doing<'_, Check> {
+        Box::pin(async move {
+            let federation = self.house().federation.get().ok_or(NO_FEDERATION)?;
+            let prepared = |name: &str| {
+                xmpp::jid::prepare_domain(name)
+                    .map_err(|_| format!("{name} is no domain\nwrite a name such as example.net"))
+            };
+            let domain = prepared(&domain)?;
+            let config = self.house().config.read().clone();
+            let from = match from {
+                Some(from) => prepared(&from)?,
+                None => config.hosts.first().map(|host| host.domain.to_string()).unwrap_or_default(),
+            };
+            if !config.domains().any(|it| it == from) {
+                return Err(format!("{from} is not served here\nname a domain of this server with --from"));
+            }
+            let ourselves = config.domains().any(|it| it == domain);
+            Ok(crate::s2s::check::check(federation, &from, &domain, ourselves).await)
         })
     }
 

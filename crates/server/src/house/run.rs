@@ -5,6 +5,7 @@ use super::{HostEntry, House, accounts, commits, retention, timers};
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
+use crate::component;
 use crate::config::{Config, ListenKind, ListenTls, Listener};
 use crate::crypto::AwsLc;
 use crate::data;
@@ -190,6 +191,7 @@ impl Running {
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
+        house.components.set(component::Policy::of(&config)?);
         running.federate(&config, &mut world)?;
         for listener in &config.listeners {
             let context = Arc::new(ListenerContext {
@@ -211,6 +213,12 @@ impl Running {
                 });
             }
             running.listeners.push((listener.clone(), context));
+        }
+        for address in config.component_addresses() {
+            for socket in world.network.listen(&address)? {
+                let admission = running.admission.clone();
+                running.tasks.push(tokio::spawn(listen::accept_components(house.clone(), admission, socket)));
+            }
         }
         for address in inherited.unclaimed() {
             tracing::warn!(%address, "systemd passed a socket that no [[listen]] table names; it is not used");
@@ -248,7 +256,9 @@ impl Running {
             Some(_) => Some(s2s::trust::Trust::load(&config.federation, self.certificates.clone())?),
             None => None,
         };
+        let components = component::Policy::of(&config)?;
         self.certificates.reload(&config).map_err(|e| e.to_string())?;
+        self.house.components.set(components);
         if let (Some(federation), Some(trust)) = (federation, trust) {
             *federation.trust.write() = Arc::new(trust);
             *federation.policy.write() = Arc::new(s2s::Policy::of(&config, &self.house.secret, &*self.house.crypto));
@@ -320,6 +330,7 @@ impl Running {
         if let Some(federation) = self.house.federation.get() {
             federation.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         }
+        self.house.components.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         for cell in self.house.accounts_in_memory() {
             self.house.post_to(&cell, super::entity::CellItem::Im(Item::ShutDown));
         }

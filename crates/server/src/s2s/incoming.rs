@@ -2,6 +2,7 @@
 
 use super::link::{Io, Link, Pushed, Question, Queued, last_words, progress, write_queued};
 use super::presence::{Ended, SILENCE};
+use super::shown::{Opened, Showing};
 use super::{Federation, InFlight, Policy};
 use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
@@ -38,9 +39,12 @@ impl Federation {
         self.house.count("s2s_stanzas_in");
         self.presence.alive(pair);
         let Some(to) = stanza.to.clone() else { return };
+        if to.local().is_none() && self.pings.answered(&stanza) {
+            return;
+        }
         if is_told_only(&stanza) {
             // Who is not in memory has nobody who could hear it.
-            if self.house.resident(&to.to_bare()).is_none() {
+            if self.house.resident(&to.to_bare()).is_none() && self.house.components.get(to.domain()).is_none() {
                 return;
             }
             self.lease(pair, &stanza);
@@ -105,6 +109,7 @@ pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr,
     wire.notice_silence(SILENCE);
     let (verdicts, verdicts_in) = mpsc::channel(stream::server::incoming::VERIFICATIONS_MAX);
     let mut incoming = Incoming {
+        showing: federation.streams.begin(Opened::There, address, federation.house.now().utc),
         stream: IncomingStream::new(policy.stream.clone(), federation.crypto.clone()),
         wire,
         input: Vec::new(),
@@ -135,6 +140,7 @@ pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr,
 
 struct Incoming {
     federation: Arc<Federation>,
+    showing: Showing,
     policy: Arc<Policy>,
     permit: Permit,
     address: IpAddr,
@@ -348,6 +354,9 @@ impl Incoming {
         {
             self.attached = Some(link);
         }
+        let certified = self.stream.is_certified(&pair.from);
+        let both = self.attached.as_ref().is_some_and(|link| link.pair == pair.inverse());
+        self.showing.proved(&pair.inverse(), certified, both);
         self.up.push(pair);
     }
 

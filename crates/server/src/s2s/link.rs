@@ -6,6 +6,7 @@
 
 use super::dns::{self, Nowhere, Target};
 use super::presence::{Ended, SILENCE};
+use super::shown::{Opened, Showing};
 use super::{Federation, InFlight, Policy, trust};
 use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
@@ -174,7 +175,6 @@ impl Link {
     }
 
     /// Stanzas and bytes that wait.
-    #[cfg(feature = "simulated")]
     pub fn queued(&self) -> (usize, usize) {
         let queue = self.queue.lock();
         (queue.stanzas.len(), queue.bytes)
@@ -264,6 +264,7 @@ pub async fn run(federation: &Arc<Federation>, link: &Arc<Link>) {
             End::Absent(_) | End::Refused(_) | End::Failed(_) => {
                 tracing::info!(pair = %link.pair, why = %end.why(), "another server cannot be reached");
                 federation.house.count("s2s_failures");
+                federation.streams.failed(&link.pair, end.why().into_owned());
                 true
             }
         };
@@ -337,6 +338,7 @@ async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
     wire.notice_silence(SILENCE);
     let strict = policy.is_strict(&link.pair.to);
     let mut talk = Talk {
+        showing: federation.streams.begin(Opened::Here, target.address.ip(), federation.house.now().utc),
         stream: OutgoingStream::new(policy.stream.clone(), federation.crypto.clone(), link.pair.clone(), strict),
         wire,
         input: Vec::new(),
@@ -464,6 +466,7 @@ struct Talk<'a> {
     in_flight: Arc<InFlight>,
     incarnation: u64,
     received: u32,
+    showing: Showing,
 }
 
 impl Talk<'_> {
@@ -582,6 +585,7 @@ impl Talk<'_> {
                     self.authenticating = false;
                     if !self.up && pair == self.link.pair {
                         self.up = true;
+                        self.showing.proved(&pair, self.stream.is_certified(), self.stream.is_bidirectional());
                         self.federation.stream_up(&pair.inverse());
                     }
                 }

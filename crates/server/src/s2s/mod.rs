@@ -4,6 +4,7 @@
 //! - [`link`]: its queue, and the task that dials, proves who we are, and writes the queue out.
 //! - [`incoming`]: a stream that another server opened.
 //! - [`presence`]: presence of elsewhere is leased: it ends when the link ends (DESIGN.md D7).
+//! - [`shown`], [`check`]: what the operator sees of it, and what is wrong.
 //! - [`dns`]: where the other server is. [`trust`]: whose certificates count.
 //!
 //! ```text
@@ -11,10 +12,12 @@
 //! house ◄── tell ─────── incoming stream ◄── verified pairs only
 //! ```
 
+pub mod check;
 pub mod dns;
 pub mod incoming;
 pub mod link;
 pub mod presence;
+pub mod shown;
 pub mod trust;
 
 use crate::config::{Config, ListenAddress};
@@ -76,7 +79,7 @@ impl Policy {
         let strict = |trust| trust == crate::config::Trust::Certificate;
         Policy {
             stream: Arc::new(ServerConfig {
-                hosts: config.hosts.iter().map(|host| host.domain.clone()).collect(),
+                hosts: config.domains().map(Into::into).collect(),
                 bidi: federation.bidi,
                 limits_before_auth: limits.before_auth(),
                 limits_after_auth: limits.after_auth_of_servers(),
@@ -147,6 +150,8 @@ pub struct Federation {
     links: DashMap<Pair, Arc<Link>>,
     pub presence: presence::Leases,
     pub verifications: Arc<Verifications>,
+    pub streams: Arc<shown::Streams>,
+    pub pings: check::Pings,
     /// Attempts to connect under way.
     pub dials: Semaphore,
     /// `true`: what is queued goes out, then the streams end.
@@ -173,6 +178,8 @@ impl Federation {
             links: DashMap::new(),
             presence: presence::Leases::default(),
             verifications: Arc::default(),
+            streams: Arc::default(),
+            pings: check::Pings::default(),
             dials: Semaphore::new(dials_max),
             stopping: watch::Sender::new(false),
             running: AtomicU32::new(0),
@@ -298,6 +305,15 @@ impl Federation {
     #[cfg(feature = "simulated")]
     pub fn abandon(&self) {
         self.stopping.send_replace(true);
+    }
+
+    /// Pairs in memory, and what waits for each: stanzas, bytes.
+    fn waiting(&self) -> Vec<(Pair, u64, u64)> {
+        let sizes = |link: &Link| {
+            let (stanzas, bytes) = link.queued();
+            (link.pair.clone(), stanzas as u64, bytes as u64)
+        };
+        self.links.iter().map(|link| sizes(&link)).collect()
     }
 
     /// A random number below `below`.

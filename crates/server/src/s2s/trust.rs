@@ -40,21 +40,30 @@ impl Trust {
     /// What a chain that the peer showed says of it. In both directions the purpose must be that of servers: such
     /// certificates are what authorities give to servers.
     pub fn judge(&self, chain: &[CertificateDer<'_>]) -> Option<PeerCertificate> {
-        let (own, others) = chain.split_first()?;
-        let valid = match ParsedCertificate::try_from(own) {
-            Ok(parsed) => verify_server_cert_signed_by_trust_anchor(
+        let own = chain.first()?;
+        let valid = self.verify(chain);
+        if let Err(error) = &valid {
+            tracing::debug!(%error, "another server's certificate is not trusted");
+        }
+        Some(PeerCertificate { valid: valid.is_ok(), ..names_of_server(own) })
+    }
+
+    /// Does the chain lead to an authority, and is it in force?
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        let (own, others) = chain.split_first().ok_or("no certificate")?;
+        let verified = ParsedCertificate::try_from(own).and_then(|parsed| {
+            verify_server_cert_signed_by_trust_anchor(
                 &parsed,
                 &self.roots,
                 others,
                 UnixTime::now(),
                 self.provider.signature_verification_algorithms.all,
-            ),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &valid {
-            tracing::debug!(%error, "another server's certificate is not trusted");
-        }
-        Some(PeerCertificate { valid: valid.is_ok(), ..names_of_server(own) })
+            )
+        });
+        verified.map_err(|error| error.to_string())
     }
 
     /// TLS of a stream that another server opens and that named `host`, or nobody yet.

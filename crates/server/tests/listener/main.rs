@@ -6,6 +6,7 @@
 //! - `forwarding`: what a client sends comes out right at the other. RFC 6120 §4.8, §8.
 //! - `bounds_before`, `bounds_after`, `bounds_of_time`, `bounds_of_addresses`, `queues`, `bounds_of_accounts`: every
 //!   limit, tripped.
+//! - `components`: services of their own domains, XEP-0114.
 //! - `security`: what broke other servers. See docs/security.md.
 //! - `life`: start, reload, end.
 
@@ -18,6 +19,7 @@ mod bounds_after;
 mod bounds_before;
 mod bounds_of_addresses;
 mod bounds_of_time;
+mod components;
 mod forwarding;
 mod life;
 mod management;

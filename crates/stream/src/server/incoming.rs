@@ -238,7 +238,8 @@ impl IncomingStream {
         self.pairs.is_empty() && self.from.as_deref().is_some_and(|from| self.is_certified(from))
     }
 
-    fn is_certified(&self, domain: &str) -> bool {
+    /// Does the peer's certificate prove this domain?
+    pub fn is_certified(&self, domain: &str) -> bool {
         self.certificate.as_ref().is_some_and(|certificate| certificate.speaks_for(domain))
     }
 

@@ -89,13 +89,14 @@ enum Stage {
     Ended,
 }
 
+/// What the peer's last features offer.
 #[derive(Debug, Clone, Copy, Default)]
-struct Offer {
-    starttls: bool,
-    external: bool,
-    dialback: bool,
-    dialback_errors: bool,
-    bidi: bool,
+pub struct Offer {
+    pub starttls: bool,
+    pub external: bool,
+    pub dialback: bool,
+    pub dialback_errors: bool,
+    pub bidi: bool,
 }
 
 impl OutgoingStream {
@@ -406,6 +407,15 @@ impl OutgoingStream {
     fn end(&mut self) {
         self.stage = Stage::Ended;
         self.events.clear();
+    }
+
+    pub fn offer(&self) -> Offer {
+        self.offer
+    }
+
+    /// EXTERNAL was tried, and refused.
+    pub fn external_failed(&self) -> bool {
+        self.external_failed
     }
 
     pub fn is_waiting(&self) -> bool {

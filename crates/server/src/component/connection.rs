@@ -1,0 +1,292 @@
+//! The task of one connection of a component.
+
+use super::{Component, Connected, Policy, Queued};
+use crate::edge::socket::Socket;
+use crate::edge::wire::Wire;
+use crate::house::{House, Ready};
+use crate::listen::admission::Permit;
+use crate::s2s::InFlight;
+use crate::s2s::link::{Io, last_words, progress};
+use crate::s2s::presence::SILENCE;
+use im::{Ingress, Ticket};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use stream::{ComponentEvent, ComponentStream};
+use tokio::time::{Instant, sleep_until, timeout};
+use xmpp::write::{Additions, Wire as Namespace, write_stanza};
+use xmpp::{Jid, StreamCondition, StreamFault};
+
+/// Bytes handed to a socket and not taken by the kernel.
+const SOCKET_BYTES_MAX: usize = 256 << 10;
+/// It takes nothing for so long: end.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// For the close tag of the component after ours. RFC 6120 §4.4.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
+
+enum End {
+    Closed,
+    Lost,
+    Fault(StreamFault),
+}
+
+/// Counts a stream until it is dropped.
+struct Run(Arc<House>);
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        self.0.components.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// Serves one connection to its end.
+pub async fn serve(house: Arc<House>, socket: Socket, address: IpAddr, permit: Permit) {
+    socket.hurry();
+    house.components.running.fetch_add(1, Ordering::AcqRel);
+    let run = Run(house.clone());
+    let policy = house.components.policy();
+    let mut incarnation = [0; 8];
+    house.crypto.random(&mut incarnation);
+    let wire = Wire::new(socket);
+    wire.notice_silence(SILENCE);
+    let mut connection = Connection {
+        stream: ComponentStream::new(policy.stream.clone(), house.crypto.clone()),
+        wire,
+        input: Vec::new(),
+        out: Vec::new(),
+        component: None,
+        unflushed: Vec::new(),
+        in_flight: Arc::default(),
+        incarnation: u64::from_le_bytes(incarnation),
+        received: 0,
+        began: Instant::now(),
+        heard: false,
+        blocked_since: None,
+        policy,
+        permit,
+        address,
+        house,
+    };
+    let end = connection.run().await;
+    connection.finish(end).await;
+    drop(run);
+}
+
+struct Connection {
+    house: Arc<House>,
+    policy: Arc<Policy>,
+    permit: Permit,
+    address: IpAddr,
+    stream: ComponentStream,
+    wire: Wire,
+    input: Vec<u8>,
+    out: Vec<u8>,
+    /// Once it has proved itself.
+    component: Option<Arc<Component>>,
+    /// Written, but not yet with the kernel.
+    unflushed: Vec<Queued>,
+    in_flight: Arc<InFlight>,
+    incarnation: u64,
+    received: u32,
+    began: Instant,
+    /// The first byte came.
+    heard: bool,
+    blocked_since: Option<Instant>,
+}
+
+impl Connection {
+    async fn run(&mut self) -> End {
+        let mut stopping = self.house.components.stopping();
+        loop {
+            if !self.in_flight.is_full()
+                && let Err(end) = self.take_input()
+            {
+                return end;
+            }
+            if let Err(end) = self.write_queue() {
+                return end;
+            }
+            if *stopping.borrow() && self.wire.unsent() == 0 {
+                return End::Fault(StreamFault::SystemShutdown);
+            }
+            if self.component.as_ref().is_some_and(|component| component.is_removed()) {
+                return End::Fault(StreamFault::Other(StreamCondition::HostGone, "The component was removed."));
+            }
+            let may_read = !self.in_flight.is_full() && !self.stream.is_waiting();
+            let deadline = self.deadline();
+            let component = self.component.clone();
+            tokio::select! {
+                // The rarest first, so that none starves the others; and a run can be repeated.
+                biased;
+                _ = stopping.changed() => {}
+                () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
+                io = progress(&mut self.wire, &mut self.input, may_read) => match io {
+                    Ok(Io::Read(true)) => self.heard = true,
+                    Ok(Io::Flushed) => {
+                        self.blocked_since = None;
+                        self.unflushed.clear();
+                    }
+                    Ok(Io::Read(false)) | Err(_) => return End::Lost,
+                },
+                () = wake_of(component.as_deref()) => {}
+                () = self.in_flight.done.notified() => {}
+            }
+        }
+    }
+
+    fn deadline(&self) -> Instant {
+        let mut at = match (&self.component, self.heard) {
+            // The kernel notices when nobody is there any more.
+            (Some(_), _) => Instant::now() + Duration::from_secs(3_600),
+            (None, true) => self.began + self.policy.negotiation,
+            (None, false) => self.began + self.policy.first_byte,
+        };
+        if let Some(since) = self.blocked_since {
+            at = at.min(since + WRITE_PATIENCE);
+        }
+        at
+    }
+
+    fn timed_out(&self) -> Result<(), End> {
+        if self.blocked_since.is_some_and(|since| since.elapsed() >= WRITE_PATIENCE) {
+            return Err(End::Lost);
+        }
+        if self.component.is_none() && Instant::now() >= self.deadline() {
+            return Err(End::Fault(StreamFault::NegotiationTimeout));
+        }
+        Ok(())
+    }
+
+    fn take_input(&mut self) -> Result<(), End> {
+        let input = std::mem::take(&mut self.input);
+        let mut rest = input.as_slice();
+        while !self.in_flight.is_full() {
+            let event = match self.stream.next(&mut rest, &mut self.out) {
+                Ok(Some(event)) => event,
+                Ok(None) => break,
+                Err(fault) => return Err(End::Fault(fault)),
+            };
+            match event {
+                ComponentEvent::Proved(domain) => self.proved(&domain)?,
+                ComponentEvent::Stanza(stanza) => {
+                    let Some(component) = self.component.clone() else { continue };
+                    self.received = self.received.wrapping_add(1);
+                    let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
+                    self.house.tell_of_component(&component, stanza, ingress, self.in_flight.ticket());
+                }
+                ComponentEvent::BadStanza(mut fault) => {
+                    if fault.stanza.to.is_none() {
+                        let domain = self.stream.domain().and_then(|domain| xmpp::BareJid::of_domain(domain).ok());
+                        fault.stanza.to = domain.map(Into::into);
+                    }
+                    let mut ready = Ready::new();
+                    self.house.answer_error(&Arc::new(fault.stanza), &fault.error, Ticket::default(), &mut ready);
+                    self.house.work(&mut ready);
+                }
+                ComponentEvent::PeerError(condition) => {
+                    tracing::warn!(component = ?self.stream.domain(), %condition, "a component ends its stream with an error");
+                }
+                ComponentEvent::Closed => return Err(End::Closed),
+            }
+        }
+        self.input = rest.to_vec();
+        Ok(())
+    }
+
+    /// The secret is right: the domain is its, if nobody has it.
+    fn proved(&mut self, domain: &str) -> Result<(), End> {
+        let connected = Connected { address: self.address, since: self.house.now().utc };
+        let component = self.house.components.get(domain).filter(|component| component.attach(connected));
+        let Some(component) = component else {
+            tracing::warn!(component = domain, address = %self.address, "a second stream of a component that is connected was refused");
+            return Err(End::Fault(StreamFault::Other(
+                StreamCondition::Conflict,
+                "The component is connected already.",
+            )));
+        };
+        self.permit.authenticated();
+        self.stream.accept(&mut self.out);
+        tracing::info!(component = domain, address = %self.address, "a component is connected");
+        self.house.probe_component(&component);
+        self.component = Some(component);
+        Ok(())
+    }
+
+    fn write_queue(&mut self) -> Result<(), End> {
+        if let Some(component) = &self.component {
+            while self.wire.unsent() + self.out.len() < SOCKET_BYTES_MAX
+                && let Some(queued) = component.take()
+            {
+                write(&mut self.out, &queued.stanza, &queued.to);
+                self.unflushed.push(queued);
+            }
+        }
+        if !self.out.is_empty() {
+            let written = self.wire.write(&self.out);
+            self.out.clear();
+            written.map_err(|_| End::Lost)?;
+            self.blocked_since.get_or_insert_with(Instant::now);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self, end: End) {
+        if let End::Fault(fault) = &end {
+            tracing::debug!(address = %self.address, ?fault, "stream error to a component");
+            if *fault == stream::component::wrong_secret() {
+                tracing::warn!(address = %self.address, "a component did not know its secret");
+                self.house.count("component_auth_failures");
+                let pause = self.permit.failed(self.house.now().mono_ms);
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+            }
+        }
+        if let Some(component) = self.component.take() {
+            self.gone(&component);
+        }
+        match &end {
+            End::Closed => self.stream.close(&mut self.out),
+            End::Fault(fault) => self.stream.fail(fault, &mut self.out),
+            End::Lost => return,
+        }
+        let out = std::mem::take(&mut self.out);
+        last_words(&mut self.wire, &out).await;
+        let mut rest = Vec::new();
+        let wire = &mut self.wire;
+        let drain = async {
+            while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await {
+                rest.clear()
+            }
+        };
+        // Its end of the connection, or not: both are fine.
+        let _ = timeout(CLOSE_PATIENCE, drain).await;
+    }
+
+    /// Nothing reaches the component any more: what waited goes back, what was seen of it ends.
+    fn gone(&mut self, component: &Component) {
+        tracing::info!(component = %component.domain, "a component is gone");
+        let waiting = component.detach();
+        // What the kernel never took did not leave.
+        let unsent = if self.wire.unsent() > 0 { std::mem::take(&mut self.unflushed) } else { Vec::new() };
+        let error = component.away();
+        let mut ready = Ready::new();
+        for queued in unsent.into_iter().chain(waiting) {
+            self.house.count("component_bounced");
+            self.house.bounce_of_component(queued.stanza, queued.to, &error, queued.ticket, &mut ready);
+            self.house.work(&mut ready);
+        }
+        self.house.end_presence_of(component);
+    }
+}
+
+fn write(out: &mut Vec<u8>, stanza: &xmpp::Stanza, to: &Jid) {
+    write_stanza(out, stanza, Some(to), &Additions::default(), Namespace::Component);
+}
+
+/// Something waits in the component's queue, or it was removed.
+async fn wake_of(component: Option<&Component>) {
+    match component {
+        Some(component) => component.wake.notified().await,
+        None => std::future::pending().await,
+    }
+}
