@@ -107,6 +107,7 @@ impl Account {
         self.rules = Rules::from_stored(setting(rules::KEY));
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
+        self.ledger.shrink_to_fit();
     }
 
     /// One item, one step: changes the account and pushes effects. Never waits, sends or saves itself.

@@ -89,10 +89,6 @@ pub enum DetachReason {
 }
 
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "the stanza is what most items carry; a box would cost each an allocation"
-)]
 pub enum Item {
     // ---- from a stream to its session ----
     Attach(Attach),
@@ -104,7 +100,8 @@ pub enum Item {
     },
     FromClient {
         session: SessionId,
-        stanza: Stanza,
+        /// Nobody else holds it yet.
+        stanza: Arc<Stanza>,
         ingress: Ingress,
         ticket: Ticket,
     },

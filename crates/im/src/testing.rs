@@ -139,7 +139,7 @@ impl Scene {
     pub fn sends(&mut self, resource: &str, xml: &str) -> Fx {
         let session = self.id(resource);
         let ingress = self.next_ingress();
-        self.item(Item::FromClient { session, stanza: stanza(xml), ingress, ticket: Ticket::default() })
+        self.item(Item::FromClient { session, stanza: Arc::new(stanza(xml)), ingress, ticket: Ticket::default() })
     }
 
     /// The connection of a resource breaks; `deliveries` were written, `received` stanzas taken in.

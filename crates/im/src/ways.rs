@@ -115,17 +115,19 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
 fn outbound(
     account: &mut Account,
     id: SessionId,
-    mut stanza: Stanza,
+    mut stanza: Arc<Stanza>,
     ingress: Ingress,
     ticket: Ticket,
     fx: &mut Effects,
 ) {
     let Some(session) = account.session(id).filter(|_| !account.removed) else { return };
-    stanza.from = Some(session.jid.clone().into());
+    // (Nobody else holds it yet: nothing is copied.)
+    let stamped = Arc::make_mut(&mut stanza);
+    stamped.from = Some(session.jid.clone().into());
     let own: Jid = account.jid.clone().into();
-    if stanza.is_message() && stanza.to.is_none() {
+    if stamped.is_message() && stamped.to.is_none() {
         // RFC 6120 §10.3.1.
-        stanza.to = Some(own.clone());
+        stamped.to = Some(own.clone());
     }
     let to = stanza.to.clone().unwrap_or(own);
     let steps = match stanza.kind {
@@ -134,7 +136,6 @@ fn outbound(
         StanzaType::Presence(_) => PRESENCE_OUTBOUND,
         StanzaType::Iq(_) => IQ_OUTBOUND,
     };
-    let stanza = Arc::new(stanza);
     walk(
         account,
         Passage {
@@ -298,7 +299,7 @@ mod tests {
     #[test]
     fn a_stanza_of_a_session_that_has_ended_goes_nowhere() {
         let mut juliet = juliet();
-        let stanza = stanza("<message to='romeo@montague.example'><body>hi</body></message>");
+        let stanza = std::sync::Arc::new(stanza("<message to='romeo@montague.example'><body>hi</body></message>"));
         let ingress = Ingress { stream: 1, ordinal: 1 };
         let fx = juliet.item(Item::FromClient { session: SessionId(99), stanza, ingress, ticket: Ticket::default() });
         assert!(fx.is_empty());

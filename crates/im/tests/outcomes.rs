@@ -422,7 +422,7 @@ impl House {
         self.commit_all();
         let Some(session) = self.clients[client].session else { return };
         let presence = format!("<presence><priority>{priority}</priority></presence>");
-        let stanza = Stanza::parse(presence.as_bytes()).expect("a presence");
+        let stanza = Arc::new(Stanza::parse(presence.as_bytes()).expect("a presence"));
         let ingress = Ingress { stream: edge.0, ordinal: 1 };
         self.post(Item::FromClient { session, stanza, ingress, ticket: Ticket::default() });
     }

@@ -29,7 +29,13 @@ impl Edge {
         let result = loop {
             match self.stream.next(&mut rest, &mut out) {
                 Ok(Some(event)) => {
-                    if let Err(end) = self.on_event(event, &mut out).await {
+                    let done = match self.on_event(event) {
+                        // Before a stream is bound, most often: its future is gone when it talks.
+                        Ok(Some(question)) => Box::pin(self.answer(question, &mut out)).await,
+                        Ok(None) => Ok(()),
+                        Err(end) => Err(end),
+                    };
+                    if let Err(end) = done {
                         break Err(end);
                     }
                     if self.is_blocked() {
@@ -51,7 +57,8 @@ impl Edge {
         result
     }
 
-    async fn on_event(&mut self, event: Event, out: &mut Vec<u8>) -> Result<(), End> {
+    /// What a bound stream says all day. Gives back what it cannot answer at once.
+    fn on_event(&mut self, event: Event) -> Result<Option<Event>, End> {
         match event {
             Event::Stanza(stanza) => self.on_stanza(stanza),
             Event::BadStanza(fault) => self.on_bad_stanza(*fault),
@@ -66,6 +73,14 @@ impl Edge {
                 self.tell_account(|session| Item::Manage { session, request });
             }
             Event::Closed => return Err(End::Closed),
+            question => return Ok(Some(question)),
+        }
+        Ok(None)
+    }
+
+    /// What a stream asks until it is bound.
+    async fn answer(&mut self, event: Event, out: &mut Vec<u8>) -> Result<(), End> {
+        match event {
             Event::StartTls => {
                 self.flush(out).await?;
                 self.handshake().await?;
@@ -126,6 +141,13 @@ impl Edge {
             }
             Event::Bind(request) => self.bind(request, out).await?,
             Event::Resume(request) => self.resume(request, out).await?,
+            Event::Stanza(_)
+            | Event::BadStanza(_)
+            | Event::Acked(_)
+            | Event::AckRequested
+            | Event::ClientState { .. }
+            | Event::Manage(_)
+            | Event::Closed => {}
         }
         Ok(())
     }

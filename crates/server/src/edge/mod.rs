@@ -146,54 +146,69 @@ pub(crate) struct Edge {
 }
 
 /// Serves one connection to its end.
-pub async fn serve(house: Arc<House>, config: Arc<EdgeConfig>, socket: Socket, address: IpAddr, permit: Permit) {
-    socket.hurry();
-    let now = Instant::now();
-    let handle = house.edges.open(config.limits.queue_items_max, config.limits.queue_bytes_max);
-    permit.reached_by(&handle);
-    let mut incarnation = [0; 8];
-    config.crypto.random(&mut incarnation);
-    let mut edge = Edge {
-        stream: ClientStream::new(config.stream.clone(), config.crypto.clone()),
-        wire: Wire::new(socket),
-        handle,
-        permit,
-        address,
-        cell: None,
-        session: None,
-        incarnation: u64::from_le_bytes(incarnation),
-        received: 0,
-        managed_from: 0,
-        ack_wanted: None,
-        deliveries: 0,
-        deliveries_told: 0,
-        told_due: None,
-        queue: VecDeque::new(),
-        input: Vec::new(),
-        rates: Rates::new(&config.limits),
-        began: now,
-        heard: now,
-        pinged: false,
-        ack_asked: None,
-        blocked_since: None,
-        timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
-        authenticated: false,
-        poke: false,
-        house,
-        config,
-    };
-    let end = edge.run().await;
-    edge.finish(end).await;
+///
+/// The edge stands in an allocation of its own, and what is over soon (negotiation, last words) in futures of their own:
+/// a stream that idles holds little more than its state.
+pub fn serve(
+    house: Arc<House>,
+    config: Arc<EdgeConfig>,
+    socket: Socket,
+    address: IpAddr,
+    permit: Permit,
+) -> impl Future<Output = ()> + Send {
+    let mut edge = Box::new(Edge::new(house, config, socket, address, permit));
+    async move {
+        let end = edge.run().await;
+        Box::pin(edge.finish(end)).await;
+    }
 }
 
 impl Edge {
+    fn new(house: Arc<House>, config: Arc<EdgeConfig>, socket: Socket, address: IpAddr, permit: Permit) -> Edge {
+        socket.hurry();
+        let now = Instant::now();
+        let handle = house.edges.open(config.limits.queue_items_max, config.limits.queue_bytes_max);
+        permit.reached_by(&handle);
+        let mut incarnation = [0; 8];
+        config.crypto.random(&mut incarnation);
+        Edge {
+            stream: ClientStream::new(config.stream.clone(), config.crypto.clone()),
+            wire: Wire::new(socket),
+            handle,
+            permit,
+            address,
+            cell: None,
+            session: None,
+            incarnation: u64::from_le_bytes(incarnation),
+            received: 0,
+            managed_from: 0,
+            ack_wanted: None,
+            deliveries: 0,
+            deliveries_told: 0,
+            told_due: None,
+            queue: VecDeque::new(),
+            input: Vec::new(),
+            rates: Rates::new(&config.limits),
+            began: now,
+            heard: now,
+            pinged: false,
+            ack_asked: None,
+            blocked_since: None,
+            timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
+            authenticated: false,
+            poke: false,
+            house,
+            config,
+        }
+    }
+
     async fn run(&mut self) -> End {
         if self.config.direct_tls {
             if tokio::time::timeout(self.config.limits.first_byte_timeout, self.wire.readable()).await.is_err() {
                 self.house.count("timeouts_first_byte");
                 return End::Lost;
             }
-            if let Err(end) = self.handshake().await {
+            if let Err(end) = Box::pin(self.handshake()).await {
                 return end;
             }
         }
@@ -421,7 +436,7 @@ impl Edge {
     }
 
     /// Last words, the session's end or rest, and the socket's.
-    async fn finish(mut self, end: End) {
+    async fn finish(&mut self, end: End) {
         let mut out = Vec::new();
         let reason = match &end {
             End::Closed => {

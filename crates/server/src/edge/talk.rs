@@ -49,7 +49,7 @@ impl Edge {
         self.rates.stanza();
         let ticket = StanzaTicket::issue(&self.handle, self.received);
         let ingress = self.ingress();
-        self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza, ingress, ticket }));
+        self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza: Arc::new(stanza), ingress, ticket }));
     }
 
     /// A stanza in form, but wrong: its error comes back through the session's queue, in order.
@@ -135,6 +135,7 @@ impl Edge {
                 }
             }
         }
+        crate::house::edges::recycle(std::mem::take(&mut self.queue));
         if delivered {
             self.stream.drained(&mut out);
         }

@@ -3,7 +3,9 @@
 use dashmap::DashMap;
 use im::{EdgeItem, EdgeRef};
 use parking_lot::Mutex;
+use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::task::Waker;
@@ -11,6 +13,27 @@ use xmpp::StreamFault;
 
 /// So many times its bounds a queue may be beyond them, while the peer takes what it is sent.
 const BURST_TIMES: usize = 8;
+
+thread_local! {
+    /// Room for queues: a stream has some only while something is queued.
+    static POOL: RefCell<Vec<VecDeque<EdgeItem>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Queues a thread keeps room for, and the items each may have room for.
+const POOL_MAX: usize = 64;
+const POOLED_ITEMS_MAX: usize = 256;
+
+/// Done with a queue; what is left in it is dropped.
+pub fn recycle(mut queue: VecDeque<EdgeItem>) {
+    queue.clear();
+    if (1..=POOLED_ITEMS_MAX).contains(&queue.capacity()) {
+        POOL.with_borrow_mut(|pool| {
+            if pool.len() < POOL_MAX {
+                pool.push(queue);
+            }
+        });
+    }
+}
 
 /// What one stream has waiting; LIMITS: send queue per session.
 #[derive(Debug, Default)]
@@ -77,6 +100,9 @@ impl EdgeHandle {
             }
         }
         let was_empty = queue.items.is_empty();
+        if queue.items.capacity() == 0 {
+            queue.items = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+        }
         queue.items.push_back(item);
         if was_empty && let Some(waker) = queue.waker.take() {
             drop(queue);
@@ -200,10 +226,31 @@ impl Drop for StanzaTicket {
     }
 }
 
+/// Numbers that we give ourselves, one after the other, need no keyed hash.
+#[derive(Debug, Default)]
+struct NumberHasher(u64);
+
+impl Hasher for NumberHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.write_u64(u64::from(byte));
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        // 2^64 divided by the golden ratio: consecutive numbers are spread over the upper bits.
+        self.0 = (self.0 ^ number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// All streams of this node.
 #[derive(Debug, Default)]
 pub struct Edges {
-    map: DashMap<u64, Arc<EdgeHandle>>,
+    map: DashMap<u64, Arc<EdgeHandle>, BuildHasherDefault<NumberHasher>>,
     next: AtomicU64,
 }
 

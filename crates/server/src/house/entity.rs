@@ -3,7 +3,7 @@
 use super::edges::Hold;
 use super::gate::{Gate, Verdict};
 use super::{AccountCell, House, Ready};
-use im::{Account, EdgeItem, Effect, Effects, Item, Query, QueryAnswer, SessionId, Then, Ticket};
+use im::{Account, EdgeItem, Effect, Effects, Item, Now, Query, QueryAnswer, SessionId, Then, Ticket};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,7 +64,6 @@ impl Resident {
 
 /// What lies in an account's mailbox.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all items are of the large kind; a box would cost each of them")]
 pub enum CellItem {
     Im(Item),
     /// The writer says: this commit is on disk, with these outcomes.
@@ -100,16 +99,27 @@ pub fn is_upkeep(change: &Change) -> bool {
     )
 }
 
+/// So many stanzas of one mailbox may pass between two looks at the clock.
+const STANZAS_A_LOOK: u32 = 32;
+
 impl House {
     /// Drains a cell's mailbox. The caller is its runner.
     pub(super) fn run_cell(self: &Arc<House>, cell: &Arc<AccountCell>, ready: &mut Ready) {
         let mut orphans = Vec::new();
+        // One look at the clock serves the stanzas that wait.
+        let mut now = self.now();
+        let mut looked = 0;
         let gone = cell.cell.run(
             |resident, item| {
+                let stanza = matches!(item, CellItem::Im(Item::FromClient { .. } | Item::Inbound { .. }));
+                looked += 1;
+                if looked > 1 && (!stanza || looked % STANZAS_A_LOOK == 0) {
+                    now = self.now();
+                }
                 if resident.broken {
                     orphans.push(item);
                 } else {
-                    self.step(cell, resident, item, ready);
+                    self.step(cell, resident, item, now, ready);
                 }
             },
             |resident| resident.broken || (resident.may_go && resident.account.is_idle() && resident.gate.is_empty()),
@@ -122,8 +132,14 @@ impl House {
         }
     }
 
-    fn step(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, item: CellItem, ready: &mut Ready) {
-        let now = self.now();
+    fn step(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        item: CellItem,
+        now: Now,
+        ready: &mut Ready,
+    ) {
         resident.may_go = false;
         let mut fx = Effects::default();
         match item {
@@ -413,7 +429,7 @@ pub(super) mod tests {
             other => panic!("{other:?}"),
         };
         memory.fail_next(StoreError::Full);
-        let stanza = Stanza::parse(b"<presence/>").expect("a stanza in a test");
+        let stanza = Arc::new(Stanza::parse(b"<presence/>").expect("a stanza in a test"));
         let ingress = im::Ingress { stream: 1, ordinal: 1 };
         house.post(&juliet(), Item::FromClient { session, stanza, ingress, ticket: Ticket::default() });
         match next(&edge).await {

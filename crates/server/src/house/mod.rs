@@ -241,15 +241,10 @@ impl House {
     fn refuse_full(self: &Arc<House>, item: CellItem, ready: &mut Ready) {
         self.count("mailbox_full");
         match item {
-            CellItem::Im(Item::Inbound { stanza, ticket, .. }) => {
+            CellItem::Im(Item::Inbound { stanza, ticket, .. } | Item::FromClient { stanza, ticket, .. }) => {
                 let busy =
                     StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
                 self.answer_error(&stanza, &busy, ticket, ready);
-            }
-            CellItem::Im(Item::FromClient { stanza, ticket, .. }) => {
-                let busy =
-                    StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait);
-                self.answer_error(&Arc::new(stanza), &busy, ticket, ready);
             }
             other => {
                 tracing::error!(item = ?std::mem::discriminant(&other), "an account's mailbox is full; an item was dropped")
