@@ -44,6 +44,8 @@ pub struct Account {
     pub last_activity: Option<(Stamp, Box<str>)>,
     /// XEP-0153: hex SHA-1 of the vCard's photo.
     pub photo_hash: Option<Box<str>>,
+    /// Contacts whose servers have lost the account's subscriptions.
+    pub lost: crate::lost::Lost,
     /// Ledger rows that an earlier process left.
     pub ledger: Vec<store::SessionRow>,
     /// Sets of private XML that wait for each other; the first is under way. XEP-0049.
@@ -81,6 +83,7 @@ impl Account {
             presence_counter: 0,
             last_activity: None,
             photo_hash: None,
+            lost: crate::lost::Lost::default(),
             ledger: Vec::new(),
             private_writes: VecDeque::new(),
             leaving: None,
@@ -106,6 +109,7 @@ impl Account {
         self.push = push::restored(setting(push::KEY), &self.push);
         self.rules = Rules::from_stored(setting(rules::KEY));
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
+        self.lost = crate::lost::Lost::from_stored(setting(crate::lost::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
         self.ledger.shrink_to_fit();
     }

@@ -181,6 +181,13 @@ pub enum Item {
     },
     /// The server shuts down: sessions' streams were told; write last things.
     ShutDown,
+    /// As [`Item::Inbound`]: `unsubscribed`, by which a contact's server has answered a probe. No user has said it.
+    SubscriptionLost {
+        stanza: Arc<Stanza>,
+        to: Jid,
+        ingress: Ingress,
+        ticket: Ticket,
+    },
     /// Rows of the ledger of an earlier process: their window is over, tell who must be told. DESIGN.md D11.
     LedgerExpired,
 }

@@ -20,6 +20,7 @@ pub mod effects;
 pub mod host;
 pub mod inbox;
 pub mod item;
+pub mod lost;
 pub mod messages;
 pub mod module;
 pub mod modules;

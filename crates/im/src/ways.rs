@@ -3,7 +3,7 @@
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
-use crate::{block, inbox, messages, modules, presence, resume, session, strangers, subscription};
+use crate::{block, inbox, lost, messages, modules, presence, resume, session, strangers, subscription};
 use std::sync::Arc;
 use xmpp::write::Additions;
 use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
@@ -105,6 +105,14 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
         Item::ShutDown => session::shut_down(account, fx),
+        Item::SubscriptionLost { stanza, to, ingress, ticket } => {
+            let contact = stanza.from.as_ref().map(|from| from.to_bare());
+            let had = contact.filter(|contact| account.roster.subscription(contact).to);
+            inbound(account, stanza, to, ingress, ticket, fx);
+            if let Some(contact) = had {
+                lost::again(account, &contact, fx);
+            }
+        }
         Item::LedgerExpired => presence::ledger_expired(account, fx),
     }
     session::end_overrun(account, fx);

@@ -8,7 +8,8 @@ use xmpp::{BareJid, Jid};
 /// An instant messaging and presence server (XMPP).
 ///
 /// Without a command, waft serves: it makes its data folder, a self-signed certificate and a store, and listens on
-/// ports 5222 (STARTTLS) and 5223 (direct TLS) for the domain localhost.
+/// ports 5222 (STARTTLS) and 5223 (direct TLS) for the domain localhost. Of a domain that others can find it also
+/// listens for their servers, on 5269 and 5270.
 #[derive(Debug, Parser)]
 #[command(name = "waft", version, args_conflicts_with_subcommands = true, max_term_width = 100, after_help = AFTER_HELP)]
 pub struct Cli {
@@ -66,6 +67,10 @@ pub struct Serve {
     /// Listen here for clients with TLS from the first byte; may be given several times [default: *:5223]
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
     pub direct_tls: Vec<OrNone>,
+    /// Listen here for servers of other domains; may be given several times [default: *:5269, and *:5270 with TLS from
+    /// the first byte, unless only local domains are hosted or another listener is named]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
+    pub s2s: Vec<OrNone>,
 }
 
 /// A listener's address, or none of that kind.
@@ -104,6 +109,7 @@ impl Serve {
         sources.overrides.domains.clone_from(&self.domain);
         sources.overrides.c2s = self.c2s.iter().map(|it| it.0).collect();
         sources.overrides.direct_tls = self.direct_tls.iter().map(|it| it.0).collect();
+        sources.overrides.s2s = self.s2s.iter().map(|it| it.0).collect();
         sources
     }
 }

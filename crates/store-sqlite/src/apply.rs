@@ -120,13 +120,19 @@ impl<'c> Applier<'c> {
         if let Change::AccountCreate { account, credentials, created } = change {
             return self.create(account, credentials, created.0);
         }
+        if let Some(done) = self.of_other_domains(change)? {
+            return Ok(done);
+        }
         let account = change.account();
         let Some(known) = self.known(account)? else {
             return Ok(Outcome::NoAccount);
         };
         let id = known.id;
         match change {
-            Change::AccountCreate { .. } => unreachable!("handled above"),
+            Change::AccountCreate { .. }
+            | Change::OutboxPut { .. }
+            | Change::OutboxDelete { .. }
+            | Change::DomainReached { .. } => unreachable!("handled above"),
             Change::Append { record, .. } => {
                 return self.append(account, known, record);
             }
@@ -188,6 +194,29 @@ impl<'c> Applier<'c> {
             }
         }
         Ok(Outcome::Done)
+    }
+
+    /// Rows that belong to a pair of domains and to no account.
+    fn of_other_domains(&mut self, change: &Change) -> rusqlite::Result<Option<Outcome>> {
+        match change {
+            Change::OutboxPut { row } => {
+                let sql = "INSERT INTO outbox (id, local, remote, accepted, stanza) VALUES (?1, ?2, ?3, ?4, ?5)
+                           ON CONFLICT DO NOTHING";
+                self.run(sql, &[&row.id, &row.local.as_str(), &row.remote, &row.accepted.0, &row.stanza])?;
+            }
+            Change::OutboxDelete { ids, .. } => {
+                for id in ids {
+                    self.run("DELETE FROM outbox WHERE id = ?1", &[id])?;
+                }
+            }
+            Change::DomainReached { local, remote, at } => {
+                let sql = "INSERT INTO domains (local, remote, reached) VALUES (?1, ?2, ?3)
+                           ON CONFLICT (local, remote) DO UPDATE SET reached = excluded.reached";
+                self.run(sql, &[&local.as_str(), remote, &at.0])?;
+            }
+            _ => return Ok(None),
+        }
+        Ok(Some(Outcome::Done))
     }
 
     /// Id and last position of an account, remembered or read.

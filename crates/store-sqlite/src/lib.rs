@@ -285,6 +285,14 @@ impl Store for SqliteStore {
         self.read(Reader::session_ledger)
     }
 
+    fn outbox(&self, after: i64, limit: usize) -> Reply<'_, Vec<OutboxRow>> {
+        self.read(move |reader| reader.outbox(after, limit))
+    }
+
+    fn domains_reached(&self) -> Reply<'_, Vec<(BareJid, Box<str>, Stamp)>> {
+        self.read(Reader::domains_reached)
+    }
+
     fn epoch(&self) -> u64 {
         self.shared.epoch
     }

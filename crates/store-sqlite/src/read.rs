@@ -377,6 +377,26 @@ impl Reader {
     }
 }
 
+impl Reader {
+    pub fn outbox(&self, after: i64, limit: usize) -> rusqlite::Result<Vec<OutboxRow>> {
+        let sql = "SELECT id, local, remote, accepted, stanza FROM outbox WHERE id > ?1 ORDER BY id";
+        let blame = |row: &Row<'_>, reason| {
+            let key = rows::integer(row, 0).unwrap_or_default().to_string();
+            Some(Unreadable { source: "outbox", account: 0, key, reason, position: None })
+        };
+        self.rows(sql, [after], limit, rows::outbox, blame)
+    }
+
+    pub fn domains_reached(&self) -> rusqlite::Result<Vec<(BareJid, Box<str>, Stamp)>> {
+        let sql = "SELECT local, remote, reached FROM domains";
+        let blame = |row: &Row<'_>, reason| {
+            let key = rows::text(row, 1).unwrap_or("?").into();
+            Some(Unreadable { source: "domains", account: 0, key, reason, position: None })
+        };
+        self.rows(sql, [], usize::MAX, rows::domain, blame)
+    }
+}
+
 fn account_unreadable(row: &Row<'_>, id: usize, reason: String) -> Option<Unreadable> {
     let account = rows::integer(row, id).ok()?;
     Some(Unreadable { source: "accounts", account, key: account.to_string(), reason, position: None })

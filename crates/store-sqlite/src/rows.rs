@@ -2,7 +2,7 @@
 
 use rusqlite::Row;
 use rusqlite::types::ValueRef;
-use store::{Direction, Record, RosterItem, ScramKeys, SessionRow, Subscription, Token};
+use store::{Direction, OutboxRow, Record, RosterItem, ScramKeys, SessionRow, Subscription, Token};
 use xmpp::{BareJid, Jid, Stamp};
 
 /// What a row holds, or why it cannot be read.
@@ -58,6 +58,22 @@ pub fn session(row: &Row<'_>) -> Decoded<SessionRow> {
         directed: split(text(row, 4)?)?.into_iter().map(jid).collect::<Decoded<_>>()?,
         since: Stamp(integer(row, 5)?),
     })
+}
+
+/// Reads `id, local, remote, accepted, stanza`.
+pub fn outbox(row: &Row<'_>) -> Decoded<OutboxRow> {
+    Ok(OutboxRow {
+        id: integer(row, 0)?,
+        local: bare(text(row, 1)?)?,
+        remote: text(row, 2)?.into(),
+        accepted: Stamp(integer(row, 3)?),
+        stanza: blob(row, 4)?.to_vec(),
+    })
+}
+
+/// Reads `local, remote, reached`.
+pub fn domain(row: &Row<'_>) -> Decoded<(BareJid, Box<str>, Stamp)> {
+    Ok((bare(text(row, 0)?)?, text(row, 1)?.into(), Stamp(integer(row, 2)?)))
 }
 
 /// Reads `client, mechanism, secret, expires, previous, previous_expires, count`.

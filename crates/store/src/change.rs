@@ -8,7 +8,8 @@ use xmpp::{BareJid, Jid, Stamp};
 /// later commit: it must be short and must not wait. It may call [`Store::commit`](crate::Store::commit).
 pub type Committed = Box<dyn FnOnce(Result<Vec<Outcome>, StoreError>) + Send>;
 
-/// One write. `account` is always the entity's own bare JID; unless said otherwise it must exist, else the outcome
+/// One write. `account` is always the entity's own bare JID (`local`: a hosted domain's, of a pair of domains); unless
+/// said otherwise it must exist, else the outcome
 /// is [`Outcome::NoAccount`] and the rest of the call is done nevertheless.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Change {
@@ -121,6 +122,21 @@ pub enum Change {
         left: Stamp,
         status: Box<str>,
     },
+    /// Keeps a stanza for another domain until [`Change::OutboxDelete`]. Its local domain need be no account. An id that
+    /// is there already keeps its row.
+    OutboxPut {
+        row: OutboxRow,
+    },
+    OutboxDelete {
+        local: BareJid,
+        ids: Vec<i64>,
+    },
+    /// A server of another domain was spoken with, at this time.
+    DomainReached {
+        local: BareJid,
+        remote: Box<str>,
+        at: Stamp,
+    },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,6 +173,8 @@ impl Change {
             | Change::TokenPut { account, .. }
             | Change::TokenDelete { account, .. }
             | Change::LastActivity { account, .. } => account,
+            Change::OutboxPut { row } => &row.local,
+            Change::OutboxDelete { local, .. } | Change::DomainReached { local, .. } => local,
         }
     }
 
@@ -172,6 +190,8 @@ impl Change {
             Change::BlobPut { value, .. } => value.len(),
             Change::RosterPut { item, .. } => item.groups.iter().map(|group| group.len() + 16).sum::<usize>(),
             Change::LastActivity { status, .. } => status.len(),
+            Change::OutboxPut { row } => row.stanza.len() + row.remote.len(),
+            Change::OutboxDelete { ids, .. } => ids.len() * size_of::<i64>(),
             _ => 0,
         };
         size_of::<Change>() + self.account().as_str().len() + held

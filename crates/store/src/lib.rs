@@ -92,6 +92,10 @@ pub trait Store: Send + Sync + 'static {
     fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>>;
     /// The session ledger as it was left: whose sessions of an earlier epoch must be ended. DESIGN.md D11.
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>>;
+    /// What waits for other domains: rows with ids greater than `after`, by id, at most `limit`.
+    fn outbox(&self, after: i64, limit: usize) -> Reply<'_, Vec<OutboxRow>>;
+    /// Which domains were spoken with, and when last: local, remote, UTC.
+    fn domains_reached(&self) -> Reply<'_, Vec<(BareJid, Box<str>, Stamp)>>;
     /// The boot counter: grows by one each time the store is opened for serving. CLUSTER rule 10.
     fn epoch(&self) -> u64;
     /// Counters for operators: queue depth, commits, records, bytes.

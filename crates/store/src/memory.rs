@@ -25,6 +25,8 @@ struct World {
     /// The greatest epoch that a handle was opened with.
     epoch: u64,
     accounts: BTreeMap<BareJid, Account>,
+    outbox: BTreeMap<i64, OutboxRow>,
+    domains: BTreeMap<(BareJid, Box<str>), Stamp>,
     commits: u64,
     changes: u64,
 }
@@ -249,6 +251,16 @@ impl Store for MemoryStore {
         ready(rows.filter(|(_, row)| row.epoch < self.epoch).map(|(jid, row)| (jid.clone(), row.clone())).collect())
     }
 
+    fn outbox(&self, after: i64, limit: usize) -> Reply<'_, Vec<OutboxRow>> {
+        let world = self.disk.lock();
+        ready(world.outbox.range(after.saturating_add(1)..).take(limit).map(|(_, row)| row.clone()).collect())
+    }
+
+    fn domains_reached(&self) -> Reply<'_, Vec<(BareJid, Box<str>, Stamp)>> {
+        let world = self.disk.lock();
+        ready(world.domains.iter().map(|((local, remote), at)| (local.clone(), remote.clone(), *at)).collect())
+    }
+
     fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -276,10 +288,10 @@ impl Store for MemoryStore {
 impl World {
     /// One call, all or nothing.
     fn call(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        let before = self.doubtful(changes).then(|| self.accounts.clone());
+        let before = self.doubtful(changes).then(|| (self.accounts.clone(), self.outbox.clone(), self.domains.clone()));
         let outcomes: Result<Vec<Outcome>, StoreError> = changes.iter().map(|change| self.change(change)).collect();
         match (&outcomes, before) {
-            (Err(_), Some(before)) => self.accounts = before,
+            (Err(_), Some(before)) => (self.accounts, self.outbox, self.domains) = before,
             (Err(error), None) => {
                 unreachable!("only a position that does not grow fails, and that was foreseen: {error:?}")
             }
@@ -316,6 +328,21 @@ impl World {
         }
         if let Change::AccountRemove { account } = change {
             return Ok(if self.accounts.remove(account).is_some() { Outcome::Done } else { Outcome::NoAccount });
+        }
+        match change {
+            Change::OutboxPut { row } => {
+                self.outbox.entry(row.id).or_insert_with(|| row.clone());
+                return Ok(Outcome::Done);
+            }
+            Change::OutboxDelete { ids, .. } => {
+                ids.iter().for_each(|id| drop(self.outbox.remove(id)));
+                return Ok(Outcome::Done);
+            }
+            Change::DomainReached { local, remote, at } => {
+                self.domains.insert((local.clone(), remote.clone()), *at);
+                return Ok(Outcome::Done);
+            }
+            _ => {}
         }
         match self.accounts.get_mut(change.account()) {
             Some(account) => account.change(change),
@@ -407,6 +434,9 @@ impl Account {
                 self.tokens.remove(&(client.clone(), mechanism.clone()));
             }
             Change::LastActivity { left, status, .. } => self.last_activity = Some((*left, status.clone())),
+            Change::OutboxPut { .. } | Change::OutboxDelete { .. } | Change::DomainReached { .. } => {
+                unreachable!("of no account")
+            }
         }
         Ok(Outcome::Done)
     }

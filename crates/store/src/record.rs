@@ -202,6 +202,20 @@ impl SessionRow {
     }
 }
 
+/// A stanza on its way to another domain. It ends when the other server has it or its sender an error.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OutboxRow {
+    /// Of all outboxes; grows in the order of writing.
+    pub id: i64,
+    /// The hosted domain.
+    pub local: BareJid,
+    pub remote: Box<str>,
+    /// UTC; when its sender was promised that it is kept.
+    pub accepted: Stamp,
+    /// As [`xmpp::write::to_stored`] writes it, `from` and `to` included.
+    pub stanza: Vec<u8>,
+}
+
 /// A FAST token. XEP-0484.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {

@@ -29,13 +29,29 @@ class Authority:
                 "-subj", "/CN=authority of the scenes", "-addext", "basicConstraints=critical,CA:true",
                 "-addext", "keyUsage=critical,keyCertSign", "-keyout", self.ca_key, "-out", self.ca)
 
-    def certificate(self, domain):
-        """Gives chain and key."""
+    def certificate(self, domain, wrong=None):
+        """Gives chain and key. `wrong`: expired, name or self-signed; written over the right ones."""
         chain, key, request = (f"{self.folder}/{domain}.{it}" for it in ("crt", "key", "csr"))
-        san = f"subjectAltName=DNS:{domain}"
-        new = ["-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={domain}", "-addext", san, "-keyout", key]
-        if self.self_signed:
+        # The common name says the domain even where the certificate is another's: it counts nothing.
+        san = f"subjectAltName=DNS:{'elsewhere.example' if wrong == 'name' else domain}"
+        # ejabberd's is as public authorities issue them today: for servers, not for clients. It takes no such certificate
+        # itself from who connects to it, so the others show one for both.
+        usage = "serverAuth" if domain == "ejabberd.example" else "serverAuth,clientAuth"
+        new = ["-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={domain}", "-addext", san, "-addext",
+               f"extendedKeyUsage={usage}", "-keyout", key]
+        if self.self_signed or wrong == "self-signed":
             openssl("req", "-x509", *new, "-days", "2", "-out", chain)
+        elif wrong == "expired":
+            openssl("req", *new, "-out", request)
+            for file, text in (("index", ""), ("serial", "1000\n")):
+                with open(f"{self.folder}/{file}", "w") as out:
+                    out.write(text)
+            with open(f"{self.folder}/ca.cnf", "w") as out:
+                out.write(f"[ca]\ndefault_ca = a\n[a]\ndatabase = {self.folder}/index\nserial = {self.folder}/serial\n"
+                          f"new_certs_dir = {self.folder}\ndefault_md = sha256\npolicy = p\ncopy_extensions = copy\n"
+                          "[p]\ncommonName = supplied\n")
+            openssl("ca", "-config", f"{self.folder}/ca.cnf", "-batch", "-notext", "-in", request, "-cert", self.ca,
+                    "-keyfile", self.ca_key, "-startdate", "20200101000000Z", "-enddate", "20210101000000Z", "-out", chain)
         else:
             openssl("req", *new, "-out", request)
             openssl("x509", "-req", "-in", request, "-CA", self.ca, "-CAkey", self.ca_key, "-CAcreateserial",
@@ -55,6 +71,11 @@ class Server:
         os.chmod(self.folder, 0o755)
         self.chain, self.key = world.authority.certificate(domain)
         self.process = None
+        self.configure()
+
+    def use_certificate(self, wrong=None):
+        """While it does not run. `wrong` as in `Authority.certificate`."""
+        self.chain, self.key = self.world.authority.certificate(self.domain, wrong)
         self.configure()
 
     def start(self):
@@ -128,10 +149,14 @@ key = "{key}"
 trust = "{trust}"
 allow_private = true
 ca = "{self.world.authority.ca}"
+absent_seconds = 4
 patience_seconds = 20
+keep_seconds = 20
 bidi = {bidi}
+[limits]
+rates = {"false" if getattr(self.world, "quiet", False) else "true"}
 [log]
-level = "info,waft=debug"
+level = "{"error" if getattr(self.world, "quiet", False) else "info,waft=debug"}"
 """)
 
     def command(self):
@@ -155,14 +180,14 @@ run_as_root = true
 pidfile = "{self.folder}/pid"
 data_path = "{self.folder}/data"
 interfaces = {{ "{self.address}" }}
-modules_enabled = {{ {bidi}"roster"; "saslauth"; "tls"; "dialback"; "disco"; "ping"; "version"; "offline"; "presence"; "message"; "iq"; "s2s_auth_certs"; "mam" }}
+modules_enabled = {{ {bidi}"smacks"; "roster"; "saslauth"; "tls"; "dialback"; "disco"; "ping"; "version"; "offline"; "presence"; "message"; "iq"; "s2s_auth_certs"; "mam" }}
 modules_disabled = {{ "http"; "admin_shell"; "admin_socket" }}
 authentication = "internal_plain"
 c2s_require_encryption = true
 s2s_require_encryption = true
 s2s_secure_auth = {secure}
 limits = {{ }}
-log = {{ debug = "{self.folder}/log" }}
+log = {{ {"error" if getattr(self.world, "quiet", False) else "debug"} = "{self.folder}/log" }}
 ssl = {{ cafile = "{self.world.authority.ca}"; capath = "" }}
 VirtualHost "{self.domain}"
   ssl = {{ key = "{self.key}"; certificate = "{self.chain}"; cafile = "{self.world.authority.ca}" }}

@@ -53,9 +53,33 @@ fn listeners(config: &Config, reader: &mut Reader) {
 
 fn federation(config: &Config, reader: &mut Reader) {
     for (key, domains) in [("blocked", &config.federation.blocked), ("allowed", &config.federation.allowed)] {
-        if let Some(wrong) = domains.iter().find(|domain| xmpp::jid::prepare_domain(domain).is_err()) {
+        let is_wrong = |name: &str| xmpp::jid::prepare_domain(name.strip_prefix("*.").unwrap_or(name)).is_err();
+        if let Some(wrong) = domains.iter().find(|domain| is_wrong(domain)) {
             let span = reader.span(&format!("s2s.{key}"));
-            reader.problem(span, format!("\"{wrong}\" is no domain"), "write a name such as \"example.net\"");
+            let remedy = "write a name such as \"example.net\", or \"*.example.net\" for all below it";
+            reader.problem(span, format!("\"{wrong}\" is no domain"), remedy);
+        }
+    }
+    for (key, file) in
+        [("blocked_file", &config.federation.blocked_file), ("allowed_file", &config.federation.allowed_file)]
+    {
+        if let Some(file) = file
+            && let Err(error) = std::fs::read_to_string(file)
+        {
+            let span = reader.span(&format!("s2s.{key}"));
+            let told = format!("{} cannot be read: {error}", file.display());
+            reader.problem(span, told, "name a file with one domain a line that waft may read");
+        }
+    }
+    for remote in &config.remotes {
+        let is_wrong = |server: &str| {
+            server
+                .rsplit_once(':')
+                .is_none_or(|(name, port)| port.parse::<u16>().is_err() || xmpp::jid::prepare_domain(name).is_err())
+        };
+        if let Some(server) = remote.options.server.as_deref().filter(|server| is_wrong(server)) {
+            let span = reader.span(&format!("s2s.domain.\"{}\".server", remote.domain));
+            reader.problem(span, format!("\"{server}\" is no name and port"), "write \"xmpp.example.net:5269\"");
         }
     }
 }

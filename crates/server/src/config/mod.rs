@@ -54,6 +54,8 @@ pub struct Overrides {
     pub c2s: Vec<Option<ListenAddress>>,
     /// Instead of the file's listeners with direct TLS.
     pub direct_tls: Vec<Option<ListenAddress>>,
+    /// Instead of the file's listeners for servers, with STARTTLS.
+    pub s2s: Vec<Option<ListenAddress>>,
 }
 
 /// Read when no other file is named.
@@ -223,7 +225,9 @@ impl Config {
                 .for_each(absolute);
         }
         self.admin.socket.iter_mut().for_each(absolute);
-        self.federation.ca.iter_mut().for_each(absolute);
+        let federation = &mut self.federation;
+        let files = [&mut federation.ca, &mut federation.blocked_file, &mut federation.allowed_file];
+        files.into_iter().flatten().for_each(absolute);
     }
 
     /// The command line wins.
@@ -267,8 +271,21 @@ impl Config {
                 ..Listener::default()
             }));
         };
+        // Whoever chooses listeners chooses all of them.
+        let chosen = !over.c2s.is_empty() || !over.direct_tls.is_empty() || self.listeners != default_listeners();
         replace(&mut self.listeners, &over.c2s, false);
         replace(&mut self.listeners, &over.direct_tls, true);
+        if !over.s2s.is_empty() {
+            self.listeners.retain(|listener| listener.kind != ListenKind::S2s);
+            let named = over.s2s.iter().flatten();
+            self.listeners.extend(named.map(|address| Listener {
+                address: *address,
+                kind: ListenKind::S2s,
+                ..Listener::default()
+            }));
+        } else if !chosen && self.hosts.iter().any(|host| is_reachable(&host.domain)) {
+            self.listeners.extend(default_server_listeners());
+        }
     }
 
     /// A hosted domain, by its prepared name.
@@ -491,6 +508,22 @@ pub fn default_listeners() -> Vec<Listener> {
         Listener { address: ListenAddress::Any(5222), tls: ListenTls::Required, ..Listener::default() },
         Listener { address: ListenAddress::Any(5223), tls: ListenTls::Direct, ..Listener::default() },
     ]
+}
+
+/// For servers of other domains: 5269 with STARTTLS and 5270 with TLS from the first byte (XEP-0368).
+pub fn default_server_listeners() -> Vec<Listener> {
+    let of =
+        |port, tls| Listener { kind: ListenKind::S2s, address: ListenAddress::Any(port), tls, ..Listener::default() };
+    vec![of(5269, ListenTls::Required), of(5270, ListenTls::Direct)]
+}
+
+/// May other domains' servers find this one by its name? Not names without a dot, those for one machine or one network
+/// (RFC 6761, RFC 6762), nor addresses.
+fn is_reachable(domain: &str) -> bool {
+    let last = domain.rsplit('.').next().unwrap_or_default();
+    domain.contains('.')
+        && !["localhost", "local", "invalid"].contains(&last)
+        && domain.trim_matches(['[', ']']).parse::<IpAddr>().is_err()
 }
 
 /// `$WAFT_DATA`, else systemd's `$STATE_DIRECTORY`, else `/var/lib/waft` for root and `~/.local/share/waft`

@@ -87,7 +87,7 @@ section! {
 
 section! {
     /// One table for each listener: `[[listen]]`. Without any, `*:5222` (STARTTLS) and `*:5223` (direct TLS) are
-    /// listened on.
+    /// listened on, and for servers `*:5269` (STARTTLS) and `*:5270` (direct TLS).
     pub struct Listener = "listen" {
         /// Who connects: `c2s` is clients, `s2s` is servers of other domains. Without a listener of kind `s2s` the
         /// server does not federate.
@@ -109,12 +109,17 @@ section! {
     /// `[s2s]`: servers of other domains. Federation is on where a `[[listen]]` has `kind = "s2s"`.
     pub struct Federation = "s2s" {
         /// What proves another domain: `dialback`: a certificate that names it, else a call back to it (XEP-0220).
-        /// `certificate`: only the certificate.
+        /// `certificate`: only the certificate. `refuse`: nothing, but what a domain's own table says.
         trust: Trust = Trust::Dialback;
-        /// Domains that may neither be written to nor write. Their subdomains stay.
+        /// Domains that may neither be written to nor write. `example.net` is that name alone, `*.example.net` all below
+        /// it.
         blocked: Vec<String> = Vec::new();
-        /// If any are named, only these.
+        /// More of them: a file with one a line; what follows a `#` is for people. Read at start and reload.
+        blocked_file: Option<PathBuf> = None;
+        /// If any are named, here or in the file, only these.
         allowed: Vec<String> = Vec::new();
+        /// More of them, as `blocked_file`.
+        allowed_file: Option<PathBuf> = None;
         /// May names lead to loopback, private or link-local addresses? An address that a domain's table names is
         /// always allowed.
         allow_private: bool = false;
@@ -124,8 +129,12 @@ section! {
         system_ca: bool = true;
         /// May one stream carry both directions (XEP-0288)?
         bidi: bool = true;
+        /// Seconds for which a stanza waits for a domain that does not exist; then its sender gets an error.
+        absent_seconds: u32 = 10, in 0 ..= 86_400;
         /// Seconds for which a stanza waits for a server that cannot be reached; then its sender gets an error.
-        patience_seconds: u32 = 60, in 1 ..= 86_400;
+        patience_seconds: u32 = 300, in 1 ..= 86_400;
+        /// The same for a message, where the server was reached within the last week.
+        keep_seconds: u32 = 86_400, in 1 ..= 2_592_000;
         /// Seconds after which a stream that carries nothing is closed.
         idle_seconds: u32 = 600, in 10 ..= 86_400;
     }
@@ -138,6 +147,8 @@ section! {
         trust: Option<Trust> = None;
         /// Where its server is, instead of what DNS says.
         address: Option<ListenAddress> = None;
+        /// The name and port of its server, such as `xmpp.example.net:5269`, instead of its SRV records.
+        server: Option<String> = None;
     }
 }
 
@@ -379,7 +390,7 @@ choice! {
 
 choice! {
     /// What proves that a server speaks for a domain.
-    pub enum Trust { Dialback = "dialback", Certificate = "certificate" }
+    pub enum Trust { Dialback = "dialback", Certificate = "certificate", Refuse = "refuse" }
 }
 
 /// Another domain and what is particular about it.

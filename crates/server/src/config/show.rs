@@ -4,7 +4,7 @@ use super::options::{
     self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, StoreOptions, Top,
 };
 use super::value::{grouped, quoted};
-use super::{Config, default_listeners};
+use super::{Config, default_listeners, default_server_listeners};
 use std::fmt::Write;
 
 /// The effective configuration as a file that would give the same.
@@ -113,6 +113,12 @@ pub fn reference() -> String {
                 let tls = listener.tls.word();
                 let _ = writeln!(out, "[[listen]]\naddress = \"{}\"\ntls = \"{tls}\"", listener.address);
             }
+            out.push_str(SERVERS);
+            for listener in default_server_listeners() {
+                let tls = listener.tls.word();
+                let address = listener.address;
+                let _ = writeln!(out, "[[listen]]\nkind = \"s2s\"\naddress = \"{address}\"\ntls = \"{tls}\"");
+            }
             out.push_str("```\n");
         }
     }
@@ -126,6 +132,16 @@ fn cell(text: &str) -> String {
 fn code(text: &str) -> String {
     format!("`{}`", cell(text))
 }
+
+const SERVERS: &str = "\
+```
+
+and, where a hosted domain can be found by others (it is not `localhost`, has a dot, does not end in `.local`), those of
+servers of other domains; DNS should then name this server (`_xmpp-server._tcp` and `_xmpps-server._tcp`, or an address
+for the domain itself):
+
+```toml
+";
 
 const INTRODUCTION: &str = "\
 <!-- Printed by `waft config show --defaults --markdown`; a test compares it with the code. -->

@@ -230,6 +230,7 @@ fn the_command_line_wins_over_the_file() {
             domains: vec!["b.example".into(), "c.example".into()],
             c2s: vec![Some(ListenAddress::Any(6222))],
             direct_tls: vec![None],
+            s2s: Vec::new(),
         },
         "data = \"/here\"\n[host.\"a.example\"]\n[host.\"b.example\"]\nanonymous = true\n",
     );
@@ -238,6 +239,30 @@ fn the_command_line_wins_over_the_file() {
     assert!(config.hosts[0].options.anonymous, "the file's options of a named domain count");
     assert_eq!(config.listeners.len(), 1);
     assert_eq!(config.listeners[0].address, ListenAddress::Any(6222));
+}
+
+#[test]
+fn a_domain_that_others_can_find_is_federated_without_configuration() {
+    let of = |domain: &str| with(Overrides { domains: vec![domain.into()], ..Overrides::default() }, "");
+    let ports =
+        |config: &Config| -> Vec<u16> { config.listeners.iter().map(|listener| listener.address.port()).collect() };
+    assert_eq!(ports(&of("example.org")), [5222, 5223, 5269, 5270]);
+    for domain in ["localhost", "kitchen", "kitchen.local", "a.localhost", "192.0.2.1", "[2001:db8::1]"] {
+        assert_eq!(ports(&of(domain)), [5222, 5223], "{domain}");
+    }
+}
+
+#[test]
+fn whoever_chooses_listeners_chooses_whether_to_federate() {
+    let one = Some(ListenAddress::Any(6222));
+    let domains = || vec!["example.org".into()];
+    let config = with(Overrides { domains: domains(), c2s: vec![one], ..Overrides::default() }, "");
+    assert!(!config.federates());
+    let config = with(Overrides { domains: domains(), c2s: vec![one], s2s: vec![one], ..Overrides::default() }, "");
+    assert!(config.federates());
+    let config = with(Overrides { domains: domains(), s2s: vec![None], ..Overrides::default() }, "");
+    assert!(!config.federates());
+    assert!(!good("[host.\"example.org\"]\n[[listen]]\naddress = \"*:5222\"\n").federates());
 }
 
 #[test]

@@ -146,7 +146,9 @@ impl House {
             CellItem::Im(item) => {
                 // Kept over the step: what a panic leaves undone must never be acknowledged.
                 let ticket = match &item {
-                    Item::FromClient { ticket, .. } | Item::Inbound { ticket, .. } => Some(ticket.clone()),
+                    Item::FromClient { ticket, .. }
+                    | Item::Inbound { ticket, .. }
+                    | Item::SubscriptionLost { ticket, .. } => Some(ticket.clone()),
                     _ => None,
                 };
                 let whose = match &item {

@@ -162,6 +162,12 @@ impl House {
         cells
     }
 
+    /// Queues changes to the store; they go with those of the work under way, see [`House::work`].
+    pub fn commit_soon(&self, fence: store::Fence, changes: Vec<store::Change>, done: store::Committed) {
+        self.store.commit_soon(fence, changes, done);
+        self.uncommitted.store(true, Ordering::Release);
+    }
+
     // ---- posting and running ----
 
     /// Posts an item to an account and does all the work that follows from it on this task.

@@ -192,7 +192,7 @@ impl Running {
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
         house.components.set(component::Policy::of(&config)?);
-        running.federate(&config, &mut world)?;
+        running.federate(&config, &mut world).await?;
         for listener in &config.listeners {
             let context = Arc::new(ListenerContext {
                 edge: RwLock::new(Arc::new(running.edge_config(&config, listener))),
@@ -228,7 +228,7 @@ impl Running {
     }
 
     /// Other domains' servers can be spoken with from here on, if a listener is for them.
-    fn federate(&self, config: &Config, world: &mut World) -> Result<(), String> {
+    async fn federate(&self, config: &Config, world: &mut World) -> Result<(), String> {
         if !config.federates() {
             return Ok(());
         }
@@ -237,7 +237,8 @@ impl Running {
         let resolver = world.take_resolver()?;
         let federation = s2s::Federation::new(self.house.clone(), policy, trust, resolver, config.limits.s2s_dials_max);
         // Set once, here.
-        let _ = self.house.federation.set(federation);
+        let _ = self.house.federation.set(federation.clone());
+        federation.take_up().await.map_err(|error| format!("what waits for other domains cannot be read: {error}"))?;
         Ok(())
     }
 

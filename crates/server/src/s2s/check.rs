@@ -1,7 +1,7 @@
 //! `waft check`: walks the way to a domain and back, step by step, as a link would, and says where it ends and why.
 
 use super::dns::{self, DnsFault, Nowhere, Target};
-use super::link::{Io, last_words, progress};
+use super::outgoing::{Io, last_words, progress};
 use super::{Federation, Policy, trust};
 use crate::admin::{Check, CheckState, CheckStep};
 use crate::edge::socket::Socket;
@@ -408,7 +408,7 @@ impl Walk {
         let id = format!("check-{:08x}{:08x}", self.federation.random(u32::MAX), self.federation.random(u32::MAX));
         let (answer, mut answered) = oneshot::channel();
         {
-            let mut pings = self.federation.pings.0.lock();
+            let mut pings = self.federation.checks.0.lock();
             if pings.len() >= PINGS_MAX {
                 drop(pings);
                 self.failed("too many checks are under way", "try again later");
@@ -438,7 +438,7 @@ impl Walk {
                 }
             }
         }
-        self.federation.pings.0.lock().remove(id.as_str());
+        self.federation.checks.0.lock().remove(id.as_str());
     }
 
     /// The streams that there are now.

@@ -116,9 +116,6 @@ pub async fn targets(
     allow_private: bool,
     random: &mut (dyn FnMut(u32) -> u32 + Send),
 ) -> Result<Vec<Target>, Nowhere> {
-    let mut private = false;
-    let mut failed = None;
-    let mut out: Vec<Target> = Vec::new();
     let literal = domain.trim_matches(['[', ']']).parse::<IpAddr>().ok();
     let services = match literal {
         Some(_) => Vec::new(),
@@ -126,6 +123,21 @@ pub async fn targets(
     };
     let fallback = services.is_empty();
     let places = if fallback { vec![(domain.trim_matches(['[', ']']).to_owned(), PORT, false)] } else { services };
+    addresses_of(resolver, places, allow_private).await
+}
+
+/// The addresses of names with ports, and whether TLS comes first there.
+///
+/// # Errors
+/// [`Nowhere`] when there is none.
+pub async fn addresses_of(
+    resolver: &dyn Resolve,
+    places: Vec<(String, u16, bool)>,
+    allow_private: bool,
+) -> Result<Vec<Target>, Nowhere> {
+    let mut private = false;
+    let mut failed = None;
+    let mut out: Vec<Target> = Vec::new();
     for (name, port, direct_tls) in places.into_iter().take(TARGETS_MAX) {
         let addresses = match name.parse::<IpAddr>() {
             Ok(address) => Ok(vec![address]),

@@ -1,25 +1,28 @@
 //! A stream that another server opened: one task a connection.
 
-use super::link::{Io, Link, Pushed, Question, Queued, last_words, progress, write_queued};
+use super::flow::{Dead, Flow, Rest};
+use super::outgoing::{Io, last_words, progress};
 use super::presence::{Ended, SILENCE};
+use super::queue::{Link, Pushed, Question};
 use super::shown::{Opened, Showing};
-use super::{Federation, InFlight, Policy};
+use super::{Federation, Policy};
 use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use crate::house::Ready;
+use crate::house::entity::CellItem;
 use crate::listen::admission::Permit;
-use im::{Ingress, Ticket};
+use im::{Ingress, Item, Ticket};
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::server::InEvent;
-use stream::{IncomingStream, Pair, Verdict, Verify};
+use stream::{IncomingStream, Managed, Pair, ResumeRequest, Verdict, Verify};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use xmpp::stanza::StanzaFault;
-use xmpp::{PresenceType, Stanza, StanzaCondition, StanzaType, StreamFault};
+use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaType, StreamFault};
 
 /// Bytes handed to a socket and not taken by the kernel.
 const SOCKET_BYTES_MAX: usize = 256 << 10;
@@ -27,10 +30,24 @@ const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 /// For the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
+/// A stream that broke can be resumed for so long.
+const RESUME_WITHIN: Duration = Duration::from_secs(120);
+/// Streams that broke and may be resumed.
+const SUSPENDED_MAX: usize = 1_000;
+/// Whoever is resumed elsewhere ends within this time.
+const HANDOVER: Duration = Duration::from_secs(5);
+
 enum End {
     Closed,
     Lost,
     Fault(StreamFault),
+}
+
+/// Streams that can be resumed, by id.
+pub enum Resumption {
+    /// It lives; whoever resumes it elsewhere says so here and is given what it leaves.
+    Live(Pair, mpsc::Sender<oneshot::Sender<Rest>>),
+    Broken(Pair, Rest),
 }
 
 impl Federation {
@@ -38,8 +55,11 @@ impl Federation {
     pub fn deliver(self: &Arc<Federation>, pair: &Pair, stanza: Stanza, ingress: Ingress, ticket: Ticket) {
         self.house.count("s2s_stanzas_in");
         self.presence.alive(pair);
+        if self.is_answer_to_ping(pair, &stanza) {
+            return;
+        }
         let Some(to) = stanza.to.clone() else { return };
-        if to.local().is_none() && self.pings.answered(&stanza) {
+        if to.local().is_none() && self.checks.answered(&stanza) {
             return;
         }
         if is_told_only(&stanza) {
@@ -50,8 +70,23 @@ impl Federation {
             self.lease(pair, &stanza);
         }
         let mut ready = Ready::new();
-        self.house.tell(to, Arc::new(stanza), ingress, ticket, &mut ready);
+        if self.is_lost_subscription(pair, &stanza, &to) {
+            tracing::warn!(contact = ?stanza.from, account = %to.to_bare(), "another server has lost a subscription of ours; it is asked for again once");
+            let account = to.to_bare();
+            let lost = Item::SubscriptionLost { stanza: Arc::new(stanza), to, ingress, ticket };
+            self.house.leave(&account, CellItem::Im(lost), &mut ready);
+        } else {
+            self.house.tell(to, Arc::new(stanza), ingress, ticket, &mut ready);
+        }
         self.house.work(&mut ready);
+    }
+
+    /// `unsubscribed`, in answer to our probe? Then their server has forgotten what their user once allowed.
+    fn is_lost_subscription(&self, pair: &Pair, stanza: &Stanza, to: &Jid) -> bool {
+        let is_no = stanza.kind == StanzaType::Presence(PresenceType::Unsubscribed);
+        is_no
+            && to.local().is_some()
+            && stanza.from.as_ref().is_some_and(|from| self.presence.answers_probe(pair, to, from))
     }
 
     /// A stanza of a verified sender that is none.
@@ -62,34 +97,31 @@ impl Federation {
     }
 
     /// Asks the server of `pair.from` whether a key is its own.
-    async fn verify(self: Arc<Federation>, pair: Pair, id: Box<str>, key: Box<str>) -> Verdict {
-        let timed_out = Verdict::Error(StanzaCondition::RemoteServerTimeout);
+    async fn verify(self: Arc<Federation>, pair: Pair, id: Box<str>, key: Box<str>, dialler: String) -> Verdict {
         let (answer, answered) = oneshot::channel();
         let back = pair.inverse();
         let patience = self.policy().negotiation;
         let mut question = Question { verify: Verify { pair, id, key }, answer };
-        let mut link = match self.link(&back) {
-            Some(link) => link,
-            None => return Verdict::Error(StanzaCondition::ResourceConstraint),
-        };
-        loop {
-            match link.ask(question) {
-                Pushed::Queued => break,
-                Pushed::Dial => {
-                    self.dial(link);
-                    break;
-                }
-                // A stream of its own, beside the one that the link has.
-                Pushed::Full(it) | Pushed::Gone(it) => {
-                    question = it;
-                    link = Arc::new(Link::new(back.clone()));
-                }
+        // On the stream that there is, if there is one of ours; else on one for this.
+        let own = self.links.get(&back).map(|link| link.clone());
+        if let Some(link) = own {
+            match link.ask(question, false) {
+                Pushed::Queued | Pushed::Dial => return judged(answered, patience).await,
+                Pushed::Full(it) | Pushed::Gone(it) => question = it,
             }
         }
-        match timeout(patience, answered).await {
-            Ok(Ok(verdict)) => verdict,
-            Ok(Err(_)) | Err(_) => timed_out,
+        let link = Arc::new(Link::new(back, &dialler));
+        if let Pushed::Dial = link.ask(question, true) {
+            self.dial_in(&link, Duration::ZERO);
         }
+        judged(answered, patience).await
+    }
+}
+
+async fn judged(answered: oneshot::Receiver<Verdict>, patience: Duration) -> Verdict {
+    match timeout(patience, answered).await {
+        Ok(Ok(verdict)) => verdict,
+        Ok(Err(_)) | Err(_) => Verdict::Error(StanzaCondition::RemoteServerTimeout),
     }
 }
 
@@ -103,13 +135,16 @@ pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr,
     socket.hurry();
     let running = federation.run();
     let policy = federation.policy();
-    let mut incarnation = [0; 8];
-    federation.crypto.random(&mut incarnation);
     let wire = Wire::new(socket);
     wire.notice_silence(SILENCE);
     let (verdicts, verdicts_in) = mpsc::channel(stream::server::incoming::VERIFICATIONS_MAX);
+    let (takeover, takeovers) = mpsc::channel(1);
     let mut incoming = Incoming {
         showing: federation.streams.begin(Opened::There, address, federation.house.now().utc),
+        flow: Flow::new(&federation),
+        id: None,
+        takeover,
+        takeovers,
         stream: IncomingStream::new(policy.stream.clone(), federation.crypto.clone()),
         wire,
         input: Vec::new(),
@@ -117,12 +152,7 @@ pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr,
         verdicts,
         verdicts_in,
         up: Vec::new(),
-        attached: None,
-        unflushed: Vec::new(),
         rates: policy.rates(),
-        in_flight: Arc::default(),
-        incarnation: u64::from_le_bytes(incarnation),
-        received: 0,
         began: Instant::now(),
         heard: None,
         active: Instant::now(),
@@ -152,13 +182,13 @@ struct Incoming {
     verdicts_in: mpsc::Receiver<(Pair, Verdict)>,
     /// Pairs that were told to be up.
     up: Vec<Pair>,
-    /// With both directions: the link whose queue goes out here.
-    attached: Option<Arc<Link>>,
-    unflushed: Vec<Queued>,
+    /// With both directions, links' queues go out here.
+    flow: Flow,
+    /// By which the stream can be resumed.
+    id: Option<Box<str>>,
+    takeover: mpsc::Sender<oneshot::Sender<Rest>>,
+    takeovers: mpsc::Receiver<oneshot::Sender<Rest>>,
     rates: Rates,
-    in_flight: Arc<InFlight>,
-    incarnation: u64,
-    received: u32,
     began: Instant,
     /// The first byte came.
     heard: Option<Instant>,
@@ -180,22 +210,34 @@ impl Incoming {
             {
                 return end;
             }
+            if let Err(Dead(why)) = self.flow.tick(&mut self.out) {
+                tracing::debug!(address = %self.address, why, "another server's stream ends");
+                return End::Lost;
+            }
             if let Err(end) = self.write_queue() {
                 return end;
             }
-            if self.federation.is_stopping() && self.wire.unsent() == 0 {
+            if self.federation.is_stopping() && self.has_said_all() {
                 return End::Fault(StreamFault::SystemShutdown);
             }
             let may_read = self.may_take() && !self.stream.is_waiting();
             let deadline = self.deadline();
-            let attached = self.attached.clone();
+            let (wake, in_flight) = (self.flow.wake.clone(), self.flow.in_flight.clone());
             tokio::select! {
                 // The rarest first, so that none starves the others; and a run can be repeated.
                 biased;
-                _ = stopping.changed() => {}
+                _ = stopping.changed() => self.active = Instant::now(),
                 cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 Some((pair, verdict)) = self.verdicts_in.recv() => self.judged(&pair, verdict),
+                Some(heir) = self.takeovers.recv() => {
+                    self.id = None;
+                    if let Some(rest) = self.flow.rest() {
+                        // It may have given up.
+                        let _ = heir.send(rest);
+                    }
+                    return End::Lost;
+                }
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
                     Ok(Io::Read(true)) => {
                         self.heard.get_or_insert_with(Instant::now);
@@ -203,19 +245,25 @@ impl Incoming {
                     }
                     Ok(Io::Flushed) => {
                         self.blocked_since = None;
-                        self.unflushed.clear();
+                        self.flow.flushed();
                     }
                     Ok(Io::Read(false)) | Err(_) => return End::Lost,
                 },
                 // Each turn looks at what these two tell of.
-                () = wake_of(attached.as_ref()) => {}
-                () = self.in_flight.done.notified() => {}
+                () = wake.notified() => {}
+                () = in_flight.done.notified() => {}
             }
         }
     }
 
     fn may_take(&self) -> bool {
-        !self.in_flight.is_full() && self.rates.may_read()
+        !self.flow.in_flight.is_full() && self.rates.may_read()
+    }
+
+    /// What is to go out is with the peer, or has had its time.
+    fn has_said_all(&self) -> bool {
+        let settled = !self.flow.has_stanzas() && self.flow.is_settled();
+        self.wire.unsent() == 0 && (settled || self.active.elapsed() >= Duration::from_secs(3))
     }
 
     fn is_authenticated(&self) -> bool {
@@ -224,7 +272,8 @@ impl Incoming {
 
     fn deadline(&self) -> Instant {
         let mut at = match (self.is_authenticated(), self.heard) {
-            (true, _) => Instant::now() + Duration::from_secs(60),
+            (true, _) if self.federation.is_stopping() => Instant::now() + Duration::from_millis(100),
+            (true, _) => Instant::now() + Duration::from_secs(10),
             (false, None) => self.began + FIRST_BYTE,
             // Our own question to the authoritative server has its own time; it is not the peer's fault.
             (false, Some(_)) => {
@@ -263,7 +312,7 @@ impl Incoming {
         let input = std::mem::take(&mut self.input);
         let mut rest = input.as_slice();
         loop {
-            if self.in_flight.is_full() {
+            if self.flow.in_flight.is_full() {
                 self.input = rest.to_vec();
                 return Ok(());
             }
@@ -282,13 +331,22 @@ impl Incoming {
                 InEvent::Authenticated(pair) => self.authenticated(pair),
                 InEvent::Stanza(stanza) => {
                     self.active = Instant::now();
-                    self.received = self.received.wrapping_add(1);
-                    let ingress = Ingress { stream: self.incarnation, ordinal: self.received };
                     let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { continue };
                     let pair = Pair::new(from.domain(), to.domain());
-                    self.federation.deliver(&pair, stanza, ingress, self.in_flight.ticket());
+                    self.flow.take_in(&pair, stanza);
+                }
+                InEvent::Manage { resume } => self.manage(resume),
+                InEvent::Resume(request) => self.resume(request).await?,
+                InEvent::Managing(managing) => {
+                    if let Err(Dead(_)) = self.flow.managing(managing, &mut self.out) {
+                        return Err(End::Fault(StreamFault::Other(
+                            xmpp::StreamCondition::UndefinedCondition,
+                            "More is acknowledged than was sent.",
+                        )));
+                    }
                 }
                 InEvent::BadStanza(mut fault) => {
+                    self.flow.take_in_bad();
                     if fault.stanza.to.is_none() {
                         let host = self.stream.host().and_then(|host| xmpp::BareJid::of_domain(host).ok());
                         fault.stanza.to = host.map(Into::into);
@@ -323,8 +381,9 @@ impl Incoming {
             return self.judged(&pair, Verdict::Error(StanzaCondition::ResourceConstraint));
         };
         let (federation, verdicts) = (self.federation.clone(), self.verdicts.clone());
+        let dialler = self.address.to_string();
         self.federation.house.runtime.spawn(async move {
-            let verdict = federation.verify(pair.clone(), id, key).await;
+            let verdict = federation.verify(pair.clone(), id, key, dialler).await;
             drop(place);
             // The stream may have ended meanwhile.
             let _ = verdicts.send((pair, verdict)).await;
@@ -347,17 +406,84 @@ impl Incoming {
         self.permit.authenticated();
         self.active = Instant::now();
         self.federation.incoming_up(&pair);
-        if self.attached.is_none()
-            && self.stream.is_bidirectional()
-            && let Some(link) = self.federation.link(&pair.inverse())
-            && link.attach()
-        {
-            self.attached = Some(link);
-        }
         let certified = self.stream.is_certified(&pair.from);
-        let both = self.attached.as_ref().is_some_and(|link| link.pair == pair.inverse());
+        self.up.push(pair.clone());
+        self.attach();
+        let both = self.flow.links().iter().any(|link| link.pair == pair.inverse());
         self.showing.proved(&pair.inverse(), certified, both);
-        self.up.push(pair);
+    }
+
+    /// Takes over the links of the way back that nobody works for.
+    fn attach(&mut self) {
+        if !self.stream.is_bidirectional() {
+            return;
+        }
+        for pair in &self.up {
+            let back = pair.inverse();
+            if !self.flow.links().iter().any(|link| link.pair == back)
+                && let Some(link) = self.federation.link_of(&back, &pair.from)
+                && link.attach(&self.flow.wake)
+            {
+                self.flow.carry(&link);
+            }
+        }
+    }
+
+    /// XEP-0198 §3.
+    fn manage(&mut self, resume: bool) {
+        let managed = match resume && self.federation.resumptions.len() < SUSPENDED_MAX * 2 {
+            true => {
+                let mut random = [0; 16];
+                self.federation.crypto.random(&mut random);
+                let id: Box<str> = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
+                self.remember(id.clone());
+                Managed { id: Some(id), max: u32::try_from(RESUME_WITHIN.as_secs()).ok(), location: None }
+            }
+            false => Managed::default(),
+        };
+        self.stream.managed(&managed, &mut self.out);
+        self.flow.enabled_in();
+        self.flow.enabled_out();
+    }
+
+    fn remember(&mut self, id: Box<str>) {
+        let Some(pair) = self.up.first().cloned() else { return };
+        self.federation.resumptions.insert(id.clone(), Resumption::Live(pair, self.takeover.clone()));
+        self.id = Some(id);
+    }
+
+    /// XEP-0198 §5. The stream that goes on was of a pair that this one has proved, too.
+    async fn resume(&mut self, request: ResumeRequest) -> Result<(), End> {
+        let own = |pair: &Pair| self.up.contains(pair);
+        let found = self.federation.resumptions.remove_if(&request.id, |_, it| match it {
+            Resumption::Live(pair, _) | Resumption::Broken(pair, _) => own(pair),
+        });
+        let rest = match found {
+            None => None,
+            Some((_, Resumption::Broken(_, rest))) => Some(rest),
+            Some((_, Resumption::Live(_, takeover))) => {
+                let (say, hear) = oneshot::channel();
+                match takeover.try_send(say) {
+                    Ok(()) => timeout(HANDOVER, hear).await.ok().and_then(Result::ok),
+                    Err(_) => None,
+                }
+            }
+        };
+        let Some(rest) = rest else {
+            self.stream.resume_refused(None, &mut self.out);
+            return Ok(());
+        };
+        tracing::debug!(address = %self.address, pairs = self.up.len(), "another server's stream is resumed");
+        self.federation.house.count("s2s_resumed");
+        self.stream.resumed(&request.id, rest.taken(), &mut self.out);
+        if let Err(Dead(_)) = self.flow.resume(rest, request.h, &mut self.out) {
+            return Err(End::Lost);
+        }
+        self.remember(request.id);
+        for pair in &self.up {
+            self.federation.presence.renewed(pair);
+        }
+        Ok(())
     }
 
     async fn handshake(&mut self) -> Result<(), End> {
@@ -387,14 +513,9 @@ impl Incoming {
     }
 
     fn write_queue(&mut self) -> Result<(), End> {
-        if let Some(link) = &self.attached {
-            while self.wire.unsent() + self.out.len() < SOCKET_BYTES_MAX
-                && let Some(queued) = link.take_stanza()
-            {
-                self.active = Instant::now();
-                write_queued(&mut self.out, &queued);
-                self.unflushed.push(queued);
-            }
+        let room = SOCKET_BYTES_MAX.saturating_sub(self.wire.unsent() + self.out.len());
+        if self.flow.write(&mut self.out, room) {
+            self.active = Instant::now();
         }
         if !self.out.is_empty() {
             let written = self.wire.write(&self.out);
@@ -405,15 +526,44 @@ impl Incoming {
         Ok(())
     }
 
+    /// The peer may come back to it.
+    fn suspend(&mut self, id: Box<str>) {
+        let rest = match (self.up.first(), self.flow.rest()) {
+            (Some(pair), Some(rest)) => Resumption::Broken(pair.clone(), rest),
+            _ => {
+                self.federation.resumptions.remove(&id);
+                return;
+            }
+        };
+        self.federation.resumptions.insert(id.clone(), rest);
+        let federation = self.federation.clone();
+        self.federation.house.runtime.spawn(async move {
+            let mut stopping = federation.stopping();
+            tokio::select! {
+                biased;
+                () = tokio::time::sleep(RESUME_WITHIN) => {}
+                _ = stopping.wait_for(|stop| *stop) => {}
+            }
+            let broken = federation.resumptions.remove_if(&id, |_, it| matches!(it, Resumption::Broken(..)));
+            if let Some((_, Resumption::Broken(_, rest))) = broken {
+                rest.give_back(&federation, None);
+            }
+        });
+    }
+
     async fn finish(mut self, end: End) {
         let in_order = matches!(end, End::Closed) && self.peer_error.is_none();
-        if let Some(link) = self.attached.take()
-            && link.detach()
-        {
-            self.federation.dial(link);
+        let links = self.flow.links().to_vec();
+        match self.id.take() {
+            Some(id) if matches!(end, End::Lost) => self.suspend(id),
+            Some(id) => drop(self.federation.resumptions.remove(&id)),
+            None => {}
         }
-        if self.wire.unsent() > 0 {
-            self.federation.bounce(self.unflushed.drain(..), StanzaCondition::RemoteServerTimeout);
+        self.flow.end();
+        for link in links {
+            if link.detach() {
+                self.federation.dial_in(&link, Duration::ZERO);
+            }
         }
         for pair in &self.up {
             self.federation.stream_down(pair, if in_order { Ended::InOrder } else { Ended::Broken });
@@ -436,13 +586,5 @@ impl Incoming {
             }
         };
         let _ = timeout(Duration::from_millis(500), drain).await;
-    }
-}
-
-/// Something waits in the link that this stream works for.
-async fn wake_of(link: Option<&Arc<Link>>) {
-    match link {
-        Some(link) => link.wake.notified().await,
-        None => std::future::pending().await,
     }
 }

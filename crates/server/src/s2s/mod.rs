@@ -1,11 +1,13 @@
 //! ⑥ Federation: servers of other domains.
 //!
 //! A *pair* of domains, ours and another, is the entity that stanzas to the other domain are told to (DESIGN.md D9).
-//! - [`link`]: its queue, and the task that dials, proves who we are, and writes the queue out.
-//! - [`incoming`]: a stream that another server opened.
+//! - [`queue`]: what waits in the *link* of the pair. [`outbox`]: that, and what of it is in the store.
+//! - [`link`]: the link's task, attempt after attempt. [`dial`]: finding the other server and connecting to it.
+//! - [`outgoing`]: a stream of ours: proves who we are, writes links' queues out. [`incoming`]: a stream that another
+//!   server opened. [`flow`]: what both have in common: stanzas out and in, and what is acknowledged.
 //! - [`presence`]: presence of elsewhere is leased: it ends when the link ends (DESIGN.md D7).
 //! - [`shown`], [`check`]: what the operator sees of it, and what is wrong.
-//! - [`dns`]: where the other server is. [`trust`]: whose certificates count.
+//! - [`dns`]: where the other server is. [`trust`]: whose certificates count. [`policy`]: the configuration.
 //!
 //! ```text
 //! house ── tell, fan ──► Federation::send ──► Link (queue) ──► outgoing stream, or an incoming one in both directions
@@ -13,133 +15,39 @@
 //! ```
 
 pub mod check;
+pub mod dial;
 pub mod dns;
+pub mod flow;
 pub mod incoming;
 pub mod link;
+pub mod outbox;
+pub mod outgoing;
+pub mod policy;
 pub mod presence;
+pub mod queue;
 pub mod shown;
 pub mod trust;
 
-use crate::config::{Config, ListenAddress};
-use crate::edge::EdgeLimits;
-use crate::edge::rates::Rates;
-use crate::house::{House, Ready};
+use crate::house::House;
 use crate::listen::admission::Source;
 use dashmap::DashMap;
 use dns::Resolve;
-use im::Ticket;
-use link::{Link, Queued};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+pub use policy::Policy;
+use queue::Link;
+use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use stream::{Crypto, Pair, ServerConfig};
-use tokio::sync::{Notify, Semaphore, watch};
+use stream::{Crypto, Pair};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use trust::Trust;
-use xmpp::error::ErrorType;
-use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{BareJid, IqType, Stanza, StanzaType};
 
 /// Every pair that is in memory costs a queue; a sender that names domains without end must not fill it.
 const LINKS_MAX: usize = 100_000;
-
-/// Bounds and policy, as the configuration says now.
-#[derive(Debug, Clone)]
-pub struct Policy {
-    pub stream: Arc<ServerConfig>,
-    pub blocked: HashSet<Box<str>>,
-    /// Empty: everybody.
-    pub allowed: HashSet<Box<str>>,
-    strict: bool,
-    remotes: HashMap<Box<str>, (Option<bool>, Option<SocketAddr>)>,
-    pub allow_private: bool,
-    pub patience: Duration,
-    pub idle: Duration,
-    pub connect: Duration,
-    pub retry_max: Duration,
-    pub negotiation: Duration,
-    pub handshake: Duration,
-    pub queue_items_max: usize,
-    pub queue_bytes_max: usize,
-    pub bytes_per_second: u32,
-    pub bytes_burst: u32,
-}
-
-impl Policy {
-    pub fn of(config: &Config, secret: &[u8], crypto: &dyn Crypto) -> Policy {
-        let federation = &config.federation;
-        let limits = &config.limits;
-        let seconds = |s: u32| Duration::from_secs(u64::from(s));
-        let prepared = |domains: &[String]| {
-            domains.iter().filter_map(|domain| xmpp::jid::prepare_domain(domain).ok()).map(Into::into).collect()
-        };
-        let rate = |value: u64| if limits.rates { u32::try_from(value).unwrap_or(u32::MAX) } else { 0 };
-        let strict = |trust| trust == crate::config::Trust::Certificate;
-        Policy {
-            stream: Arc::new(ServerConfig {
-                hosts: config.domains().map(Into::into).collect(),
-                bidi: federation.bidi,
-                limits_before_auth: limits.before_auth(),
-                limits_after_auth: limits.after_auth_of_servers(),
-                // Its own use of the secret: what dialback tells says nothing of other uses.
-                secret: crypto.hmac(stream::Hash::Sha256, secret, b"dialback"),
-                ..ServerConfig::default()
-            }),
-            blocked: prepared(&federation.blocked),
-            allowed: prepared(&federation.allowed),
-            strict: strict(federation.trust),
-            remotes: config
-                .remotes
-                .iter()
-                .map(|remote| {
-                    let address = match remote.options.address {
-                        Some(ListenAddress::At(address)) => Some(address),
-                        Some(ListenAddress::Any(_)) | None => None,
-                    };
-                    (remote.domain.clone(), (remote.options.trust.map(strict), address))
-                })
-                .collect(),
-            allow_private: federation.allow_private,
-            patience: seconds(federation.patience_seconds),
-            idle: seconds(federation.idle_seconds),
-            connect: seconds(limits.s2s_connect_seconds),
-            retry_max: seconds(limits.s2s_retry_seconds_max),
-            negotiation: seconds(limits.authentication_seconds),
-            handshake: seconds(limits.tls_handshake_seconds),
-            queue_items_max: limits.s2s_queue_stanzas_max,
-            queue_bytes_max: limits.s2s_queue_bytes_max,
-            bytes_per_second: rate(limits.s2s_bytes_per_second),
-            bytes_burst: rate(limits.s2s_bytes_burst),
-        }
-    }
-
-    /// May we speak with this domain at all?
-    pub fn allows(&self, domain: &str) -> bool {
-        !self.blocked.contains(domain) && (self.allowed.is_empty() || self.allowed.contains(domain))
-    }
-
-    /// Does only a certificate prove this domain?
-    pub fn is_strict(&self, domain: &str) -> bool {
-        self.remotes.get(domain).and_then(|remote| remote.0).unwrap_or(self.strict)
-    }
-
-    /// How fast one stream is read.
-    pub fn rates(&self) -> Rates {
-        Rates::new(&EdgeLimits {
-            bytes_per_second: self.bytes_per_second,
-            bytes_burst: self.bytes_burst,
-            stanzas_per_second: 0,
-            ..EdgeLimits::default()
-        })
-    }
-
-    /// Where the configuration says that its server is.
-    pub fn pinned(&self, domain: &str) -> Option<SocketAddr> {
-        self.remotes.get(domain).and_then(|remote| remote.1)
-    }
-}
 
 pub struct Federation {
     pub house: Arc<House>,
@@ -148,12 +56,20 @@ pub struct Federation {
     pub resolver: Box<dyn Resolve>,
     pub crypto: Arc<dyn Crypto>,
     links: DashMap<Pair, Arc<Link>>,
+    outbox: outbox::Outbox,
+    /// Pings whose answer says that what was sent before was taken: the way back, and who waits.
+    pings: DashMap<Box<str>, (Pair, Weak<flow::Ping>)>,
+    /// Streams of ours that others may join, and what those that broke left.
+    hubs: outgoing::Hubs,
+    resumable: DashMap<Pair, outgoing::Resumable>,
+    /// Streams of others that they may resume.
+    resumptions: DashMap<Box<str>, incoming::Resumption>,
     pub presence: presence::Leases,
     pub verifications: Arc<Verifications>,
     pub streams: Arc<shown::Streams>,
-    pub pings: check::Pings,
+    pub checks: check::Pings,
     /// Attempts to connect under way.
-    pub dials: Semaphore,
+    pub dials: dial::Dials,
     /// `true`: what is queued goes out, then the streams end.
     stopping: watch::Sender<bool>,
     /// Streams and dials that have not ended.
@@ -176,11 +92,16 @@ impl Federation {
             resolver,
             crypto,
             links: DashMap::new(),
+            outbox: outbox::Outbox::default(),
+            pings: DashMap::new(),
+            hubs: outgoing::Hubs::default(),
+            resumable: DashMap::new(),
+            resumptions: DashMap::new(),
             presence: presence::Leases::default(),
             verifications: Arc::default(),
             streams: Arc::default(),
-            pings: check::Pings::default(),
-            dials: Semaphore::new(dials_max),
+            checks: check::Pings::default(),
+            dials: dial::Dials::new(dials_max),
             stopping: watch::Sender::new(false),
             running: AtomicU32::new(0),
         });
@@ -192,84 +113,55 @@ impl Federation {
         self.policy.read().clone()
     }
 
-    /// The link from one of our domains to another; made when there is none.
-    pub fn link(&self, pair: &Pair) -> Option<Arc<Link>> {
+    /// The link from one of our domains to another; made, for `dialler`, when there is none.
+    fn link(&self, pair: &Pair, dialler: &BareJid) -> Option<Arc<Link>> {
+        self.link_of(pair, dialler.as_str())
+    }
+
+    pub fn link_of(&self, pair: &Pair, dialler: &str) -> Option<Arc<Link>> {
         if let Some(link) = self.links.get(pair) {
             return Some(link.clone());
         }
         if self.links.len() >= LINKS_MAX {
             return None;
         }
-        Some(self.links.entry(pair.clone()).or_insert_with(|| Arc::new(Link::new(pair.clone()))).clone())
+        let new = || Arc::new(Link::new(pair.clone(), dialler));
+        Some(self.links.entry(pair.clone()).or_insert_with(new).clone())
     }
 
     /// Forgets a link in which nothing waits and nobody works.
-    fn forget(&self, link: &Arc<Link>) {
+    fn forget_link(&self, link: &Arc<Link>) {
         self.links.remove_if(&link.pair, |_, it| Arc::ptr_eq(it, link) && link.is_idle());
     }
 
-    /// Queues a stanza for another domain; `stanza.from` is of one of ours.
-    ///
-    /// # Errors
-    /// What its sender gets, with the ticket given back: the domain is not spoken with, or too much waits for it.
-    pub fn send(
-        self: &Arc<Federation>,
-        to: Jid,
-        stanza: &Arc<Stanza>,
-        ticket: Ticket,
-    ) -> Result<(), (StanzaError, Ticket)> {
-        let policy = self.policy();
-        let Some(from) = stanza.from.as_ref() else { return Ok(()) };
-        if !policy.allows(to.domain()) || to.domain() == from.domain() {
-            return Err((StanzaCondition::RemoteServerNotFound.into(), ticket));
+    /// The other server has shown itself: whoever waits to try again tries now.
+    fn nudge(&self, pair: &Pair) {
+        if let Some(link) = self.links.get(pair) {
+            link.nudge();
         }
-        let busy = || StanzaError::from(StanzaCondition::ResourceConstraint).with_type(ErrorType::Wait);
-        let pair = Pair::new(from.domain(), to.domain());
-        self.probing(stanza, &to);
-        let mut queued = Queued { stanza: stanza.clone(), to, ticket, since: Instant::now() };
-        // A link that is forgotten between look-up and push is looked up again.
-        loop {
-            let Some(link) = self.link(&pair) else { return Err((busy(), queued.ticket)) };
-            match link.push(queued, &policy) {
-                link::Pushed::Queued => {}
-                link::Pushed::Dial => self.dial(link),
-                link::Pushed::Full(back) => return Err((busy(), back.ticket)),
-                link::Pushed::Gone(back) => {
-                    queued = back;
-                    self.links.remove_if(&pair, |_, it| Arc::ptr_eq(it, &link));
-                    continue;
+    }
+
+    /// Is it what a ping of ours was for? Then nobody else waits for it.
+    fn is_answer_to_ping(&self, pair: &Pair, stanza: &Stanza) -> bool {
+        if !matches!(stanza.kind, StanzaType::Iq(IqType::Result | IqType::Error)) {
+            return false;
+        }
+        let Some(id) = stanza.id.as_deref() else { return false };
+        match self.pings.remove_if(id, |_, (of, _)| of == pair) {
+            Some((_, (_, ping))) => {
+                if let Some(ping) = ping.upgrade() {
+                    ping.answer();
                 }
+                true
             }
-            return Ok(());
+            None => false,
         }
     }
 
-    /// Starts the link's task; the caller has just become the one who may.
-    fn dial(self: &Arc<Federation>, link: Arc<Link>) {
-        let federation = self.clone();
-        let running = self.run();
-        self.house.runtime.spawn(async move {
-            link::run(&federation, &link).await;
-            drop(running);
-            federation.forget(&link);
-        });
-    }
-
-    /// What waited in vain: an error to its sender, if it is one that waits for an answer.
-    pub fn bounce(self: &Arc<Federation>, stanzas: impl IntoIterator<Item = Queued>, condition: StanzaCondition) {
-        let mut ready = Ready::new();
-        for queued in stanzas {
-            self.house.count("s2s_bounced");
-            if !is_answered(queued.stanza.kind) {
-                continue;
-            }
-            let stanza = match &queued.stanza.to {
-                Some(_) => queued.stanza.clone(),
-                None => Arc::new((*queued.stanza).clone().with_to(queued.to.clone())),
-            };
-            self.house.answer_error(&stanza, &condition.into(), queued.ticket, &mut ready);
-            self.house.work(&mut ready);
-        }
+    /// Forgets what nobody waits for any more.
+    fn sweep(self: &Arc<Federation>) {
+        self.pings.retain(|_, (_, ping)| ping.strong_count() > 0);
+        self.sweep_outbox();
     }
 
     /// Counts a stream or a dial until it is dropped.
@@ -368,62 +260,9 @@ impl Drop for Run {
     }
 }
 
-/// Does its sender hear of it when it cannot be delivered? Not of presence that is only told: nobody waits for that.
-fn is_answered(kind: StanzaType) -> bool {
-    match kind {
-        StanzaType::Message(_) | StanzaType::Iq(_) => true,
-        StanzaType::Presence(kind) => match kind {
-            PresenceType::Subscribe => true,
-            PresenceType::Available
-            | PresenceType::Unavailable
-            | PresenceType::Subscribed
-            | PresenceType::Unsubscribe
-            | PresenceType::Unsubscribed
-            | PresenceType::Probe
-            | PresenceType::Error => false,
-        },
-    }
-}
-
-/// Stanzas taken in that are not done yet: a stream is not read while there are too many.
-#[derive(Default)]
-pub struct InFlight {
-    count: AtomicU32,
-    pub done: Notify,
-}
-
-/// LIMITS: as for clients.
-const IN_FLIGHT_MAX: u32 = 512;
-
-impl InFlight {
-    pub fn ticket(self: &Arc<InFlight>) -> Ticket {
-        self.count.fetch_add(1, Ordering::AcqRel);
-        Ticket(Some(Arc::new(Done(self.clone()))))
-    }
-
-    pub fn is_full(&self) -> bool {
-        self.count.load(Ordering::Acquire) >= IN_FLIGHT_MAX
-    }
-}
-
-struct Done(Arc<InFlight>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.0.count.fetch_sub(1, Ordering::AcqRel);
-        self.0.done.notify_one();
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn policy(text: &str) -> Policy {
-        let config =
-            crate::config::parse(text, None, &crate::config::Sources::default()).expect("the test's file is right");
-        Policy::of(&config, b"secret", &crate::crypto::AwsLc)
-    }
 
     #[test]
     fn verifications_of_one_address_are_bounded_and_free_when_they_end() {
@@ -436,30 +275,5 @@ mod tests {
         assert!(all.enter(address).is_some());
         held.clear();
         assert!(all.0.lock().is_empty());
-    }
-
-    #[test]
-    fn blocked_domains_and_those_not_among_the_allowed_are_not_spoken_with() {
-        let open = policy("[s2s]\nblocked = [\"Bad.example\"]");
-        assert!(open.allows("good.example") && open.allows("sub.bad.example") && !open.allows("bad.example"));
-        let closed = policy("[s2s]\nallowed = [\"good.example\"]");
-        assert!(closed.allows("good.example") && !closed.allows("other.example"));
-    }
-
-    #[test]
-    fn a_domain_s_own_table_wins() {
-        let it = policy(
-            "[s2s]\ntrust = \"certificate\"\n[s2s.domain.\"old.example\"]\ntrust = \"dialback\"\naddress = \"192.0.2.7:5269\"",
-        );
-        assert!(it.is_strict("new.example") && !it.is_strict("old.example"));
-        assert_eq!(it.pinned("old.example").map(|address| address.port()), Some(5269));
-        assert_eq!(it.pinned("new.example"), None);
-    }
-
-    #[test]
-    fn dialback_has_a_secret_of_its_own() {
-        let secret = policy("").stream.secret.clone();
-        assert_eq!(secret.len(), 32);
-        assert_ne!(secret, b"secret");
     }
 }

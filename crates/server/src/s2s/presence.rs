@@ -51,6 +51,8 @@ struct Pairing {
     asked: bool,
     /// Authenticated streams of the pair, in whatever direction.
     streams: u32,
+    /// How many there have been.
+    seen: u32,
     /// Of a full JID elsewhere: who was told here, and when last.
     leases: BTreeMap<Jid, BTreeMap<Jid, Instant>>,
     count: usize,
@@ -72,6 +74,7 @@ impl Default for Pairing {
             alive: Instant::now(),
             asked: false,
             streams: 0,
+            seen: 0,
             leases: BTreeMap::new(),
             count: 0,
             lost: BTreeSet::new(),
@@ -92,6 +95,25 @@ impl Leases {
     /// Tells of pairs whose streams must end.
     pub fn cuts(&self) -> broadcast::Receiver<Pair> {
         self.cuts.subscribe()
+    }
+
+    /// How many streams of the pair there have been, as far as is known.
+    pub fn seen(&self, pair: &Pair) -> u32 {
+        self.pairs.get(pair).map_or(0, |pairing| pairing.seen)
+    }
+
+    /// A stream of the pair goes on where it broke: nothing was missed.
+    pub fn renewed(&self, pair: &Pair) {
+        if let Some(mut pairing) = self.pairs.get_mut(pair) {
+            let now = Instant::now();
+            pairing.leases.values_mut().flat_map(BTreeMap::values_mut).for_each(|at| *at = now);
+        }
+    }
+
+    /// Was the contact probed for that account, and has not answered yet?
+    pub fn answers_probe(&self, pair: &Pair, to: &Jid, from: &Jid) -> bool {
+        let Some(mut pairing) = self.pairs.get_mut(pair) else { return false };
+        !pairing.probed.is_empty() && pairing.probed.remove(&(to.to_bare(), from.to_bare()))
     }
 
     /// Is anything leased of the pair?
@@ -142,6 +164,7 @@ impl Federation {
         let lost = {
             let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
             pairing.streams += 1;
+            pairing.seen = pairing.seen.wrapping_add(1);
             pairing.alive = Instant::now();
             pairing.asked = false;
             std::mem::take(&mut pairing.lost)
@@ -152,6 +175,7 @@ impl Federation {
     /// A stream that they opened is up. While they could not reach us, answers to our probes were lost.
     pub fn incoming_up(self: &Arc<Federation>, pair: &Pair) {
         self.stream_up(pair);
+        self.nudge(&pair.inverse());
         if self.presence.pairs.get(pair).is_none_or(|pairing| pairing.probed.is_empty()) {
             return;
         }
@@ -272,6 +296,7 @@ pub async fn watch(federation: Weak<Federation>) {
     loop {
         pulse.tick().await;
         let Some(federation) = federation.upgrade() else { return };
+        federation.sweep();
         let mut asks = Vec::new();
         let mut dead = Vec::new();
         for mut entry in federation.presence.pairs.iter_mut() {

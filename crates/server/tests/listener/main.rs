@@ -8,11 +8,13 @@
 //!   limit, tripped.
 //! - `components`: services of their own domains, XEP-0114.
 //! - `security`: what broke other servers. See docs/security.md.
+//! - `federation`: servers of other domains; [`peer`]: one that says what it is told to.
 //! - `life`: start, reload, end.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod client;
+mod peer;
 mod server;
 
 mod bounds_after;
@@ -20,6 +22,7 @@ mod bounds_before;
 mod bounds_of_addresses;
 mod bounds_of_time;
 mod components;
+mod federation;
 mod forwarding;
 mod life;
 mod management;

@@ -4,10 +4,13 @@
 //! no others. LIMITS.md §2 rows 7 and 20.
 
 use super::dialback::{self, Name, Verdict, What};
+use super::marks::{self, Managing};
 use super::{BIDI, BIDI_FEATURE, Pair, PeerCertificate, ServerConfig, peer_error};
 use crate::config::{Framing, Tls};
 use crate::crypto::Crypto;
+use crate::event::{Managed, ResumeRequest};
 use crate::frame::{FEATURES_END, Frames, Said, check_header};
+use crate::management;
 use crate::sasl::Condition;
 use crate::sasl::wire::{Profile, success};
 use std::collections::{BTreeSet, VecDeque};
@@ -23,8 +26,8 @@ pub const PAIRS_MAX: usize = 1_000;
 /// Failed attempts at SASL; dialback may follow them.
 const AUTH_ATTEMPTS_MAX: u8 = 3;
 
-/// What happened, or what the stream must be told. Those that say *answer* by `StartTls` and `External` hold the
-/// stream; `Dialback` does not: several may be out.
+/// What happened, or what the stream must be told. Those that say *answer* by `StartTls`, `External`, `Manage` and
+/// `Resume` hold the stream; `Dialback` does not: several may be out.
 #[derive(Debug)]
 #[expect(clippy::large_enum_variant, reason = "one event is there at a time, and most are stanzas")]
 pub enum InEvent {
@@ -34,13 +37,25 @@ pub enum InEvent {
     External(Pair),
     /// A key to verify with the authoritative server of `pair.from`, unless `certified`: then the certificate has
     /// proved it already and only policy is to be asked. *Answer*, whenever it comes: `dialback`.
-    Dialback { pair: Pair, key: Box<str>, id: Box<str>, certified: bool },
+    Dialback {
+        pair: Pair,
+        key: Box<str>,
+        id: Box<str>,
+        certified: bool,
+    },
     /// The stream speaks for this pair from now on.
     Authenticated(Pair),
     /// Of a verified pair.
     Stanza(Stanza),
     /// Of a verified pair, but wrong: answer its sender.
     BadStanza(Box<StanzaFault>),
+    /// Stanzas are to be acknowledged. *Answer*: `managed`. They count from here.
+    Manage {
+        resume: bool,
+    },
+    /// An earlier stream is to go on. *Answer*: `resumed` or `resume_refused`.
+    Resume(ResumeRequest),
+    Managing(Managing),
     /// The peer's stream error. `Closed` follows, or the end of the connection.
     PeerError(Box<str>),
     /// `</stream:stream>`: `close`. Nothing comes after it.
@@ -71,6 +86,7 @@ pub struct IncomingStream {
     challenged: bool,
     external: Option<Pair>,
     bidi: bool,
+    managed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,6 +100,7 @@ enum Stage {
 enum Wait {
     StartTls,
     External,
+    Manage,
 }
 
 impl IncomingStream {
@@ -108,6 +125,7 @@ impl IncomingStream {
             challenged: false,
             external: None,
             bidi: false,
+            managed: false,
         }
     }
 
@@ -225,6 +243,11 @@ impl IncomingStream {
             if self.config.dialback {
                 out.extend_from_slice(dialback::FEATURE);
             }
+            // Behind dialback no features come again, so these are told now.
+            if self.config.management {
+                out.extend_from_slice(management::FEATURE);
+                out.extend_from_slice(marks::FEATURE);
+            }
         }
         out.extend_from_slice(FEATURES_END);
     }
@@ -253,7 +276,13 @@ impl IncomingStream {
                 Err(fault) => InEvent::BadStanza(fault),
             }));
         }
+        if !self.pairs.is_empty()
+            && let Some(managing) = marks::read(&raw, self.managed)?
+        {
+            return Ok(Some(InEvent::Managing(managing)));
+        }
         match (raw.ns(), raw.name()) {
+            (management::NS, "enable" | "resume") if self.config.management => self.manages(&raw, out),
             (ns::TLS, "starttls") => self.start_tls(input, out)?,
             (ns::SASL, "auth" | "response" | "abort") => self.sasl(&raw, out)?,
             (dialback::NS, _) if self.config.dialback => return self.said(&raw, out),
@@ -265,6 +294,48 @@ impl IncomingStream {
             (_, other) => return Err(StreamFault::UnsupportedStanzaType(other.into())),
         }
         Ok(None)
+    }
+
+    /// XEP-0198 §3, §5: once, and not before authentication.
+    fn manages(&mut self, raw: &Raw, out: &mut Vec<u8>) {
+        let attribute = |name: &str| raw.attribute(name).map(|value| value.into_owned());
+        let event = match raw.name() {
+            "enable" => Some(InEvent::Manage { resume: management::enable(attribute).resume }),
+            _ => management::resume(attribute).map(InEvent::Resume),
+        };
+        match event.filter(|_| !self.managed && !self.pairs.is_empty()) {
+            Some(event) => {
+                self.waits = Some(Wait::Manage);
+                self.events.push_back(event);
+            }
+            None => management::write_failed(out, StanzaCondition::UnexpectedRequest, None),
+        }
+    }
+
+    /// Answers [`InEvent::Manage`].
+    pub fn managed(&mut self, managed: &Managed, out: &mut Vec<u8>) {
+        if self.waits == Some(Wait::Manage) {
+            self.waits = None;
+            self.managed = true;
+            management::write_enabled(out, managed);
+        }
+    }
+
+    /// Answers [`InEvent::Resume`]: so many were handled.
+    pub fn resumed(&mut self, id: &str, h: u32, out: &mut Vec<u8>) {
+        if self.waits == Some(Wait::Manage) {
+            self.waits = None;
+            self.managed = true;
+            management::write_resumed(out, id, h);
+        }
+    }
+
+    /// Answers [`InEvent::Resume`]: it is not known, or over; then `h` were handled.
+    pub fn resume_refused(&mut self, h: Option<u32>, out: &mut Vec<u8>) {
+        if self.waits == Some(Wait::Manage) {
+            self.waits = None;
+            management::write_failed(out, StanzaCondition::ItemNotFound, h);
+        }
     }
 
     /// RFC 6120 §5.4.2.

@@ -4,17 +4,20 @@
 //! - [`incoming`]: a stream that another server opened: who it speaks for, stanzas, keys that it asks us to verify.
 //! - [`outgoing`]: a stream that we opened: proving who we are, asking others to verify.
 //! - [`peer`]: what a certificate says of the other server.
+//! - [`marks`]: what is counted and acknowledged (XEP-0198), and how a message that comes again is known.
 //! - `dialback`: keys, and the elements that carry them.
 //!
 //! Both are pull-style, as [`crate::ClientStream`] is: feed bytes, take events one at a time, answer those that ask.
 
 pub(crate) mod dialback;
 pub mod incoming;
+pub mod marks;
 pub mod outgoing;
 pub mod peer;
 
 pub use dialback::Verdict;
 pub use incoming::{InEvent, IncomingStream};
+pub use marks::Managing;
 pub use outgoing::{OutEvent, OutgoingStream, Verify};
 pub use peer::PeerCertificate;
 
@@ -69,6 +72,8 @@ pub struct ServerConfig {
     pub dialback: bool,
     /// May one stream carry both directions?
     pub bidi: bool,
+    /// Are stanzas acknowledged? XEP-0198.
+    pub management: bool,
     pub limits_before_auth: Limits,
     pub limits_after_auth: Limits,
     /// Makes dialback keys: the same on all servers of the domain. Secret.
@@ -84,6 +89,7 @@ impl Default for ServerConfig {
             tls: Tls::Required,
             dialback: true,
             bidi: true,
+            management: true,
             limits_before_auth: Limits::BEFORE_AUTH,
             limits_after_auth: Limits::SERVER,
             secret: Vec::new(),

@@ -1,10 +1,12 @@
 //! A stream that we opened: the initiating server's side, and the receiving server's when it asks for a verdict.
 
 use super::dialback::{self, Name, Verdict, What};
+use super::marks::{self, Managing};
 use super::{Pair, PeerCertificate, ServerConfig, peer_error};
 use crate::config::{Framing, Tls};
 use crate::crypto::Crypto;
 use crate::frame::{Frames, check_header};
+use crate::management;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use std::collections::{BTreeSet, VecDeque};
@@ -43,6 +45,17 @@ pub enum OutEvent {
     /// On a stream that carries both directions: of the inverse of a pair of ours.
     Stanza(Stanza),
     BadStanza(Box<StanzaFault>),
+    /// `<enabled/>`, the answer to `enable`: what comes from now on counts. With an id the stream can be resumed, for
+    /// `max` seconds if it says so.
+    Enabled {
+        id: Option<Box<str>>,
+        max: Option<u32>,
+    },
+    /// `<resumed/>`: so many were handled.
+    Resumed(u32),
+    /// Not enabled, or not resumed; then perhaps with the number of those that were handled.
+    NotManaged(Option<u32>),
+    Managing(Managing),
     PeerError(Box<str>),
     Closed,
 }
@@ -74,6 +87,7 @@ pub struct OutgoingStream {
     bidi: bool,
     /// EXTERNAL was tried, and failed.
     external_failed: bool,
+    managed: Managed,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +111,19 @@ pub struct Offer {
     pub dialback: bool,
     pub dialback_errors: bool,
     pub bidi: bool,
+    /// XEP-0198.
+    pub management: bool,
+    /// Messages are known by their marks.
+    pub marks: bool,
+}
+
+/// Stream management, XEP-0198 §3.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Managed {
+    No,
+    /// `<enable/>` or `<resume/>` is out.
+    Asked,
+    Yes,
 }
 
 impl OutgoingStream {
@@ -123,6 +150,7 @@ impl OutgoingStream {
             pairs: BTreeSet::new(),
             bidi: false,
             external_failed: false,
+            managed: Managed::No,
         }
     }
 
@@ -211,6 +239,8 @@ impl OutgoingStream {
             dialback: dialback.is_some() || self.speaks_dialback,
             dialback_errors: dialback.is_some_and(|it| it.find("errors", dialback::FEATURE_NS).is_some()),
             bidi: features.find("bidi", "urn:xmpp:features:bidi").is_some(),
+            management: features.find("sm", xmpp::ns::SM).is_some(),
+            marks: features.find("marks", marks::NS).is_some(),
         };
         if !self.encrypted {
             if self.offer.starttls && self.config.tls != Tls::Absent {
@@ -346,10 +376,64 @@ impl OutgoingStream {
                 Err(fault) => OutEvent::BadStanza(fault),
             }));
         }
+        if let Some(managing) = marks::read(&raw, self.managed == Managed::Yes)? {
+            return Ok(Some(OutEvent::Managing(managing)));
+        }
         match (raw.ns(), raw.name()) {
             (dialback::NS, _) => self.said(&raw),
+            (management::NS, "enabled" | "resumed" | "failed") if self.managed == Managed::Asked => {
+                self.answered(&raw).map(Some)
+            }
             (_, other) => Err(StreamFault::UnsupportedStanzaType(other.into())),
         }
+    }
+
+    /// XEP-0198 §3, §5.
+    fn answered(&mut self, raw: &Raw) -> Result<OutEvent, StreamFault> {
+        self.managed = Managed::Yes;
+        let number = |name| raw.attribute(name).and_then(|value| value.parse().ok());
+        Ok(match raw.name() {
+            "enabled" => {
+                let resumable = raw.attribute("resume").is_some_and(|value| management::boolean(&value));
+                let id = raw.attribute("id").filter(|id| resumable && !id.is_empty());
+                OutEvent::Enabled { id: id.map(|id| id.into_owned().into()), max: number("max") }
+            }
+            "resumed" => OutEvent::Resumed(management::handled(raw)?),
+            _ => {
+                self.managed = Managed::No;
+                OutEvent::NotManaged(number("h"))
+            }
+        })
+    }
+
+    /// Asks for acknowledgements, where the peer has them; `false`: it has not. What is sent from now on counts.
+    pub fn enable(&mut self, out: &mut Vec<u8>) -> bool {
+        let may = self.may_manage();
+        if may {
+            marks::write_enable(out);
+            self.managed = Managed::Asked;
+        }
+        may
+    }
+
+    /// Goes on with an earlier stream, of which `h` stanzas were handled here. XEP-0198 §5.
+    pub fn resume(&mut self, id: &str, h: u32, out: &mut Vec<u8>) -> bool {
+        let may = self.may_manage();
+        if may {
+            marks::write_resume(out, id, h);
+            self.managed = Managed::Asked;
+        }
+        may
+    }
+
+    fn may_manage(&self) -> bool {
+        let offered = self.offer.management && self.config.management;
+        offered && self.managed == Managed::No && self.stage == Stage::Open && !self.pairs.is_empty()
+    }
+
+    /// Does the peer know messages by their marks?
+    pub fn takes_marks(&self) -> bool {
+        self.offer.marks
     }
 
     /// Only answers, and only to what was asked on this stream. LIMITS.md §2 row 20.
@@ -380,9 +464,6 @@ impl OutgoingStream {
                 Ok(Some(OutEvent::Verified(self.verifying.swap_remove(at), verdict)))
             }
             // On a stream with both directions the peer may prove further pairs; we take them on streams of its own.
-            (Name::Result, What::Key(_)) if self.bidi => {
-                Err(StreamFault::Other(StreamCondition::PolicyViolation, "Open a stream for that pair."))
-            }
             (_, What::Key(_)) => Err(dialback::unsolicited()),
         }
     }
@@ -442,6 +523,11 @@ impl OutgoingStream {
 
     pub fn is_encrypted(&self) -> bool {
         self.encrypted
+    }
+
+    /// May further domains of ours be proved here? XEP-0220 §2.6.1.
+    pub fn takes_more_senders(&self) -> bool {
+        self.offer.dialback && self.config.dialback
     }
 
     /// May further target domains be proved here? XEP-0220 §2.6.2.

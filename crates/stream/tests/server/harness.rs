@@ -102,6 +102,19 @@ impl In {
             InEvent::Authenticated(pair) => format!("authenticated {pair}"),
             InEvent::Stanza(stanza) => format!("stanza from {}", stanza.from.expect("checked")),
             InEvent::BadStanza(fault) => format!("bad stanza {}", fault.error.condition.name()),
+            InEvent::Manage { resume } => {
+                let id = resume.then(|| "again".into());
+                self.stream.managed(&stream::event::Managed { id, max: Some(60), location: None }, out);
+                format!("manage {resume}")
+            }
+            InEvent::Resume(request) => {
+                match &*request.id {
+                    "again" => self.stream.resumed("again", 7, out),
+                    _ => self.stream.resume_refused(None, out),
+                }
+                format!("resume {} {}", request.id, request.h)
+            }
+            InEvent::Managing(managing) => format!("{managing:?}"),
             InEvent::PeerError(condition) => format!("peer error {condition}"),
             InEvent::Closed => "closed".into(),
         });
@@ -165,6 +178,10 @@ impl Out {
                     }
                     OutEvent::Stanza(stanza) => format!("stanza from {}", stanza.from.expect("checked")),
                     OutEvent::BadStanza(_) => "bad stanza".into(),
+                    OutEvent::Enabled { id, max } => format!("enabled {id:?} {max:?}"),
+                    OutEvent::Resumed(h) => format!("resumed {h}"),
+                    OutEvent::NotManaged(h) => format!("not managed {h:?}"),
+                    OutEvent::Managing(managing) => format!("{managing:?}"),
                     OutEvent::PeerError(condition) => format!("peer error {condition}"),
                     OutEvent::Closed => "closed".into(),
                 }),

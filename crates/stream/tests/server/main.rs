@@ -4,5 +4,6 @@
 mod fake;
 mod harness;
 mod incoming;
+mod managed;
 mod outgoing;
 mod together;

@@ -1,0 +1,551 @@
+//! Servers of two domains, each through its real listeners: what the draft says of them, and that nothing is lost.
+//! [`crate::peer`] stands for a server that does what it likes.
+
+use crate::client::Client;
+use crate::peer::{Peer, Verifies, Wire, stays};
+use crate::server::{PATIENCE, Server, eventually, free_address};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A server of `domain`, with a listener for others' servers, that knows where they are.
+fn server(domain: &str, address: SocketAddr, config: &str, pins: &[(&str, SocketAddr)]) -> Server {
+    let pins: String =
+        pins.iter().map(|(domain, address)| format!("[s2s.domain.\"{domain}\"]\naddress = \"{address}\"\n")).collect();
+    let s2s = if config.contains("[s2s]") { "" } else { "[s2s]\n" };
+    Server::start(&format!(
+        "[host.\"{domain}\"]\n{s2s}{config}\n{pins}[limits]\nrates = false\n[[listen]]\nkind = \"s2s\"\naddress = \"{address}\"\n"
+    ))
+}
+
+/// An available session of an account of that domain.
+fn user(server: &Server, name: &str, domain: &str) -> Client {
+    let (mut client, _) = Client::authenticated(server, name, domain);
+    client.bind("here");
+    client.send("<presence/>");
+    client.sync();
+    client
+}
+
+fn chat(to: &str, text: &str) -> String {
+    format!("<message type='chat' to='{to}' id='{text}'><body>{text}</body></message>")
+}
+
+/// x.example with juliet, y.example with romeo, and the wire from x to y.
+struct Two {
+    x: Server,
+    y: Server,
+    wire: Wire,
+}
+
+impl Two {
+    fn start(config: &str) -> Two {
+        let (x, y) = (free_address(), free_address());
+        let wire = Wire::to(y);
+        Two {
+            x: server("x.example", x, config, &[("y.example", wire.address)]),
+            y: server("y.example", y, config, &[("x.example", x)]),
+            wire,
+        }
+    }
+
+    fn juliet(&self) -> Client {
+        user(&self.x, "juliet", "x.example")
+    }
+
+    fn romeo(&self) -> Client {
+        user(&self.y, "romeo", "y.example")
+    }
+}
+
+/// A server of x.example and somebody who says that they are y.example.
+fn with_peer(verifies: Verifies, config: &str) -> (Server, Peer, SocketAddr) {
+    let peer = Peer::start("y.example", verifies);
+    let address = free_address();
+    (server("x.example", address, config, &[("y.example", peer.address)]), peer, address)
+}
+
+// ---- what the draft draws ----
+
+/// Draft §4: "CLIENT 1 → DOMAIN X's SERVER → DOMAIN Y's SERVER → CLIENT 2".
+#[test]
+fn draft_4_a_message_takes_the_four_hops_and_its_sender_is_stamped() {
+    let two = Two::start("");
+    let (mut juliet, mut romeo) = (two.juliet(), two.romeo());
+    juliet.send(chat("romeo@y.example", "hi"));
+    let heard = romeo.expect("</message>");
+    assert!(heard.contains("from='juliet@x.example/here'") && heard.contains("<body>hi</body>"), "{heard}");
+    assert_eq!(two.wire.connections(), 1, "by way of both servers");
+    romeo.send(chat("juliet@x.example/here", "ho"));
+    assert!(juliet.expect("</message>").contains("from='romeo@y.example/here'"));
+}
+
+/// Draft §4, the second flow: within one domain no other server is asked.
+#[test]
+fn draft_4_a_message_within_the_domain_leaves_its_server_alone() {
+    let (x, peer, _) = with_peer(Verifies::Valid, "");
+    let (mut juliet, mut nurse) = (user(&x, "juliet", "x.example"), user(&x, "nurse", "x.example"));
+    juliet.send(chat("nurse@x.example", "hi"));
+    nurse.expect("<body>hi</body>");
+    juliet.send(chat("alice@localhost", "hi"));
+    juliet.sync();
+    stays("nobody is dialled", || peer.connections() == 0);
+}
+
+/// Draft §4, NOTE: a client has no contact with foreign servers or clients; they do not learn where it is.
+#[test]
+fn draft_4_note_a_client_s_address_is_told_to_nobody_elsewhere() {
+    let (x, peer, _) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let address = juliet.tcp.local_addr().expect("it is connected").ip().to_string();
+    juliet.send(chat("romeo@y.example", "hi"));
+    juliet.send("<presence to='romeo@y.example/garden'/>");
+    juliet.send("<iq type='get' id='1' to='romeo@y.example/garden'><query xmlns='jabber:iq:version'/></iq>");
+    peer.hears("jabber:iq:version");
+    assert!(!peer.heard().contains(&address), "{}", peer.heard());
+}
+
+/// Draft §4, advantage 1: foreign ENTITIES are never authenticated, their DOMAIN is; a SERVER speaks for its own alone.
+#[test]
+fn draft_4_advantage_1_a_server_speaks_for_its_own_domain_alone() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.proves(address, "x.example");
+    stream.send("<message type='chat' from='romeo@y.example' to='juliet@x.example'><body>mine</body></message>");
+    juliet.expect("<body>mine</body>");
+    stream.send("<message type='chat' from='paris@z.example' to='juliet@x.example'><body>forged</body></message>");
+    stream.expect_error("invalid-from");
+    assert!(!juliet.sync().contains("forged"));
+}
+
+/// Draft §4, advantage 2: one security context for each pair of DOMAINS, whoever of theirs speaks.
+#[test]
+fn draft_4_advantage_2_all_users_of_two_domains_share_one_connection() {
+    let two = Two::start("");
+    let count = 24;
+    let mut here: Vec<_> = (0..count).map(|n| user(&two.x, &format!("a{n}"), "x.example")).collect();
+    let mut there: Vec<_> = (0..count).map(|n| user(&two.y, &format!("b{n}"), "y.example")).collect();
+    for (n, client) in here.iter_mut().enumerate() {
+        client.send(chat(&format!("b{n}@y.example"), &format!("to {n}")));
+    }
+    for (n, client) in there.iter_mut().enumerate() {
+        client.expect(&format!("<body>to {n}</body>"));
+        client.send(chat(&format!("a{n}@x.example"), &format!("back {n}")));
+    }
+    for (n, client) in here.iter_mut().enumerate() {
+        client.expect(&format!("<body>back {n}</body>"));
+    }
+    assert_eq!(two.wire.connections(), 1);
+    let back = two.x.status()["counters"]["s2s_connections"].as_u64();
+    assert!(back.unwrap_or(0) <= 1, "only to verify the key: {back:?}");
+}
+
+/// Draft §4, advantage 2: further DOMAINS of a server join the stream that is there.
+#[test]
+fn draft_4_advantage_2_another_domain_of_the_server_joins_the_stream() {
+    let (x, y) = (free_address(), free_address());
+    let wire = Wire::to(y);
+    let x_server = server("x.example", x, "[host.\"w.example\"]\n", &[("y.example", wire.address)]);
+    let y_server = server("y.example", y, "", &[("x.example", x), ("w.example", x)]);
+    let mut romeo = user(&y_server, "romeo", "y.example");
+    for domain in ["x.example", "w.example"] {
+        let mut sender = user(&x_server, "juliet", domain);
+        sender.send(chat("romeo@y.example", domain));
+        romeo.expect(&format!("<body>{domain}</body>"));
+        romeo.send(chat(&format!("juliet@{domain}"), "back"));
+        sender.expect("<body>back</body>");
+    }
+    assert_eq!(wire.connections(), 1);
+}
+
+/// Draft §3, DOMAIN: one server has many, and each is found by its own name.
+#[test]
+fn draft_3_domain_a_name_in_unicode_is_a_domain_like_others() {
+    let (x, y) = (free_address(), free_address());
+    let x_server = server("x.example", x, "", &[("bücher.example", y)]);
+    let y_server = server("bücher.example", y, "", &[("x.example", x)]);
+    let (mut juliet, mut romeo) = (user(&x_server, "juliet", "x.example"), user(&y_server, "romeo", "bücher.example"));
+    juliet.send(chat("romeo@BÜCHER.example", "hi"));
+    assert!(romeo.expect("</message>").contains("to='romeo@bücher.example"));
+    romeo.send(chat("juliet@x.example", "ho"));
+    assert!(juliet.expect("</message>").contains("from='romeo@bücher.example/here'"));
+}
+
+/// Draft §4, advantage 3: whoever speaks for a DOMAIN as a server does is one, whatever is behind it.
+#[test]
+fn draft_4_advantage_3_a_gateway_is_a_server_like_others() {
+    let (x, gateway, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = gateway.proves(address, "x.example");
+    stream.send("<presence from='romeo@y.example' to='juliet@x.example' type='subscribe'/>");
+    juliet.expect("type='subscribe'");
+    juliet.send("<presence to='romeo@y.example' type='subscribed'/>");
+    gateway.hears("type='subscribed'");
+    gateway.hears("from='juliet@x.example/here'");
+    stream.send("<iq from='romeo@y.example/sip' to='x.example' type='get' id='d'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>");
+    gateway.hears("category='server'");
+}
+
+/// Draft §5.4: an INSTANT MESSAGE for another DOMAIN's INBOX, with the connection cut anywhere: one copy.
+#[test]
+fn draft_5_4_a_message_arrives_once_wherever_the_connection_is_cut() {
+    let two = Two::start("");
+    let (mut juliet, mut romeo) = (two.juliet(), two.romeo());
+    juliet.send(chat("romeo@y.example", "first"));
+    romeo.expect("<body>first</body>");
+    for (n, bytes) in [1, 30, 90, 150, 210, 290, 400, 700, 1_500].into_iter().enumerate() {
+        two.wire.break_after(bytes);
+        for part in 0..3 {
+            juliet.send(chat("romeo@y.example", &format!("m{n}.{part}")));
+        }
+        let mut heard = String::new();
+        for part in 0..3 {
+            heard += &romeo.expect(&format!("<body>m{n}.{part}</body>"));
+        }
+        heard += &romeo.sync();
+        for part in 0..3 {
+            let copies = heard.matches(&format!("<body>m{n}.{part}</body>")).count();
+            assert_eq!(copies, 1, "cut after {bytes} bytes: {heard}");
+        }
+    }
+}
+
+// ---- nothing acknowledged is lost ----
+
+/// LIMITS.md §1, durable outbox: what was acknowledged survives `kill -9` of the sender's server.
+#[test]
+fn an_acknowledged_message_waits_for_the_other_server_over_a_kill() {
+    let mut two = Two::start("");
+    two.wire.cut(true);
+    let mut juliet = two.juliet();
+    juliet.manage();
+    for n in 0..5 {
+        juliet.send(chat("romeo@y.example", &format!("kept {n}")));
+    }
+    juliet.send("<r xmlns='urn:xmpp:sm:3'/>");
+    juliet.expect("h='5'");
+    two.x.signal("KILL");
+    two.x.ended();
+    two.x.restart();
+    let mut romeo = two.romeo();
+    two.wire.cut(false);
+    for n in 0..5 {
+        romeo.expect(&format!("<body>kept {n}</body>"));
+    }
+    assert!(!romeo.sync().contains("kept"), "once");
+    // Rows that are done are gone: nothing comes again.
+    two.x.signal("KILL");
+    two.x.ended();
+    two.x.restart();
+    let mut juliet = two.juliet();
+    juliet.send(chat("romeo@y.example", "last"));
+    assert!(!romeo.expect("<body>last</body>").contains("kept"));
+}
+
+/// LIMITS.md §1: the other server may be killed, too.
+#[test]
+fn a_message_survives_a_kill_of_the_other_server() {
+    let mut two = Two::start("");
+    let mut juliet = two.juliet();
+    two.y.ensure("romeo@y.example");
+    juliet.send(chat("romeo@y.example", "before"));
+    juliet.sync();
+    two.y.signal("KILL");
+    two.y.ended();
+    juliet.send(chat("romeo@y.example", "meanwhile"));
+    two.y.restart();
+    let mut romeo = two.romeo();
+    let heard = romeo.expect("<body>meanwhile</body>");
+    assert_eq!(heard.matches("<body>before</body>").count(), 1, "{heard}");
+    assert!(!romeo.sync().contains("<body>"));
+}
+
+#[test]
+fn a_domain_that_does_not_answer_is_told_with_the_step_that_failed_once_also_over_a_restart() {
+    let nobody = free_address();
+    let mut x = server("x.example", free_address(), "[s2s]\npatience_seconds = 4\n", &[("y.example", nobody)]);
+    let mut juliet = user(&x, "juliet", "x.example");
+    juliet.manage();
+    juliet.send(chat("romeo@y.example", "hi"));
+    juliet.send("<r xmlns='urn:xmpp:sm:3'/>");
+    juliet.expect("h='1'");
+    x.signal("KILL");
+    x.ended();
+    x.restart();
+    let mut juliet = user(&x, "juliet", "x.example");
+    // To the bare JID that wrote it, as the resource is the same.
+    let heard = juliet.expect("</message>");
+    assert!(heard.contains("type='error'") && heard.contains("<remote-server-timeout"), "{heard}");
+    assert!(heard.contains("Connection refused") && heard.contains("<body>hi</body>"), "{heard}");
+    assert!(!juliet.sync().contains("<message"));
+}
+
+#[test]
+fn a_domain_that_does_not_exist_is_told_within_its_own_time() {
+    let x = server("x.example", free_address(), "[s2s]\nabsent_seconds = 1\n", &[]);
+    let mut juliet = user(&x, "juliet", "x.example");
+    // RFC 6761 §6.4: it never does. Without any name server there is no answer at all.
+    juliet.send(chat("romeo@nowhere.localhost", "hi"));
+    let heard = juliet.expect("</message>");
+    assert!(heard.contains("type='error'") && heard.contains("<remote-server-not-found"), "{heard}");
+}
+
+/// LIMITS.md §1, durable outbox per domain.
+#[test]
+fn a_full_outbox_refuses_and_the_rest_is_kept() {
+    let config = "[s2s]\n";
+    let peer = free_address();
+    let pins = format!("[s2s.domain.\"y.example\"]\naddress = \"{peer}\"\n");
+    let x = Server::start(&format!(
+        "[host.\"x.example\"]\n{config}{pins}[limits]\nrates = false\ns2s_queue_stanzas_max = 16\n[[listen]]\nkind = \"s2s\"\naddress = \"{}\"\n",
+        free_address()
+    ));
+    let mut juliet = user(&x, "juliet", "x.example");
+    for n in 0..17 {
+        juliet.send(chat("romeo@y.example", &format!("m{n}")));
+    }
+    let heard = juliet.expect("</message>");
+    assert!(heard.contains("<resource-constraint") && heard.contains("id='m16'"), "{heard}");
+}
+
+// ---- what a stranger tries ----
+
+/// LIMITS.md §2 row 20.
+#[test]
+fn row_20_an_answer_that_nobody_asked_for_ends_the_stream() {
+    let (_x, peer, address) = with_peer(Verifies::Valid, "");
+    for answer in [
+        "<db:result from='y.example' to='x.example' type='valid'/>",
+        "<db:verify from='y.example' to='x.example' id='1' type='valid'/>",
+        "<db:result from='z.example' to='x.example' type='invalid'/>",
+    ] {
+        let mut stream = peer.opens(address, "x.example");
+        stream.send(answer);
+        stream.expect_error("policy-violation");
+    }
+}
+
+/// LIMITS.md §2 row 20, on a stream that we opened.
+#[test]
+fn row_20_an_answer_for_another_pair_proves_nothing() {
+    let (x, peer, _) = with_peer(Verifies::Valid, "");
+    peer.answers_with("<db:result from='z.example' to='x.example' type='valid'/>");
+    let mut juliet = user(&x, "juliet", "x.example");
+    juliet.send(chat("romeo@y.example", "secret"));
+    peer.hears("</stream:stream>");
+    assert!(!peer.heard().contains("secret"));
+}
+
+/// LIMITS.md §2 rows 7 and 20.
+#[test]
+fn row_7_a_key_that_the_domain_does_not_know_proves_nothing() {
+    let (x, peer, address) = with_peer(Verifies::Invalid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.opens(address, "x.example");
+    stream.send("<db:result from='y.example' to='x.example'>key</db:result>");
+    stream.expect("type='invalid'/>");
+    stream.send("<message type='chat' from='romeo@y.example' to='juliet@x.example'><body>forged</body></message>");
+    stream.expect_error("not-authorized");
+    assert!(!juliet.sync().contains("forged"));
+}
+
+/// LIMITS.md §2 row 21: a key is for one stream and one pair.
+#[test]
+fn row_21_a_key_of_ours_is_known_again_and_no_other() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    juliet.send(chat("romeo@y.example", "hi"));
+    peer.hears("</db:result>");
+    let heard = peer.heard();
+    let key = crate::client::between(&heard, "to='y.example'>", "</db:result>").to_owned();
+    let mut stream = peer.opens(address, "x.example");
+    for (id, key, verdict) in
+        [("encrypted", &*key, "valid"), ("other", &*key, "invalid"), ("encrypted", "0123456789abcdef", "invalid")]
+    {
+        stream.send(format!("<db:verify from='y.example' to='x.example' id='{id}'>{key}</db:verify>"));
+        stream.expect(&format!("type='{verdict}'/>"));
+    }
+}
+
+/// LIMITS.md §1: verifications of one stream.
+#[test]
+fn more_than_eight_keys_at_once_are_not_verified() {
+    let (_x, peer, address) = with_peer(Verifies::Never, "");
+    let mut stream = peer.opens(address, "x.example");
+    for n in 0..9 {
+        stream.send(format!("<db:result from='d{n}.y.example' to='x.example'>key</db:result>"));
+    }
+    let refused = stream.expect("</db:result>");
+    assert!(refused.contains("to='d8.y.example'") && refused.contains("<resource-constraint"), "{refused}");
+}
+
+/// LIMITS.md §1, before authentication.
+#[test]
+fn before_authentication_a_server_may_say_little() {
+    let (_x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut stream = peer.opens(address, "x.example");
+    stream.send(format!("<db:result from='y.example' to='x.example'>{}", "k".repeat(20_000)));
+    stream.expect_error("policy-violation");
+    let mut stream = peer.opens(address, "x.example");
+    let _ = stream.try_send("<a>".repeat(100).as_bytes());
+    stream.expect_error("policy-violation");
+    let mut stream = peer.opens(address, "x.example");
+    stream.send("<message from='romeo@y.example' to='juliet@x.example'><body>hi</body></message>");
+    stream.expect_error("not-authorized");
+}
+
+/// LIMITS.md §1, stanza bytes after authentication.
+#[test]
+fn a_stanza_of_a_server_may_be_larger_and_not_endless() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.proves(address, "x.example");
+    let message = |size: usize| {
+        format!(
+            "<message type='chat' from='romeo@y.example' to='juliet@x.example'><body>{}</body><end/></message>",
+            "m".repeat(size)
+        )
+    };
+    stream.send(message(300_000));
+    juliet.expect("<end/>");
+    let _ = stream.try_send(message(600_000).as_bytes());
+    stream.expect_error("policy-violation");
+}
+
+/// LIMITS.md §2 row 26.
+#[test]
+fn row_26_an_address_is_no_way_into_the_house() {
+    let x = server("x.example", free_address(), "[s2s]\nabsent_seconds = 0\n", &[]);
+    let mut juliet = user(&x, "juliet", "x.example");
+    for domain in ["127.0.0.1", "[::1]", "[::ffff:127.0.0.1]", "169.254.169.254", "10.0.0.1", "[fe80::1]"] {
+        juliet.send(chat(&format!("root@{domain}"), "hi"));
+        let heard = juliet.expect("</message>");
+        assert!(heard.contains("<remote-server-not-found"), "{domain}: {heard}");
+    }
+}
+
+/// Draft §5.2: what publishes, or reads an account's own data, stays inside.
+#[test]
+fn draft_5_2_own_data_is_out_of_reach_from_outside() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.proves(address, "x.example");
+    let asks = [
+        "type='get' id='{}'><query xmlns='jabber:iq:roster'/>",
+        "type='set' id='{}'><query xmlns='jabber:iq:roster'><item jid='paris@y.example'/></query>",
+        "type='get' id='{}'><query xmlns='jabber:iq:private'><a xmlns='b'/></query>",
+        "type='set' id='{}'><query xmlns='jabber:iq:private'><a xmlns='b'>c</a></query>",
+        "type='set' id='{}'><vCard xmlns='vcard-temp'><FN>Paris</FN></vCard>",
+        "type='set' id='{}'><query xmlns='urn:xmpp:mam:2'/>",
+        "type='get' id='{}'><blocklist xmlns='urn:xmpp:blocking'/>",
+        "type='set' id='{}'><block xmlns='urn:xmpp:blocking'><item jid='nurse@x.example'/></block>",
+        "type='set' id='{}'><enable xmlns='urn:xmpp:push:0' jid='y.example' node='n'/>",
+        "type='set' id='{}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='n'><item/></publish></pubsub>",
+        "type='set' id='{}'><query xmlns='jabber:iq:register'><password>p</password></query>",
+        "type='set' id='{}'><enable xmlns='urn:xmpp:carbons:2'/>",
+    ];
+    for (n, ask) in asks.iter().enumerate() {
+        for to in ["juliet@x.example", "x.example"] {
+            let ask = ask.replace("{}", &format!("ask{n}"));
+            stream.send(format!("<iq from='romeo@y.example/garden' to='{to}' {ask}</iq>"));
+        }
+        let both = || peer.heard().matches(&format!("id='ask{n}' type='error'")).count() == 2;
+        eventually(&format!("{ask} is refused twice: {}", peer.heard()), both);
+    }
+    juliet.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+    assert!(!juliet.expect("id='r'").contains("paris") && !juliet.sync().contains("paris@"));
+}
+
+/// LIMITS.md §2 row 44: what a stranger sends is answered with no more than it sent, and an error with nothing.
+#[test]
+fn row_44_an_error_is_answered_by_nobody_and_strangers_are_not_answered_more_than_they_say() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let _juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.proves(address, "x.example");
+    let mut said = 0;
+    for n in 0..20 {
+        for stanza in [
+            format!("<message type='error' from='romeo@y.example/{n}' to='nobody@x.example'><body>no</body></message>"),
+            format!("<iq type='error' id='{n}' from='romeo@y.example/{n}' to='juliet@x.example'/>"),
+            format!("<iq type='result' id='{n}' from='romeo@y.example/{n}' to='x.example'/>"),
+            format!("<presence type='probe' from='romeo@y.example/{n}' to='juliet@x.example'/>"),
+            format!("<presence from='romeo@y.example/{n}' to='juliet@x.example'/>"),
+        ] {
+            said += stanza.len();
+            stream.send(stanza);
+        }
+    }
+    stream
+        .send("<iq type='get' id='last' from='romeo@y.example/end' to='x.example'><ping xmlns='urn:xmpp:ping'/></iq>");
+    peer.hears("id='last'");
+    let heard = peer.heard();
+    assert!(!heard.contains("<message"), "{heard}");
+    assert!(heard.len() * 10 <= said * 12 + 20_000, "{} bytes to {said}: {heard}", heard.len());
+}
+
+/// LIMITS.md §1: a flood of unknown domains, while somebody chats.
+#[test]
+fn a_flood_of_unknown_domains_disturbs_nobody_else() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "[s2s]\nabsent_seconds = 2\n");
+    let mut mallory = user(&x, "mallory", "x.example");
+    let mut juliet = user(&x, "juliet", "x.example");
+    for n in 0..300 {
+        mallory.send(chat(&format!("a@unknown{n}.localhost"), "flood"));
+    }
+    let mut stream = peer.proves(address, "x.example");
+    for n in 0..10 {
+        juliet.send(chat("romeo@y.example", &format!("to {n}")));
+        peer.hears(&format!("<body>to {n}</body>"));
+        stream.send(format!(
+            "<message type='chat' from='romeo@y.example' to='juliet@x.example'><body>back {n}</body></message>"
+        ));
+        juliet.expect(&format!("<body>back {n}</body>"));
+    }
+    let heard = mallory.expect("<resource-constraint");
+    assert!(heard.len() < 10_000_000);
+}
+
+// ---- presence ----
+
+/// MISSION 3.2.3: who changed while the link was down is seen as they are.
+#[test]
+fn a_contact_that_changed_while_the_link_was_down_shows_its_true_state() {
+    let two = Two::start("");
+    let (mut juliet, mut romeo) = (two.juliet(), two.romeo());
+    juliet.send("<presence type='subscribe' to='romeo@y.example'/>");
+    romeo.expect("type='subscribe'");
+    romeo.send("<presence type='subscribed' to='juliet@x.example'/><presence type='subscribe' to='juliet@x.example'/>");
+    juliet.expect("from='romeo@y.example/here'");
+    juliet.expect("type='subscribe'");
+    juliet.send("<presence type='subscribed' to='romeo@y.example'/>");
+    romeo.expect("from='juliet@x.example/here'");
+    two.wire.cut(true);
+    juliet.send("<presence><status>one</status></presence>");
+    juliet.send("<presence><status>two</status></presence>");
+    juliet.sync();
+    two.wire.cut(false);
+    let heard = romeo.expect("<status>two</status>");
+    assert!(!heard.contains("<status>one</status>") || heard.find("one") < heard.find("two"), "{heard}");
+    romeo.send("<presence><status>three</status></presence>");
+    juliet.expect("<status>three</status>");
+}
+
+/// The default: `waft serve --domain D` federates, so other servers find it on 5269. The ports are shared by all tests of
+/// the machine, so this is asked of the configuration; here: of a listener that is named.
+#[test]
+fn a_server_listens_for_others_with_tls_from_the_first_byte_when_told_to() {
+    let address = free_address();
+    let x = Server::start(&format!(
+        "[host.\"x.example\"]\n[[listen]]\nkind = \"s2s\"\naddress = \"{address}\"\ntls = \"direct\"\n"
+    ));
+    let mut client = Client::connect(address);
+    let mut config = crate::client::tls_config(None);
+    config.alpn_protocols = vec![b"xmpp-server".to_vec()];
+    client.handshake_with(config, "x.example");
+    client.send(
+        "<?xml version='1.0'?><stream:stream xmlns='jabber:server' xmlns:db='jabber:server:dialback' \
+         xmlns:stream='http://etherx.jabber.org/streams' from='y.example' to='x.example' version='1.0'>",
+    );
+    assert!(client.expect("</stream:features>").contains("urn:xmpp:features:dialback"));
+    drop(x);
+    assert!(PATIENCE > Duration::ZERO);
+}
