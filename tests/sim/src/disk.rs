@@ -7,12 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store::memory::MemoryStore;
 use store::{
-    AccountRecord, AccountSummary, Change, Committed, Credentials, Fence, Figures, Page, PageQuery, Record, Reply,
-    SessionRow, Store, StoreError, Token,
+    AccountRecord, AccountSummary, Change, Committed, Credentials, Fence, Figures, OutboxRow, Page, PageQuery, Record,
+    Reply, SessionRow, Store, StoreError, Token,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;
-use xmpp::BareJid;
+use xmpp::{BareJid, Stamp};
 
 /// What is wrong with the disk at the moment.
 #[derive(Debug, Default)]
@@ -161,6 +161,14 @@ impl Store for Disk {
 
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {
         self.store.session_ledger()
+    }
+
+    fn outbox(&self, after: i64, limit: usize) -> Reply<'_, Vec<OutboxRow>> {
+        self.store.outbox(after, limit)
+    }
+
+    fn domains_reached(&self) -> Reply<'_, Vec<(BareJid, Box<str>, Stamp)>> {
+        self.store.domains_reached()
     }
 
     fn epoch(&self) -> u64 {
