@@ -33,7 +33,8 @@ class Authority:
         """Gives chain and key. `wrong`: expired, name or self-signed; written over the right ones."""
         chain, key, request = (f"{self.folder}/{domain}.{it}" for it in ("crt", "key", "csr"))
         # The common name says the domain even where the certificate is another's: it counts nothing.
-        san = f"subjectAltName=DNS:{'elsewhere.example' if wrong == 'name' else domain}"
+        # (echo: a component of it.)
+        san = f"subjectAltName=DNS:{'elsewhere.example' if wrong == 'name' else domain},DNS:echo.{domain}"
         # ejabberd's is as public authorities issue them today: for servers, not for clients. It takes no such certificate
         # itself from who connects to it, so the others show one for both.
         usage = "serverAuth" if domain == "ejabberd.example" else "serverAuth,clientAuth"

@@ -258,7 +258,15 @@ fn whoever_chooses_listeners_chooses_whether_to_federate() {
     let domains = || vec!["example.org".into()];
     let config = with(Overrides { domains: domains(), c2s: vec![one], ..Overrides::default() }, "");
     assert!(!config.federates());
-    let config = with(Overrides { domains: domains(), c2s: vec![one], s2s: vec![one], ..Overrides::default() }, "");
+    let config = with(
+        Overrides {
+            domains: domains(),
+            c2s: vec![one],
+            s2s: vec![Some(ListenAddress::Any(6269))],
+            ..Overrides::default()
+        },
+        "",
+    );
     assert!(config.federates());
     let config = with(Overrides { domains: domains(), s2s: vec![None], ..Overrides::default() }, "");
     assert!(!config.federates());

@@ -183,7 +183,7 @@ impl Link {
                 if queue.told.len() >= PRESENCE_MAX {
                     return Pushed::Full(queued);
                 }
-                let number = queue.first + queue.stanzas.len() as u64;
+                let number = queue.first.wrapping_add(queue.stanzas.len() as u64);
                 queue.told.insert(told, number);
             }
             None => {
