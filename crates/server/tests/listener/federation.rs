@@ -207,6 +207,8 @@ fn draft_5_4_a_message_arrives_once_wherever_the_connection_is_cut() {
             assert_eq!(copies, 1, "cut after {bytes} bytes: {heard}");
         }
     }
+    let resumed = two.y.status()["counters"]["s2s_resumed"].as_u64();
+    assert!(resumed > Some(0), "streams go on where they were cut: {resumed:?}");
 }
 
 // ---- nothing acknowledged is lost ----
