@@ -4,14 +4,19 @@ use crate::block::Blocks;
 use crate::effects::Effects;
 use crate::inbox::Inbox;
 use crate::item::{Item, Now, SessionId};
+use crate::leases::{self, Leases};
 use crate::modules::archive_preferences::{self, Preferences};
 use crate::modules::carbons::SentLately;
-use crate::modules::push;
+use crate::modules::fetch;
+use crate::modules::{push, subscription_status};
 use crate::policy::HostPolicy;
 use crate::retention::Retention;
+use crate::roles::{self, Roles};
 use crate::roster::Roster;
 use crate::rules::{self, Rules};
 use crate::session::Session;
+use crate::tuples::{self, Publications};
+use crate::watchers::{self, Watchers};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::AccountRecord;
@@ -37,6 +42,24 @@ pub struct Account {
     pub archive_preferences: Preferences,
     pub retention: Retention,
     pub sessions: Vec<Session>,
+    /// What it may be; sessions have no other.
+    pub roles: Roles,
+    /// Presence information that lasts.
+    pub publications: Publications,
+    /// Who watched.
+    pub watchers: Watchers,
+    /// Subscriptions with a duration, of both directions.
+    pub leases: Leases,
+    /// When the next lease or publication is over; until then nothing must be looked at.
+    pub terms_due: Stamp,
+    /// Fetches of own clients that wait for an answer.
+    pub fetches: Vec<fetch::Waiting>,
+    /// How many iqs the account itself has sent for them; makes their ids.
+    pub fetches_made: u64,
+    /// Questions of own clients about a subscription, that wait for the other side.
+    pub status_asked: Vec<subscription_status::Waiting>,
+    /// How often others have fetched lately.
+    pub pollers: fetch::Pollers,
     pub next_session: u32,
     /// (epoch, counter) stamp of the account's presence. CLUSTER rule 11.
     pub presence_counter: u64,
@@ -79,6 +102,15 @@ impl Account {
             archive_preferences: Preferences::default(),
             retention: Retention::default(),
             sessions: Vec::new(),
+            roles: Roles::ALL,
+            publications: Publications::default(),
+            watchers: Watchers::default(),
+            leases: Leases::default(),
+            terms_due: Stamp::default(),
+            fetches: Vec::new(),
+            fetches_made: 0,
+            status_asked: Vec::new(),
+            pollers: fetch::Pollers::default(),
             next_session: 0,
             presence_counter: 0,
             last_activity: None,
@@ -108,6 +140,14 @@ impl Account {
         let setting = |key: &str| stored.settings.iter().find(|(k, _)| **k == *key).map(|(_, value)| value.as_slice());
         self.push = push::restored(setting(push::KEY), &self.push);
         self.rules = Rules::from_stored(setting(rules::KEY));
+        self.roles = Roles::from_stored(setting(roles::KEY));
+        self.publications = Publications::from_stored(setting(tuples::KEY));
+        self.leases = Leases::from_stored(setting(leases::KEY));
+        self.terms_due = Stamp::default();
+        // What is known here is newer than what is written behind it.
+        if self.watchers.is_new() {
+            self.watchers = Watchers::from_stored(setting(watchers::KEY));
+        }
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.lost = crate::lost::Lost::from_stored(setting(crate::lost::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
@@ -130,6 +170,6 @@ impl Account {
 
     /// May the entity be dropped from memory now?
     pub fn is_idle(&self) -> bool {
-        self.sessions.is_empty() && self.ledger.is_empty() && !self.inbox.is_busy()
+        self.sessions.is_empty() && self.ledger.is_empty() && !self.inbox.is_busy() && !self.watchers.is_behind()
     }
 }

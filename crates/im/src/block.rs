@@ -2,9 +2,11 @@
 
 use crate::account::Account;
 use crate::effects::Effects;
+use crate::modules::fetch;
+use crate::watchers;
 use crate::ways::{Flow, Passage};
 use xmpp::error::ErrorType;
-use xmpp::{IqType, Jid, MessageType, PresenceType, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{IqType, Jid, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 pub const ERRORS_NS: &str = "urn:xmpp:blocking:errors";
 
@@ -102,10 +104,14 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -
 ///
 /// # Errors
 /// `service-unavailable`, the same as from an account that does not exist.
-pub fn inbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     let Some(from) = &passage.stanza.from else { return Ok(Flow::Next) };
     if !is_blocked(account, from) {
         return Ok(Flow::Next);
+    }
+    if wants_to_see(&passage.stanza) {
+        let from = from.clone();
+        watchers::refused(account, &from, fx);
     }
     match passage.stanza.kind {
         StanzaType::Message(MessageType::Error) => Ok(Flow::Done),
@@ -116,6 +122,15 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) ->
             Ok(Flow::Next)
         }
         StanzaType::Presence(_) | StanzaType::Iq(IqType::Result | IqType::Error) => Ok(Flow::Done),
+    }
+}
+
+/// A subscription request, a probe or a fetch.
+fn wants_to_see(stanza: &Stanza) -> bool {
+    match stanza.kind {
+        StanzaType::Presence(PresenceType::Subscribe | PresenceType::Probe) => true,
+        StanzaType::Iq(IqType::Get) => stanza.payload.has("fetch", fetch::NS),
+        _ => false,
     }
 }
 

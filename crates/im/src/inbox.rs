@@ -592,6 +592,10 @@ pub fn commit_failed(
     for session in account.sessions.iter_mut().filter(|s| s.in_ledger) {
         session.ledger_touched = true;
     }
+    account.watchers.again(account.now.mono_ms);
+    if let Some(mono_ms) = account.watchers.due_at() {
+        fx.push(Effect::WakeAt { mono_ms });
+    }
     if account.sessions.iter().any(|s| s.ledger_touched) || !account.inbox.taken.is_empty() {
         batch_soon(account, fx);
     }

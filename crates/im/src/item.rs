@@ -2,6 +2,7 @@
 //! (rule 4).
 
 use crate::effects::{Effect, QueryAnswer, Then};
+use crate::roles::Roles;
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
@@ -64,6 +65,8 @@ pub struct Attach {
     pub management: Option<ManagementRequest>,
     /// XEP-0386 §... the session's stream identity for ingress ids.
     pub stream: u64,
+    /// What the client, and its listener, want the session to be.
+    pub roles: Roles,
     /// The connection is encrypted (for policies and `user list`).
     pub secure: bool,
 }
@@ -174,6 +177,11 @@ pub enum Item {
     Kick {
         resource: Option<Box<str>>,
         fault: xmpp::StreamFault,
+    },
+    /// The operator says which roles the account has. Its sessions keep no other.
+    SetRoles {
+        roles: Roles,
+        ticket: Ticket,
     },
     /// The account itself is being removed: cascade to contacts, then `Unload`.
     Remove {

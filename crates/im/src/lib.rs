@@ -10,6 +10,9 @@
 //! - [`strangers`], [`retention`]: whom a session may write to; what leaves the log by age and size.
 //! - [`roster`], [`subscription`], [`presence`], [`block`], [`rules`], [`view`]: who sees whom, and what of it (RFC 6121
 //!   §2–§4, XEP-0191, RFC 5025).
+//! - [`tuples`], [`pidf`], [`leases`], [`watchers`]: presence information as documents that last, subscriptions with a
+//!   duration, and who watched (RFC 2778, RFC 3863, RFC 3858).
+//! - [`operations`], [`roles`]: presence and messages told apart; who plays which part (RFC 2778 §2).
 //! - [`host`]: the domain itself as an entity. [`module`], [`modules`]: extensions, one file each, with a card on top.
 //!
 //! This crate does no I/O, knows no stream, no task and no clock.
@@ -20,14 +23,18 @@ pub mod effects;
 pub mod host;
 pub mod inbox;
 pub mod item;
+pub mod leases;
 pub mod lost;
 pub mod messages;
 pub mod module;
 pub mod modules;
+pub mod operations;
+pub mod pidf;
 pub mod policy;
 pub mod presence;
 pub mod resume;
 pub mod retention;
+pub mod roles;
 pub mod roster;
 pub mod rules;
 pub mod session;
@@ -35,7 +42,9 @@ pub mod strangers;
 pub mod subscription;
 #[cfg(test)]
 pub(crate) mod testing;
+pub mod tuples;
 pub mod view;
+pub mod watchers;
 pub mod ways;
 
 pub use account::Account;

@@ -129,6 +129,8 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     };
     let keeping = keeping(&passage.stanza);
     let ids = match fate(account, &passage.to, kind) {
+        // No client is given messages on this host.
+        Fate::Deliver(_) if !account.policy.client_messages => Vec::new(),
         Fate::Deliver(ids) => ids,
         Fate::Keep if keeping == Keeping::No && !worth_an_error(&passage.stanza) => {
             return Ok(Flow::Done);
@@ -195,7 +197,8 @@ enum Fate {
 fn fate(account: &Account, to: &Jid, kind: MessageType) -> Fate {
     let matching =
         to.resource().and_then(|resource| account.sessions.iter().find(|s| s.jid.resource_str() == resource));
-    if let Some(session) = matching {
+    // A session that is no inbox is none for messages.
+    if let Some(session) = matching.filter(|session| session.roles.inbox) {
         return Fate::Deliver(vec![session.id]);
     }
     let deliver_or = |ids: Vec<SessionId>, otherwise| {

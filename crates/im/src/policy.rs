@@ -1,5 +1,6 @@
 //! What the operator allows a host's accounts; shared by all of them, replaced as a whole on reload.
 
+use crate::watchers::Authenticated;
 use std::sync::Arc;
 use xmpp::{BareJid, Jid};
 
@@ -33,6 +34,12 @@ pub struct Limits {
     /// Messages in one answer of the archive: when the client does not say, and at most.
     pub archive_page_default: usize,
     pub archive_page_max: usize,
+    /// Watchers that the ledger of an account knows besides its roster, and for how long after they were last heard of.
+    pub watchers_max: usize,
+    pub watchers_days_max: u32,
+    /// Fetches of one watcher, and of one domain together, that an account answers.
+    pub fetches_per_minute: u32,
+    pub fetches_per_domain_per_minute: u32,
 }
 
 impl Default for Limits {
@@ -59,6 +66,10 @@ impl Default for Limits {
             archive_bytes_max: 1 << 30,
             archive_page_default: 50,
             archive_page_max: 100,
+            watchers_max: 500,
+            watchers_days_max: 30,
+            fetches_per_minute: 30,
+            fetches_per_domain_per_minute: 600,
         }
     }
 }
@@ -75,6 +86,11 @@ pub struct HostPolicy {
     pub messages: bool,
     /// Domains whose users are nobody in particular (SASL ANONYMOUS), sorted. RFC 2779 §5.1.14.
     pub anonymous_domains: Vec<Box<str>>,
+    /// The four operation sets one by one, see [`crate::operations`].
+    pub client_presence: bool,
+    pub client_messages: bool,
+    pub server_presence: bool,
+    pub server_messages: bool,
     /// What to do when a resource is asked for that is bound already.
     pub resource_conflict: ResourceConflict,
     /// May strangers read vCards (XEP-0054 §5), or only who sees presence?
@@ -105,6 +121,10 @@ impl HostPolicy {
             presence: true,
             messages: true,
             anonymous_domains: Vec::new(),
+            client_presence: true,
+            client_messages: true,
+            server_presence: true,
+            server_messages: true,
             resource_conflict: ResourceConflict::ReplaceOld,
             vcards_public: false,
             contact_addresses: Vec::new(),
@@ -123,6 +143,15 @@ impl HostPolicy {
     /// Is whoever has this address authenticated as nobody in particular?
     pub fn is_anonymous(&self, who: &Jid) -> bool {
         self.anonymous_domains.binary_search_by(|domain| (**domain).cmp(who.domain())).is_ok()
+    }
+
+    /// How it is known who this is. RFC 2779 §5.1.12.
+    pub fn authenticated(&self, who: &Jid) -> Authenticated {
+        match () {
+            () if self.is_anonymous(who) => Authenticated::Anonymous,
+            () if who.domain() == self.domain.as_str() => Authenticated::Here,
+            () => Authenticated::Domain,
+        }
     }
 }
 

@@ -3,12 +3,13 @@
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, SessionId, Ticket};
+use crate::modules::fetch;
 use crate::roster::Roster;
 use crate::session::{self, Session};
 use crate::subscription::{self, Act};
 use crate::view::{self, Class, Exit, View, view};
 use crate::ways::{Flow, Passage};
-use crate::{block, inbox};
+use crate::{block, inbox, roles, watchers};
 use std::sync::Arc;
 use store::{Change, SessionRow};
 use xmpp::{BareJid, Element, FullJid, Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
@@ -32,6 +33,10 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
         (PresenceType::Unavailable, false) => unavailable(account, id, passage, fx)?,
         (PresenceType::Available | PresenceType::Unavailable, true) => directed(account, id, kind, passage, fx)?,
         // A client need not probe, but may. RFC 6121 §4.3.
+        // Of an account it is a fetch; of one resource, or an occupant of a room, it stays what it is.
+        (PresenceType::Probe, true) if account.policy.presence && is_of_another_account(account, &passage.to) => {
+            fetch::probe(account, id, passage, fx);
+        }
         (PresenceType::Probe | PresenceType::Error, true) if account.policy.presence => tell_on(passage, fx),
         (PresenceType::Probe | PresenceType::Error, _) => {}
         _ => return Ok(Flow::Next),
@@ -54,10 +59,14 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     match kind {
         PresenceType::Probe => probed(account, passage, fx),
         PresenceType::Unavailable => {
+            fetch::heard(account, &passage.stanza);
             forget_directed(account, passage);
             deliver(account, passage, fx);
         }
-        _ => deliver(account, passage, fx),
+        _ => {
+            fetch::heard(account, &passage.stanza);
+            deliver(account, passage, fx);
+        }
     }
     Ok(Flow::Done)
 }
@@ -69,13 +78,16 @@ pub fn session_ended(account: &mut Account, session: Session, fx: &mut Effects) 
     account.presence_counter += 1;
     let was_available = session.is_available();
     let stanza = Arc::new(plain(PresenceType::Unavailable, &session.jid));
+    if was_available {
+        watchers::notified(account);
+    }
     tell_change(account, session.presence.as_ref(), &stanza, &session.directed, fx);
     if was_available {
         if account.policy.presence {
             let own = Jid::from(account.jid.clone());
-            session::deliver_where(account, Session::is_available, &stanza, Some(&own), fx);
+            session::deliver_where(account, Session::hears_presence, &stanza, Some(&own), fx);
         }
-        let changes: Vec<Change> = left(account, String::new()).into_iter().collect();
+        let changes = left(account, String::new());
         if !changes.is_empty() {
             fx.commit(changes, None, &Ticket::default());
         }
@@ -112,7 +124,7 @@ pub fn ledger_expired(account: &mut Account, fx: &mut Effects) {
         tell_change(account, before.as_ref(), &stanza, &directed, fx);
         if was_available && account.policy.presence {
             let own = Jid::from(account.jid.clone());
-            session::deliver_where(account, Session::is_available, &stanza, Some(&own), fx);
+            session::deliver_where(account, Session::hears_presence, &stanza, Some(&own), fx);
         }
         any_left |= was_available;
     }
@@ -231,7 +243,7 @@ pub fn reveal_to(account: &mut Account, entry: &Jid, fx: &mut Effects) {
             continue;
         }
         let gone = Stanza::presence(PresenceType::Unavailable).with_from(who).with_to(account.jid.clone());
-        session::deliver_where(account, Session::is_available, &Arc::new(gone), None, fx);
+        session::deliver_where(account, Session::hears_presence, &Arc::new(gone), None, fx);
         probe(account, &contact, fx);
     }
 }
@@ -268,23 +280,29 @@ fn by_class(watchers: impl Iterator<Item = (View, Jid)>) -> Vec<Class> {
 
 /// Initial presence, or a change of it. RFC 6121 §4.2.2, §4.4.2.
 fn available(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut Effects) -> Result<(), StanzaError> {
+    if account.session(id).is_some_and(|session| !session.roles.presentity) {
+        return available_unseen(account, id, passage, fx);
+    }
     let stanza = passage.stanza.clone();
     let is_first = account.sessions.iter().all(|session| !session.is_available());
+    let now = account.now.utc;
     let Some(session) = account.session_mut(id) else { return Ok(()) };
     let is_initial = !session.is_available();
     let took_messages = session.takes_messages();
     session.priority = stanza.priority();
     let before = session.presence.replace(stanza.clone());
+    session.presence_at = now;
     let takes_messages = session.takes_messages();
     if account.policy.presence {
         account.presence_counter += 1;
         // After a crash the ledger tells who must hear that the resource is gone; so the row stands before anybody
         // hears that it is there. DESIGN.md D11.
         write_ledger(account, id, passage, fx);
+        watchers::notified(account);
         tell_watchers(account, before.as_ref(), &stanza, fx);
         let own = Jid::from(account.jid.clone());
-        session::deliver_where(account, Session::is_available, &stanza, Some(&own), fx);
-        if is_initial {
+        session::deliver_where(account, Session::hears_presence, &stanza, Some(&own), fx);
+        if is_initial && account.session(id).is_some_and(|session| session.roles.watcher) {
             greet(account, id, is_first, fx);
         }
     }
@@ -292,6 +310,31 @@ fn available(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut E
         inbox::flush(account, id, fx);
     }
     if account.policy.presence { Ok(()) } else { Err(StanzaCondition::ServiceUnavailable.into()) }
+}
+
+/// A session that is no presentity is there, and nobody is shown it. See [`crate::roles`].
+///
+/// # Errors
+/// `not-allowed` if it has no part in presence at all; for messages it is there nevertheless.
+fn available_unseen(
+    account: &mut Account,
+    id: SessionId,
+    passage: &Passage,
+    fx: &mut Effects,
+) -> Result<(), StanzaError> {
+    let is_first = account.sessions.iter().all(|session| !session.is_available() && !session.unseen);
+    let Some(session) = account.session_mut(id) else { return Ok(()) };
+    let took_messages = session.takes_messages();
+    let is_initial = !std::mem::replace(&mut session.unseen, true);
+    session.priority = passage.stanza.priority();
+    let (takes_messages, watches) = (session.takes_messages(), session.roles.watcher);
+    if is_initial && watches && account.policy.presence {
+        greet(account, id, is_first, fx);
+    }
+    if takes_messages && !took_messages {
+        inbox::flush(account, id, fx);
+    }
+    if watches { Ok(()) } else { Err(roles::missing()) }
 }
 
 /// What a resource learns when it becomes available: the own other resources, requests that wait, and by probes all
@@ -327,6 +370,7 @@ fn greet(account: &mut Account, id: SessionId, is_first: bool, fx: &mut Effects)
 /// The end of a presence session; the resource stays connected. RFC 6121 §4.5.2.
 fn unavailable(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut Effects) -> Result<(), StanzaError> {
     let Some(session) = account.session_mut(id) else { return Ok(()) };
+    session.unseen = false;
     let before = session.presence.take();
     let was_available = before.is_some();
     session.priority = 0;
@@ -334,12 +378,21 @@ fn unavailable(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut
     let was_in_ledger = std::mem::take(&mut session.in_ledger);
     let resource: Box<str> = session.jid.resource_str().into();
     account.presence_counter += 1;
+    if was_available {
+        watchers::notified(account);
+    }
     tell_change(account, before.as_ref(), &passage.stanza, &directed, fx);
     let mut changes = Vec::new();
     if was_available {
         if account.policy.presence {
             let own = Jid::from(account.jid.clone());
-            session::deliver_where(account, |s| s.is_available() || s.id == id, &passage.stanza, Some(&own), fx);
+            session::deliver_where(
+                account,
+                |s| s.hears_presence() || (s.id == id && s.roles.watcher),
+                &passage.stanza,
+                Some(&own),
+                fx,
+            );
         }
         changes.extend(left(account, status(&passage.stanza)));
     }
@@ -350,6 +403,10 @@ fn unavailable(account: &mut Account, id: SessionId, passage: &Passage, fx: &mut
         fx.commit(changes, None, &passage.ticket);
     }
     if account.policy.presence { Ok(()) } else { Err(StanzaCondition::ServiceUnavailable.into()) }
+}
+
+fn is_of_another_account(account: &Account, to: &Jid) -> bool {
+    to.is_bare() && to.local().is_some() && !to.same_bare(&account.jid)
 }
 
 /// Presence for one entity. It is remembered, so that the entity hears when the resource is gone. RFC 6121 §4.6.3.
@@ -416,6 +473,7 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
             answers.push(mirrored(last_seen(account, &passage.to, &view, &from), passage));
         }
     } else {
+        watchers::refused(account, &from, fx);
         let shared =
             account.sessions.iter().filter(is_asked).filter(|s| s.directed.iter().any(|to| to.same_bare(&from)));
         answers.extend(shared.map(|session| plain(PresenceType::Available, &session.jid)));
@@ -450,13 +508,16 @@ fn mirrored(stanza: Stanza, passage: &Passage) -> Stanza {
 
 /// To the bare JID: to all available resources; to a full JID: to that resource. RFC 6121 §8.5.2.1.2, §8.5.3.1.
 fn deliver(account: &mut Account, passage: &mut Passage, fx: &mut Effects) {
+    if !account.policy.client_presence {
+        return;
+    }
     let to = passage.to.clone();
     // A broadcast has no `to` of its own.
     let rewritten = (passage.stanza.to.as_ref() != Some(&to)).then_some(&to);
     if to.is_bare() {
-        session::deliver_where(account, Session::is_available, &passage.stanza, rewritten, fx);
+        session::deliver_where(account, Session::hears_presence, &passage.stanza, rewritten, fx);
     } else {
-        session::deliver_where(account, |session| *session.jid == to, &passage.stanza, rewritten, fx);
+        session::deliver_where(account, |s| *s.jid == to && s.roles.watcher, &passage.stanza, rewritten, fx);
     }
 }
 
@@ -547,14 +608,16 @@ fn write_ledger(account: &mut Account, id: SessionId, passage: &Passage, fx: &mu
 }
 
 /// Notes when the last resource left. XEP-0012 §4.
-fn left(account: &mut Account, status: String) -> Option<Change> {
+fn left(account: &mut Account, status: String) -> Vec<Change> {
     if account.sessions.iter().any(Session::is_available) {
-        return None;
+        return Vec::new();
     }
     let left = account.now.utc;
     let status: Box<str> = status.into();
     account.last_activity = Some((left, status.clone()));
-    Some(Change::LastActivity { account: account.jid.clone(), left, status })
+    let mut changes = vec![Change::LastActivity { account: account.jid.clone(), left, status }];
+    changes.extend(watchers::settle(account));
+    changes
 }
 
 fn status(stanza: &Stanza) -> String {
@@ -860,10 +923,12 @@ mod tests {
     }
 
     #[test]
-    fn a_client_may_probe_and_is_not_refused() {
+    fn a_client_may_probe_and_fetches_thereby_what_it_does_not_probe_itself() {
         let mut juliet = juliet().with("balcony", 0);
         let fx = juliet.sends("balcony", "<presence to='romeo@example.net' type='probe'/>");
-        assert_eq!(kinds(&fx), pairs(&[("romeo@example.net", "probe")]));
+        assert_eq!(kinds(&fx), pairs(&[("romeo@example.net", "get")]));
+        let fx = juliet.sends("balcony", "<presence to='romeo@example.net/orchard' type='probe'/>");
+        assert_eq!(kinds(&fx), pairs(&[("romeo@example.net/orchard", "probe")]));
         assert!(juliet.sends("balcony", "<presence type='probe'/>").is_empty());
     }
 

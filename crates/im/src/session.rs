@@ -5,12 +5,14 @@ use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
 use crate::messages;
-use crate::modules::{self, client_state, client_state::Held, push};
+use crate::modules::{self, client_state, client_state::Held, fetch, push, subscription_status};
 use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
 use crate::resume::{self, Management};
 use crate::retention;
+use crate::roles::{self, Roles};
 use crate::strangers::Strangers;
+use crate::watchers;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Change, SessionRow};
@@ -26,6 +28,8 @@ pub struct Session {
     pub edge: Option<EdgeRef>,
     /// Has asked for the roster. RFC 6121 §2.2.
     pub interested: bool,
+    /// Hears of each watcher. See [`crate::watchers`].
+    pub watches_watchers: bool,
     /// Has asked for the block list. XEP-0191 §3.
     pub knows_blocks: bool,
     pub carbons: bool,
@@ -35,8 +39,14 @@ pub struct Session {
     pub held: Held,
     /// The last presence it broadcast; `None`: not available.
     pub presence: Option<Arc<Stanza>>,
+    /// When it was sent.
+    pub presence_at: Stamp,
     /// Of the last presence; RFC 6121 §4.7.2.3.
     pub priority: i8,
+    /// What it is.
+    pub roles: Roles,
+    /// It is there, and is no presentity: nobody is shown it.
+    pub unseen: bool,
     /// Whom directed presence went to. RFC 6121 §4.6.
     pub directed: Vec<Jid>,
     /// Stream management, when enabled. XEP-0198.
@@ -72,11 +82,15 @@ impl Session {
             jid,
             edge: Some(edge),
             interested: false,
+            watches_watchers: false,
             knows_blocks: false,
             carbons: false,
             inactive: false,
             held: Held::default(),
             presence: None,
+            roles: Roles::ALL,
+            unseen: false,
+            presence_at: since,
             priority: 0,
             directed: Vec::new(),
             management: None,
@@ -101,7 +115,12 @@ impl Session {
 
     /// May be given messages for the bare JID. RFC 6121 §8.5.2.1.
     pub fn takes_messages(&self) -> bool {
-        self.presence.is_some() && self.priority >= 0 && !self.overrun
+        (self.presence.is_some() || self.unseen) && self.priority >= 0 && self.roles.inbox && !self.overrun
+    }
+
+    /// Is it given the presence of others?
+    pub fn hears_presence(&self) -> bool {
+        (self.presence.is_some() || self.unseen) && self.roles.watcher
     }
 
     /// Is its queue of what is not yet taken below (`quarters`/4) of its bounds?
@@ -165,7 +184,8 @@ fn bind(account: &mut Account, attach: Attach, fx: &mut Effects) -> Result<EdgeI
     if attach.bind2 {
         session.archive_to = account.inbox.last_position;
     }
-    session.carbons = attach.carbons;
+    session.roles = attach.roles.and(account.roles);
+    session.carbons = attach.carbons && session.roles.inbox;
     session.inactive = attach.inactive;
     let management = attach.management.map(|request| resume::enable(account, &mut session, request, fx));
     account.sessions.push(session);
@@ -304,7 +324,13 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
     if account.inbox.batch_is_due(account.now.mono_ms) {
         commit_batch(account, fx);
     }
-    let next = resume::next_end(account).into_iter().chain(account.inbox.batch_at()).min();
+    if let Some(change) = watchers::write(account) {
+        fx.commit(vec![change], None, &Ticket::default());
+    }
+    let probes = fetch::end_overdue(account, fx);
+    let questions = subscription_status::end_overdue(account, fx);
+    let timers = [account.inbox.batch_at(), account.watchers.due_at(), probes, questions];
+    let next = resume::next_end(account).into_iter().chain(timers.into_iter().flatten()).min();
     if let Some(mono_ms) = next {
         fx.push(Effect::WakeAt { mono_ms });
     }
@@ -332,6 +358,23 @@ pub fn touch_ledger(account: &mut Account, id: SessionId, fx: &mut Effects) {
         session.ledger_touched = true;
         inbox::batch_soon(account, fx);
     }
+}
+
+/// The operator gives the account other roles. Sessions that have one that is taken away begin anew.
+pub fn set_roles(account: &mut Account, roles: Roles, ticket: Ticket, fx: &mut Effects) {
+    account.roles = roles;
+    let (owner, space, key) = (account.jid.clone(), store::SETTINGS.into(), roles::KEY.into());
+    let change = match roles {
+        Roles::ALL => Change::BlobDelete { account: owner, space, key },
+        some => Change::BlobPut { account: owner, space, key, value: some.to_element().to_bytes("") },
+    };
+    fx.commit(vec![change], None, &ticket);
+    close_where(
+        account,
+        |s| s.roles.and(roles) != s.roles,
+        &StreamFault::Other(xmpp::StreamCondition::Reset, "other roles"),
+        fx,
+    );
 }
 
 /// Ends all sessions, or that of one resource.
@@ -363,6 +406,9 @@ pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) {
 pub fn shut_down(account: &mut Account, fx: &mut Effects) {
     inbox::keep_unlogged(account, fx);
     commit_batch(account, fx);
+    if let Some(change) = watchers::settle(account) {
+        fx.commit(vec![change], None, &Ticket::default());
+    }
 }
 
 /// The one way to give a session a stanza: queues it to the stream if there is one, and to the resumption queue when
@@ -513,6 +559,7 @@ mod tests {
             inactive: false,
             management: None,
             stream: 42,
+            roles: Roles::ALL,
             secure: true,
         }
     }

@@ -4,8 +4,9 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::SessionId;
 use crate::roster::{self, Request};
+use crate::watchers::{self, Event};
 use crate::ways::{Flow, Passage};
-use crate::{presence, session, view};
+use crate::{leases, presence, session, view};
 use std::sync::Arc;
 use store::Subscription;
 use xmpp::write::{Additions, to_stored};
@@ -154,16 +155,33 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     {
         return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The roster is full."));
     }
-    let (changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
+    let lease = leases::asked_in(&passage.stanza)?;
+    let (lease_change, lease) = leases::own_act(account, &contact, act, before, lease)?;
+    // A subscription that is there is made shorter: the watcher hears of it.
+    let passes = passes || (act == Act::Subscribed && lease_change.is_some());
+    let (mut changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
+    changes.extend(lease_change);
     if !changes.is_empty() {
         fx.commit(changes, Some(&passage.stanza), &passage.ticket);
+    }
+    match act {
+        Act::Subscribed if state.from && !before.from => {
+            watchers::subscription(account, &contact, Event::Approved, fx);
+        }
+        Act::Unsubscribed if before.from || before.pending_in => {
+            watchers::subscription(account, &contact, Event::Rejected, fx);
+        }
+        _ => {}
     }
     if before.from && !state.from {
         presence::hide_from(account, &contact, passage.ingress, &passage.ticket, fx);
     }
     if passes {
         // Subscriptions are of bare JIDs, on both sides. RFC 6121 §3, §3.1.2.
-        let stanza = passage.stanza.as_ref().clone().with_from(account.jid.clone()).with_to(contact.clone());
+        let mut stanza = passage.stanza.as_ref().clone().with_from(account.jid.clone()).with_to(contact.clone());
+        if act == Act::Subscribed {
+            stanza = leases::with_lease(stanza, lease.as_ref());
+        }
         fx.push(Effect::Tell {
             to: contact.clone().into(),
             stanza: Arc::new(stanza),
@@ -205,11 +223,15 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     let is_request = state.pending_in && !before.pending_in;
     if is_request && account.roster.requests().len() >= account.policy.limits.requests_max {
         // Denied as by an account that does not exist, so that the asker does not wait for ever.
-        answer(account, passage, &contact, Act::Unsubscribed, fx);
+        watchers::refused(account, &contact, fx);
+        let told = managing(&account.jid, &contact, Act::Unsubscribed, passage.stanza.id.as_deref());
+        tell(passage, &contact, told, fx);
         return Ok(Flow::Done);
     }
     let stanza = Arc::new(passage.stanza.as_ref().clone().with_from(contact.clone()).with_to(account.jid.clone()));
+    let (lease_change, lease) = leases::contacts_act(account, &contact, act, before, reply, &stanza);
     let (mut changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
+    changes.extend(lease_change);
     if is_request {
         let request = Request { contact: contact.clone(), stanza: kept(&stanza), received: account.now.utc };
         changes.push(account.roster.keep_request(&account.jid, request));
@@ -217,12 +239,25 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     if !changes.is_empty() {
         fx.commit(changes, Some(&passage.stanza), &passage.ticket);
     }
+    match act {
+        Act::Subscribe if reply == Some(Act::Subscribed) && !before.from => {
+            watchers::subscription(account, &contact, Event::Approved, fx);
+        }
+        Act::Subscribe if is_request => watchers::subscription(account, &contact, Event::Subscribe, fx),
+        Act::Unsubscribe if before.from || before.pending_in => {
+            watchers::subscription(account, &contact, Event::Timeout, fx);
+        }
+        _ => {}
+    }
     if before.from && !state.from && !is_blocked {
         presence::hide_from(account, &contact, passage.ingress, &passage.ticket, fx);
     }
     if let Some(reply) = reply {
-        answer(account, passage, &contact, reply, fx);
+        let told = managing(&account.jid, &contact, reply, passage.stanza.id.as_deref());
+        tell(passage, &contact, leases::with_lease(told, lease.as_ref()), fx);
     }
+    // That a subscription was refreshed, or made shorter, is news for whoever watches.
+    let passes = passes || (act == Act::Subscribed && before.to && stanza.payload.has("lease", leases::NS));
     if passes && !is_blocked {
         match act {
             Act::Subscribe => session::deliver_where(account, |session| session.is_available(), &stanza, None, fx),
@@ -241,10 +276,10 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
 }
 
 /// The server's answer on the user's behalf, with the id of what it answers. RFC 6121 §3.1.3.
-fn answer(account: &Account, passage: &Passage, contact: &BareJid, act: Act, fx: &mut Effects) {
+fn tell(passage: &Passage, contact: &BareJid, stanza: Stanza, fx: &mut Effects) {
     fx.push(Effect::Tell {
         to: contact.clone().into(),
-        stanza: Arc::new(managing(&account.jid, contact, act, passage.stanza.id.as_deref())),
+        stanza: Arc::new(stanza),
         ingress: passage.ingress,
         ticket: passage.ticket.clone(),
     });

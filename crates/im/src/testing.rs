@@ -299,8 +299,9 @@ impl Fx {
         }
     }
 
+    /// Nothing happens; a timer may be set.
     pub fn is_empty(&self) -> bool {
-        self.list.is_empty()
+        self.list.iter().all(|effect| matches!(effect, Effect::WakeAt { .. }))
     }
 }
 

@@ -3,13 +3,18 @@
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
-use crate::{block, inbox, lost, messages, modules, presence, resume, session, strangers, subscription};
+use crate::{
+    block, inbox, leases, lost, messages, modules, operations, presence, resume, roles, session, strangers,
+    subscription,
+};
 use std::sync::Arc;
 use xmpp::write::Additions;
 use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// OUTBOUND: what a stanza of the account's own client passes, by kind.
 static MESSAGE_OUTBOUND: &[Step] = &[
+    operations::outbound,
+    roles::outbound,
     messages::service,
     block::outbound,
     messages::strip_outbound,
@@ -17,12 +22,14 @@ static MESSAGE_OUTBOUND: &[Step] = &[
     messages::outbound,
     messages::copy_sent,
 ];
-static SUBSCRIPTION_OUTBOUND: &[Step] = &[block::outbound, subscription::outbound];
-static PRESENCE_OUTBOUND: &[Step] = &[block::outbound, presence::outbound];
-static IQ_OUTBOUND: &[Step] = &[block::outbound, modules::outbound_iq];
+static SUBSCRIPTION_OUTBOUND: &[Step] =
+    &[operations::outbound, roles::outbound, block::outbound, subscription::outbound];
+static PRESENCE_OUTBOUND: &[Step] = &[operations::outbound, roles::outbound, block::outbound, presence::outbound];
+static IQ_OUTBOUND: &[Step] = &[operations::outbound, roles::outbound, block::outbound, modules::outbound_iq];
 
 /// INBOUND: what a stanza for the account or one of its resources passes, by kind.
 static MESSAGE_INBOUND: &[Step] = &[
+    roles::inbound,
     messages::service,
     block::inbound,
     messages::strip_inbound,
@@ -30,9 +37,9 @@ static MESSAGE_INBOUND: &[Step] = &[
     messages::copy_received,
     modules::push::received,
 ];
-static SUBSCRIPTION_INBOUND: &[Step] = &[block::inbound, subscription::inbound];
-static PRESENCE_INBOUND: &[Step] = &[block::inbound, presence::inbound];
-static IQ_INBOUND: &[Step] = &[block::inbound, modules::push::answered, modules::inbound_iq];
+static SUBSCRIPTION_INBOUND: &[Step] = &[roles::inbound, block::inbound, subscription::inbound];
+static PRESENCE_INBOUND: &[Step] = &[roles::inbound, block::inbound, presence::inbound];
+static IQ_INBOUND: &[Step] = &[roles::inbound, block::inbound, modules::push::answered, modules::inbound_iq];
 
 /// For an account that was removed a moment ago.
 static GONE: &[Step] = &[gone];
@@ -83,6 +90,7 @@ pub type Step = fn(&mut Account, &mut Passage, &mut Effects) -> Result<Flow, Sta
 
 /// Dispatches an item to the one function that handles it.
 pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
+    leases::look(account, fx);
     match item {
         Item::Attach(attach) => session::attach(account, attach, fx),
         Item::Resume { edge, id, h } => resume::resume(account, edge, &id, h, fx),
@@ -103,6 +111,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::CommitFailed { bounce, error, stored } => inbox::commit_failed(account, bounce, error, stored, fx),
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
+        Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
         Item::ShutDown => session::shut_down(account, fx),
         Item::SubscriptionLost { stanza, to, ingress, ticket } => {

@@ -416,6 +416,7 @@ impl House {
             inactive: false,
             management,
             stream: edge.0,
+            roles: im::roles::Roles::ALL,
             secure: true,
         };
         self.post(Item::Attach(attach));

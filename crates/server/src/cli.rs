@@ -46,6 +46,10 @@ pub enum Command {
     /// Look at the streams with servers of other domains
     #[command(subcommand)]
     S2s(S2s),
+    /// List who watches an account, who did lately, and who was refused
+    Watchers(Watchers),
+    /// Show an account's presence information, as its owner or another sees it (PIDF)
+    Fetch(Fetch),
     /// Tell the running server to read its configuration and certificates again
     Reload(Place),
     /// Tell the running server to stop: streams are told, what is queued is written
@@ -124,6 +128,15 @@ pub enum User {
     Del {
         /// The account, such as alice@localhost
         jid: BareJid,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Say which parts an account may play; without any, all four
+    Roles {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        /// presentity, watcher, sender, inbox
+        roles: Vec<String>,
         #[command(flatten)]
         place: Place,
     },
@@ -208,6 +221,28 @@ pub enum S2s {
 }
 
 #[derive(Debug, Args)]
+pub struct Watchers {
+    /// The account, such as alice@localhost
+    pub jid: BareJid,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+pub struct Fetch {
+    /// The account, such as alice@localhost
+    pub jid: BareJid,
+    /// As this watcher sees it [default: as the owner does]
+    #[arg(long = "as", value_name = "JID")]
+    pub watcher: Option<Jid>,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
 #[command(after_help = CLIENT_HELP)]
 pub struct Client {
     /// Who logs in, such as alice@localhost
@@ -279,6 +314,56 @@ pub enum Action {
         /// End after so many seconds
         #[arg(long, value_name = "S")]
         seconds: Option<u64>,
+    },
+    /// Fetch what there is to know of somebody, once, and print the document (PIDF)
+    Fetch {
+        whom: BareJid,
+        /// Wait so many seconds for the answer
+        #[arg(long, value_name = "S", default_value_t = 20)]
+        seconds: u64,
+    },
+    /// List who watches the own account; with --live also who does from now on
+    Watchers {
+        /// Go on, and print each watcher as it comes
+        #[arg(long)]
+        live: bool,
+        /// End after so many seconds
+        #[arg(long, value_name = "S")]
+        seconds: Option<u64>,
+    },
+    /// Publish a tuple of the own presence that stays when this client goes; prints its tag
+    Publish {
+        /// Its id; publishing the same again replaces it
+        id: String,
+        /// A few words
+        note: Option<String>,
+        /// Where to reach the presentity, such as tel:+39-02-55-51-29
+        #[arg(long, value_name = "URI")]
+        contact: Option<String>,
+        /// Seconds that it lasts
+        #[arg(long, value_name = "S", default_value_t = 3600)]
+        expires: u32,
+    },
+    /// Subscribe to somebody's presence, for a while or without end; ends when the server has taken it
+    Subscribe {
+        whom: BareJid,
+        /// Seconds that the subscription shall last
+        #[arg(long, value_name = "S")]
+        lease: Option<u32>,
+    },
+    /// Let somebody see the own presence, for a while or without end
+    Approve {
+        whom: BareJid,
+        /// At most so many seconds
+        #[arg(long, value_name = "S")]
+        lease: Option<u32>,
+    },
+    /// Show what both servers hold of the subscriptions between the own account and another
+    Subscription {
+        whom: BareJid,
+        /// Make them agree
+        #[arg(long)]
+        repair: bool,
     },
     /// Ask for a contact's presence and print the answer
     Probe {

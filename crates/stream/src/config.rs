@@ -97,6 +97,9 @@ pub struct Config {
     pub auth_attempts_max: u8,
     /// `<c xmlns='http://jabber.org/protocol/caps' …/>` of the server, or nothing. XEP-0115 §6.3.
     pub caps: Vec<u8>,
+    /// What may stand in a bind request besides what the stream knows (XEP-0386 §3.1); handed on as
+    /// [`crate::event::BindRequest::others`].
+    pub bind_features: Vec<&'static str>,
     /// `xml:lang` of our headers and texts.
     pub lang: Box<str>,
     /// Say in SCRAM what was offered, XEP-0474.
@@ -119,6 +122,7 @@ impl Default for Config {
             iterations_sha256: crate::password::SHA256_ITERATIONS,
             auth_attempts_max: crate::client::AUTH_ATTEMPTS_MAX,
             caps: Vec::new(),
+            bind_features: Vec::new(),
             lang: "en".into(),
             downgrade_protection: true,
         }

@@ -226,6 +226,8 @@ pub struct BindRequest {
     pub inactive: bool,
     /// Enable stream management at once.
     pub management: Option<ManageRequest>,
+    /// What else stood in the bind request and is none of the above: for whoever knows it.
+    pub others: Vec<Element>,
 }
 
 /// XEP-0198 §3.

@@ -39,7 +39,7 @@ pub(crate) fn before_auth(
         out.extend_from_slice(b"</mechanisms>");
     }
     if offer.sasl2 {
-        sasl2(out, offer);
+        sasl2(out, offer, config);
     }
     if registers(host, encrypted, config.tls) {
         out.extend_from_slice(b"<register xmlns='http://jabber.org/features/iq-register'/>");
@@ -75,13 +75,16 @@ pub(crate) fn registers(host: &HostAuth, encrypted: bool, tls: Tls) -> bool {
 
 /// XEP-0388 §2.1, with what can be had inline: resumption (XEP-0198 §9.2), Bind 2 (XEP-0386 §3.1), tokens (XEP-0484
 /// §3.1).
-fn sasl2(out: &mut Vec<u8>, offer: &Offer) {
+fn sasl2(out: &mut Vec<u8>, offer: &Offer, config: &Config) {
     out.extend_from_slice(b"<authentication xmlns='urn:xmpp:sasl:2'>");
     mechanisms(out, &offer.mechanisms);
     out.extend_from_slice(b"<inline>");
     out.extend_from_slice(management::FEATURE);
     out.extend_from_slice(b"<bind xmlns='urn:xmpp:bind:0'><inline>");
     for feature in [CARBONS, CSI, management::NS] {
+        write(out, &["<feature var='", feature, "'/>"]);
+    }
+    for feature in &config.bind_features {
         write(out, &["<feature var='", feature, "'/>"]);
     }
     out.extend_from_slice(b"</inline></bind>");

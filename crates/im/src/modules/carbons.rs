@@ -39,6 +39,9 @@ fn disable(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
 /// Repeating it is no error. XEP-0280 §10.1.
 fn switch(account: &mut Account, iq: &Iq<'_>, carbons: bool) -> Handled {
     let session = iq.session.and_then(|id| account.session_mut(id)).ok_or(StanzaCondition::NotAllowed)?;
+    if carbons && !session.roles.inbox {
+        return Err(crate::roles::missing());
+    }
     session.carbons = carbons;
     Ok(Answer::Result(None))
 }

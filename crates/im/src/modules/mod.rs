@@ -16,19 +16,24 @@ pub mod delivery;
 pub mod disco;
 pub mod expiry;
 pub mod external_services;
+pub mod fetch;
 pub mod hints;
 pub mod last_activity;
 pub mod legacy_session;
 pub mod ping;
 pub mod private;
+pub mod publish;
 pub mod push;
 pub mod register;
 pub mod reports;
 pub mod roster;
 pub mod rsm;
+pub mod session_roles;
+pub mod subscription_status;
 pub mod time;
 pub mod vcard;
 pub mod version;
+pub mod watcherinfo;
 
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects, QueryAnswer};
@@ -38,6 +43,7 @@ use crate::policy::HostPolicy;
 use crate::rules::Handling;
 use crate::session;
 use crate::view::{Exit, view};
+use crate::watchers;
 use crate::ways::{Flow, Passage};
 use std::sync::Arc;
 use store::StoreError;
@@ -73,6 +79,11 @@ pub static MODULES: &[&Module] = &[
     &reports::MODULE,
     &legacy_session::MODULE,
     &archive_preferences::MODULE,
+    &fetch::MODULE,
+    &publish::MODULE,
+    &watcherinfo::MODULE,
+    &subscription_status::MODULE,
+    &session_roles::MODULE,
 ];
 
 /// Those that a host offers.
@@ -99,6 +110,9 @@ pub fn outbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effect
     if is_request && (to_account || is_own_at_host(account, passage)) {
         handle(account, passage, kind, fx)?;
     } else if !to_account {
+        if fetch::sent(account, passage, fx)? {
+            return Ok(Flow::Done);
+        }
         fx.push(Effect::Tell {
             to: passage.to.clone(),
             stanza: passage.stanza.clone(),
@@ -124,6 +138,9 @@ pub fn inbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects
         if is_request {
             handle(account, passage, kind, fx)?;
         }
+        return Ok(Flow::Done);
+    }
+    if !is_request && (fetch::answered(account, passage, fx) || subscription_status::answered(account, passage, fx)) {
         return Ok(Flow::Done);
     }
     let resource = account.sessions.iter().find(|session| *session.jid == passage.to);
@@ -172,6 +189,9 @@ fn handle(account: &mut Account, passage: &Passage, kind: IqType, fx: &mut Effec
     };
     let (who, handler) = find(&account.policy, kind, child.ns, child.name).ok_or_else(unknown)?;
     if !may_ask(account, who, from, passage.session) {
+        if who == Who::Viewer(Exit::Fetch) {
+            watchers::refused(account, from, fx);
+        }
         return Err(unknown());
     }
     let child = child.to_element();
@@ -308,7 +328,8 @@ mod tests {
     }
 
     fn only_told(fx: &Fx) -> String {
-        assert_eq!(fx.list.len(), 1, "{:?}", fx.list);
+        let others = fx.list.iter().filter(|effect| !matches!(effect, Effect::WakeAt { .. }));
+        assert_eq!(others.count(), 1, "{:?}", fx.list);
         fx.told().remove(0).1
     }
 

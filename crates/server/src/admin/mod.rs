@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use xmpp::BareJid;
+use xmpp::{BareJid, Jid};
 use zeroize::Zeroize;
 
 /// Longest line that is read; an answer of [`USERS_PER_PAGE`] accounts fits.
@@ -46,6 +46,21 @@ pub enum Request {
     UserList {
         host: String,
         after: String,
+    },
+    /// The roles that an account may have, by their names; all four take the bound away.
+    UserRoles {
+        jid: String,
+        roles: Vec<String>,
+    },
+    /// Who watches an account, and who did.
+    Watchers {
+        jid: String,
+    },
+    /// An account's presence information, as `watcher` sees it; else as its owner does.
+    Fetch {
+        jid: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        watcher: Option<String>,
     },
     Sessions,
     Status,
@@ -75,6 +90,15 @@ pub enum Answer {
     },
     Sessions {
         sessions: Vec<Session>,
+    },
+    Watchers {
+        watchers: Vec<Watcher>,
+        /// Refused attempts of those for whom there was no room.
+        unlisted: u64,
+    },
+    /// A PIDF document, RFC 3863; none: the watcher sees nothing.
+    Document {
+        xml: Option<String>,
     },
     Status(Box<Status>),
     Links {
@@ -135,6 +159,31 @@ pub struct Session {
     pub state: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<i8>,
+}
+
+/// A watcher as it is listed. Times as XEP-0082 writes them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Watcher {
+    pub jid: String,
+    /// `subscriber`, `fetcher`, `poller`, `refused`.
+    pub kind: String,
+    /// RFC 3858 §4.3: `pending`, `active`, `terminated`, and what happened last.
+    pub status: String,
+    pub event: String,
+    /// How it is known who it is: `server`, `domain`, `anonymous`.
+    pub auth: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<String>,
+    pub notifications: u64,
+    pub fetches: u64,
+    pub refused: u64,
+    /// Seconds until its subscription ends, if that has an end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expiration: Option<u64>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pseudonym: bool,
 }
 
 /// The running server at a glance.
@@ -235,6 +284,10 @@ pub trait AdminOps: Send + Sync + 'static {
     fn user_passwd(&self, jid: BareJid, password: Secret) -> Doing<'_, ()>;
     fn user_del(&self, jid: BareJid) -> Doing<'_, ()>;
     fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>>;
+    fn user_roles(&self, jid: BareJid, roles: Vec<String>) -> Doing<'_, ()>;
+    /// Gives the watchers, and how many attempts are not listed.
+    fn watchers(&self, jid: BareJid) -> Doing<'_, (Vec<Watcher>, u64)>;
+    fn fetch(&self, jid: BareJid, watcher: Option<Jid>) -> Doing<'_, Option<String>>;
     fn sessions(&self) -> Doing<'_, Vec<Session>>;
     fn status(&self) -> Doing<'_, Status>;
     fn links(&self) -> Doing<'_, Vec<Link>>;

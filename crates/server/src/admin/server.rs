@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use xmpp::BareJid;
+use xmpp::{BareJid, Jid};
 use zeroize::Zeroizing;
 
 /// Commands that may be under way at once.
@@ -167,6 +167,28 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Ok(users) => Answer::Users { users },
             Err(why) => Answer::Refused { why },
         },
+        Request::UserRoles { jid, roles } => match account(&jid) {
+            Ok(account) => {
+                tracing::info!(%account, ?roles, uid, "admin: roles");
+                done(ops.user_roles(account, roles).await)
+            }
+            Err(why) => Answer::Refused { why },
+        },
+        Request::Watchers { jid } => match account(&jid) {
+            Ok(account) => match ops.watchers(account).await {
+                Ok((watchers, unlisted)) => Answer::Watchers { watchers, unlisted },
+                Err(why) => Answer::Refused { why },
+            },
+            Err(why) => Answer::Refused { why },
+        },
+        Request::Fetch { jid, watcher } => match (account(&jid), watcher.as_deref().map(Jid::parse).transpose()) {
+            (Ok(account), Ok(watcher)) => match ops.fetch(account, watcher).await {
+                Ok(xml) => Answer::Document { xml },
+                Err(why) => Answer::Refused { why },
+            },
+            (Err(why), _) => Answer::Refused { why },
+            (_, Err(_)) => Answer::Refused { why: "the watcher is no address".into() },
+        },
         Request::Sessions => match ops.sessions().await {
             Ok(sessions) => Answer::Sessions { sessions },
             Err(why) => Answer::Refused { why },
@@ -209,7 +231,7 @@ pub fn account(jid: &str) -> Result<BareJid, String> {
 mod tests {
     use super::*;
     use crate::admin::client::AdminConnection;
-    use crate::admin::{Doing, Secret, Session, Status, User};
+    use crate::admin::{Doing, Secret, Session, Status, User, Watcher};
     use parking_lot::Mutex;
 
     /// Keeps accounts in a list.
@@ -247,6 +269,15 @@ mod tests {
                 };
                 Ok(self.accounts.lock().iter().filter(of_host).map(user).collect())
             })
+        }
+        fn user_roles(&self, _: BareJid, _: Vec<String>) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn watchers(&self, _: BareJid) -> Doing<'_, (Vec<Watcher>, u64)> {
+            Box::pin(async { Ok((Vec::new(), 0)) })
+        }
+        fn fetch(&self, _: BareJid, _: Option<Jid>) -> Doing<'_, Option<String>> {
+            Box::pin(async { Ok(None) })
         }
         fn sessions(&self) -> Doing<'_, Vec<Session>> {
             Box::pin(async { Ok(Vec::new()) })

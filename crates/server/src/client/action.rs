@@ -15,10 +15,15 @@ use xmpp::{BareJid, Element, Jid, ns};
 const PING: &str = "urn:xmpp:ping";
 
 pub async fn run(session: &mut Session, action: &Action, json: bool) -> Result<(), Failure> {
+    if let Some(done) = super::presence::run(session, action, json).await {
+        return done;
+    }
     match action {
         Action::Send { to, text, kind } => send(session, to, text, *kind, json).await,
         Action::Watch { count, seconds } => watch(session, *count, *seconds, json).await,
         Action::Probe { contact, seconds } => probe(session, contact, *seconds, json).await,
+        // Done above.
+        _ => Ok(()),
     }
 }
 
@@ -126,7 +131,7 @@ async fn probe(session: &mut Session, contact: &BareJid, seconds: u64, json: boo
 
 impl Session {
     /// The next stanza or acknowledgement; `None` at the deadline. Answers what a client must answer.
-    async fn next(&mut self, deadline: Instant) -> Result<Option<Element>, String> {
+    pub async fn next(&mut self, deadline: Instant) -> Result<Option<Element>, String> {
         loop {
             let frame = match tokio::time::timeout_at(deadline, self.wire.next()).await {
                 Err(_) => return Ok(None),
@@ -176,7 +181,7 @@ impl Session {
     }
 }
 
-fn id() -> String {
+pub fn id() -> String {
     let mut bytes = [0; 8];
     AwsLc.random(&mut bytes);
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

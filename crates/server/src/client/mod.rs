@@ -2,12 +2,13 @@
 //!
 //! - [`trust`]: whose certificates count. [`wire`]: the socket, plain and TLS, and the frames on it.
 //! - [`login`]: from a connection to a bound resource. [`scram`]: the client's side of SCRAM.
-//! - [`action`]: send, watch, probe; and what is printed.
+//! - [`action`]: send, watch, probe; and what is printed. [`presence`]: fetch, publish, subscribe, who watches.
 //!
 //! It speaks to a server as any client does: STARTTLS or direct TLS, SASL, resource binding, stream management.
 
 pub mod action;
 pub mod login;
+pub mod presence;
 pub mod scram;
 pub mod trust;
 pub mod wire;

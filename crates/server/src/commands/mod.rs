@@ -2,7 +2,7 @@
 //!
 //! - [`serve`]: the server, from its start to its end.
 //! - [`user`]: accounts, in the running server or in the store.
-//! - [`config`]: check and show. [`status`]: status, reload, stop.
+//! - [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
 //! - [`password`]: how a password is asked for.
 
@@ -55,6 +55,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Status(arguments) => status::status(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::S2s(arguments) => s2s::s2s(&arguments),
+        Command::Watchers(arguments) => status::watchers(&arguments),
+        Command::Fetch(arguments) => status::fetch(&arguments),
         Command::Reload(place) => status::reload(&place),
         Command::Stop(place) => status::stop(&place),
         Command::Client(arguments) => crate::client::client(&arguments),

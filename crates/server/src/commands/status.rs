@@ -1,4 +1,4 @@
-//! `waft status`, `waft reload`, `waft stop`: commands that need a running server.
+//! `waft status`, `waft watchers`, `waft fetch`, `waft reload`, `waft stop`: commands that need a running server.
 
 use super::{Failure, say};
 use crate::admin::client::AdminConnection;
@@ -60,6 +60,62 @@ pub fn status(arguments: &cli::Status) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// `waft user roles`: the running server ends sessions that have more.
+pub fn roles(jid: &xmpp::BareJid, roles: &[String], place: &Place) -> Result<(), Failure> {
+    let all = || im::roles::Roles::NAMES.map(str::to_string).to_vec();
+    let roles = if roles.is_empty() { all() } else { roles.to_vec() };
+    connect(place)?.ask(&Request::UserRoles { jid: jid.to_string(), roles: roles.clone() })?;
+    say(format_args!("{jid} may be {}", roles.join(", ")));
+    Ok(())
+}
+
+/// One watcher a line: address, kind, state, and what it got.
+pub fn watchers(arguments: &cli::Watchers) -> Result<(), Failure> {
+    let mut server = connect(&arguments.place)?;
+    let asked = server.ask(&Request::Watchers { jid: arguments.jid.to_string() })?;
+    let Answer::Watchers { watchers, unlisted } = asked else { return Err(unexpected()) };
+    for it in &watchers {
+        if arguments.json {
+            say(serde_json::to_string(it).map_err(Failure::said)?);
+            continue;
+        }
+        let since = |name: &str, at: &Option<String>| at.as_ref().map(|at| format!(" {name} {at}")).unwrap_or_default();
+        let ends = it.expiration.map(|seconds| format!(" ends in {}", duration(seconds))).unwrap_or_default();
+        say(format_args!(
+            "{} {} {} ({}) by {}: {} notifications, {} fetches, {} refused{}{}{ends}{}",
+            it.jid,
+            it.kind,
+            it.status,
+            it.event,
+            it.auth,
+            it.notifications,
+            it.fetches,
+            it.refused,
+            since("first", &it.first),
+            since("last", &it.last),
+            if it.pseudonym { " under a pseudonym" } else { "" },
+        ));
+    }
+    if unlisted > 0 && !arguments.json {
+        say(format_args!("and {unlisted} refused attempts of others"));
+    }
+    Ok(())
+}
+
+pub fn fetch(arguments: &cli::Fetch) -> Result<(), Failure> {
+    let mut server = connect(&arguments.place)?;
+    let watcher = arguments.watcher.as_ref().map(ToString::to_string);
+    let asked = server.ask(&Request::Fetch { jid: arguments.jid.to_string(), watcher })?;
+    let Answer::Document { xml } = asked else { return Err(unexpected()) };
+    match xml {
+        Some(xml) => {
+            say(xml);
+            Ok(())
+        }
+        None => Err(Failure::Said(format!("that watcher sees nothing of {}", arguments.jid))),
+    }
 }
 
 pub fn reload(place: &Place) -> Result<(), Failure> {

@@ -35,6 +35,7 @@ pub fn user(command: &cli::User) -> Result<(), Failure> {
                 note("no server runs, so contacts were not told; they keep the account in their rosters");
             }
         }
+        cli::User::Roles { jid, roles, place } => super::status::roles(jid, roles, place)?,
         cli::User::List { domain, json, place } => Accounts::reach(place)?.list(domain.as_deref(), *json)?,
     }
     Ok(())

@@ -23,8 +23,8 @@ pub mod show;
 pub mod value;
 
 pub use options::{
-    Accounts, Admin, Component, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenTls, Listener,
-    Log, LogFormat, Mechanism, Registration, Remote, ResourceConflict, StoreOptions, Trust,
+    Accounts, Admin, Component, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenOperations,
+    ListenTls, Listener, Log, LogFormat, Mechanism, Registration, Remote, ResourceConflict, StoreOptions, Trust,
 };
 pub use problem::Problems;
 

@@ -46,6 +46,15 @@ section! {
         presence: bool = true;
         /// The instant message service. Off: messages are answered with `service-unavailable`.
         messages: bool = true;
+        /// Of the presence service, what passes between clients and this server. Off: clients are refused it.
+        client_presence: bool = true;
+        /// The same of messages.
+        client_messages: bool = true;
+        /// Of the presence service, what passes between this server and those of other domains. Off: neither side's is
+        /// passed on; requests are answered with `service-unavailable`.
+        server_presence: bool = true;
+        /// The same of messages.
+        server_messages: bool = true;
         /// Keep messages in the archive after they were delivered? Off: only what waits for delivery is kept.
         archive: bool = true;
         /// When a client binds a resource that is connected already: end the old session, give the new one another
@@ -100,6 +109,8 @@ section! {
         /// Every connection starts with a PROXY protocol header (version 1 or 2), which names the client's address.
         /// Whoever can connect can then claim any address: let only the proxy connect.
         proxy_protocol: bool = false;
+        /// What clients do here: `all`, presence alone, or messages alone; the rest is refused. Of kind `c2s` only.
+        operations: ListenOperations = ListenOperations::All;
         /// Allow `tls = "optional"` on an address that is not loopback: passwords may then cross the network in clear.
         force: bool = false;
     }
@@ -372,6 +383,15 @@ section! {
         archive_page_default: usize = 50, in 1 ..= 1_000;
         /// The most that a client may ask for at once.
         archive_page_max: usize = 100, in 1 ..= 1_000;
+
+        /// Watchers of an account that are remembered besides its roster; those who were only refused have a quarter.
+        watchers_max: usize = 500, in 4 ..= 2_000;
+        /// Days that a watcher is remembered after it was last heard of.
+        watchers_days_max: u32 = 30, in 1 ..= 366;
+        /// Fetches of one watcher that an account answers in a minute.
+        fetches_per_minute: u32 = 30, in 1 ..= 100_000;
+        /// The same for all watchers of one domain together.
+        fetches_per_domain_per_minute: u32 = 600, in 1 ..= 1_000_000;
     }
 }
 
@@ -399,6 +419,10 @@ pub struct Remote {
     /// Prepared.
     pub domain: Box<str>,
     pub options: FederationDomain,
+}
+
+choice! {
+    pub enum ListenOperations { All = "all", Presence = "presence", Messages = "messages" }
 }
 
 choice! {

@@ -70,6 +70,10 @@ impl Limits {
             archive_bytes_max: self.archive_bytes_max,
             archive_page_default: self.archive_page_default,
             archive_page_max: self.archive_page_max,
+            watchers_max: self.watchers_max,
+            watchers_days_max: self.watchers_days_max,
+            fetches_per_minute: self.fetches_per_minute,
+            fetches_per_domain_per_minute: self.fetches_per_domain_per_minute,
         }
     }
 }
@@ -86,6 +90,10 @@ impl Config {
             archive: options.archive,
             presence: options.presence,
             messages: options.messages,
+            client_presence: options.client_presence,
+            client_messages: options.client_messages,
+            server_presence: options.server_presence,
+            server_messages: options.server_messages,
             resource_conflict: match options.resource_conflict {
                 ResourceConflict::Replace => im::policy::ResourceConflict::ReplaceOld,
                 ResourceConflict::Rename => im::policy::ResourceConflict::Rename,

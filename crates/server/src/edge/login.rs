@@ -186,6 +186,7 @@ impl Edge {
             inactive: request.inactive,
             management: request.management.map(|m| self.management(m)),
             stream: self.incarnation,
+            roles: roles_of(&request.others).and(self.config.roles),
             secure: self.stream.is_encrypted(),
         };
         let cell = self.ask_account(&account, Item::Attach(attach));
@@ -292,4 +293,13 @@ impl Edge {
 
 pub(super) fn managed(granted: im::effects::Managed) -> Managed {
     Managed { max: granted.id.is_some().then_some(granted.max), id: granted.id, location: None }
+}
+
+/// The roles that a bind request asks for: all, if it says none; none, if what it says is not known.
+fn roles_of(others: &[xmpp::Element]) -> im::roles::Roles {
+    use im::roles::{NS, Roles};
+    match others.iter().find(|it| it.is("roles", NS)) {
+        Some(roles) => Roles::parse(roles).unwrap_or(Roles::NONE),
+        None => Roles::ALL,
+    }
 }

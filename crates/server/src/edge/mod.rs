@@ -85,6 +85,8 @@ pub struct EdgeConfig {
     pub certificates: Arc<Certificates>,
     pub direct_tls: bool,
     pub crypto: Arc<dyn Crypto>,
+    /// What sessions here can be.
+    pub roles: im::roles::Roles,
     pub limits: EdgeLimits,
 }
 

@@ -3,6 +3,7 @@
 use super::{Edge, End};
 use crate::house::edges::StanzaTicket;
 use crate::house::entity::CellItem;
+use im::operations::Link;
 use im::{Delivery, EdgeItem, Ingress, Item, SessionId};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -47,6 +48,7 @@ impl Edge {
         let (Some(cell), Some(session)) = (&self.cell, self.session) else { return };
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
+        self.house.operation(&stanza, Link::Client);
         let ticket = StanzaTicket::issue(&self.handle, self.received);
         let ingress = self.ingress();
         self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza: Arc::new(stanza), ingress, ticket }));

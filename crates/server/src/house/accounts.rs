@@ -174,6 +174,41 @@ impl House {
         }
     }
 
+    /// The roles that an account may have; its sessions that have more end.
+    ///
+    /// # Errors
+    /// `item-not-found` if there is no such account.
+    pub async fn set_roles(self: &Arc<House>, account: &BareJid, roles: im::roles::Roles) -> Result<(), StanzaError> {
+        match self.store.credentials(account).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(StanzaCondition::ItemNotFound.into()),
+            Err(error) => return Err(of_store(&error)),
+        }
+        let (tell, told) = oneshot::channel();
+        self.post(account, Item::SetRoles { roles, ticket: Ticket(Some(Arc::new(Told(Some(tell))))) });
+        // Comes when the commit is on disk.
+        let _ = told.await;
+        Ok(())
+    }
+
+    /// Looks at an account as it is now, in memory or else as it is stored.
+    ///
+    /// # Errors
+    /// For people: there is none, or it cannot be read.
+    pub async fn look_at<T>(&self, jid: &BareJid, look: impl Fn(&im::Account) -> T) -> Result<T, String> {
+        if let Some(cell) = self.resident(jid)
+            && let Some(seen) = cell.cell.peek(|resident| look(&resident.account))
+        {
+            return Ok(seen);
+        }
+        let policy = self.policy(jid.domain()).ok_or_else(|| format!("{} is not hosted here", jid.domain()))?;
+        let stored = self.store.load_account(jid).await.map_err(|e| format!("the store cannot be read: {e:?}"))?;
+        let stored = stored.ok_or_else(|| format!("there is no account {jid} here"))?;
+        let mut account = im::Account::new(jid.clone(), policy, self.store.epoch(), stored);
+        account.now = self.now();
+        Ok(look(&account))
+    }
+
     /// XEP-0077 §3.1 from a stranger; `allowed`: the address has not made too many.
     pub async fn register(&self, registration: Registration, allowed: bool) -> Result<(), StanzaError> {
         let open = self.policy(registration.account.domain()).is_some_and(|p| p.registration_open);

@@ -13,6 +13,9 @@ use xmpp::{Stanza, StreamFault};
 /// How long an account stays in memory after its last use, milliseconds.
 const IDLE_MS: u64 = 30_000;
 
+/// Names of fetches that wait for an answer; each is gone within a minute. One more gets no answer.
+pub const ALIASES_MAX: usize = 10_000;
+
 #[derive(Debug)]
 pub struct Resident {
     pub account: Account,
@@ -96,7 +99,11 @@ pub fn is_upkeep(change: &Change) -> bool {
             | Change::LastActivity { .. }
             | Change::Taken { .. }
             | Change::Trim { .. }
-    )
+    ) || is_ledger_of_watchers(change)
+}
+
+fn is_ledger_of_watchers(change: &Change) -> bool {
+    matches!(change, Change::BlobPut { space, key, .. } if (&**space, &**key) == (store::SETTINGS, im::watchers::KEY))
 }
 
 /// So many stanzas of one mailbox may pass between two looks at the clock.
@@ -279,6 +286,13 @@ impl House {
                     self.resumable.remove(&id);
                 }
             }
+            Effect::Alias { address, yes } => {
+                if yes && self.aliases.len() < ALIASES_MAX {
+                    self.aliases.insert(address, cell.jid.clone());
+                } else if !yes {
+                    self.aliases.remove(&address);
+                }
+            }
             Effect::Unload => resident.fresh_until = 0,
             Effect::Report(report) => tracing::warn!(
                 account = %cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
@@ -423,6 +437,7 @@ pub(super) mod tests {
             inactive: false,
             management: None,
             stream: 1,
+            roles: im::roles::Roles::ALL,
             secure: true,
         };
         house.post(&juliet(), Item::Attach(attach));

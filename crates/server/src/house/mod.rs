@@ -25,6 +25,7 @@ use cluster::{Cell, Cluster, Posted};
 use dashmap::DashMap;
 use edges::Edges;
 use entity::{CellItem, Resident};
+use im::operations::{Link, Operation};
 use im::{Account, EdgeItem, Effect, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
@@ -60,6 +61,8 @@ pub struct House {
     pub edges: Edges,
     /// Resumption ids and whose they are.
     pub resumable: DashMap<Box<str>, BareJid>,
+    /// Names that accounts gave themselves for a fetch under way, at most [`entity::ALIASES_MAX`].
+    pub aliases: DashMap<BareJid, BareJid>,
     pub timers: timers::Timers,
     pub commits: commits::Commits,
     pub counters: DashMap<&'static str, AtomicU64>,
@@ -107,6 +110,7 @@ impl House {
             cells: DashMap::new(),
             edges: Edges::default(),
             resumable: DashMap::new(),
+            aliases: DashMap::new(),
             timers: timers::Timers::default(),
             commits: commits::Commits::default(),
             counters: DashMap::new(),
@@ -128,6 +132,14 @@ impl House {
         let wall = self.clock.wall.micros();
         let utc = self.clock.last_utc.fetch_max(wall, Ordering::AcqRel).max(wall);
         Now { utc: Stamp(utc as i64), mono_ms: self.clock.started.elapsed().as_millis() as u64 }
+    }
+
+    /// Counts a stanza with the operation set that it is of, and logs it there.
+    pub fn operation(&self, stanza: &Stanza, link: Link) -> Operation {
+        let operation = Operation::of(stanza, link);
+        self.count(operation.name());
+        tracing::trace!(target: "operations", set = operation.name(), kind = ?stanza.kind, from = ?stanza.from, to = ?stanza.to);
+        operation
     }
 
     pub fn count(&self, name: &'static str) {
@@ -329,6 +341,12 @@ impl House {
             return self.tell_host(&host, stanza, to, ticket, ready);
         }
         let bare = to.to_bare();
+        // Answers alone: whoever asked under another name is not to be reached by it.
+        if matches!(stanza.kind, StanzaType::Iq(IqType::Result | IqType::Error))
+            && let Some(owner) = self.aliases.get(&bare).map(|owner| owner.clone())
+        {
+            return self.leave(&owner, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
+        }
         // A probe that an account sends by itself goes to contacts whose presence it may see. If nobody is there who
         // could be available, nothing must be read to answer it: RFC 6121 §4.3.2 rule 3. What a client probes is
         // decided by the contact's account, so that a stranger cannot tell who is there.
@@ -347,12 +365,20 @@ impl House {
         self.leave(&bare, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
     }
 
+    /// Does the host, if it is one of ours, have this operation set on?
+    pub fn has_on(&self, domain: &str, operation: Operation) -> bool {
+        self.policy(domain).is_none_or(|policy| operation.is_on(&policy))
+    }
+
     /// ⑥ To a component or another domain: the pair of domains is the entity told.
     fn tell_elsewhere(self: &Arc<House>, to: Jid, stanza: Arc<Stanza>, ticket: Ticket, ready: &mut Ready) {
         if let Some(component) = self.components.get(to.domain()) {
             return self.tell_component(&component, to, stanza, ticket, ready);
         }
+        let operation = self.operation(&stanza, Link::Server);
+        let is_on = stanza.from.as_ref().is_none_or(|from| self.has_on(from.domain(), operation));
         let refused = match self.federation.get() {
+            _ if !is_on => Some((StanzaCondition::ServiceUnavailable.into(), ticket)),
             Some(federation) => federation.send(to, &stanza, ticket).err(),
             None => Some((StanzaCondition::RemoteServerNotFound.into(), ticket)),
         };
@@ -367,11 +393,14 @@ impl House {
     /// One stanza to many: a shared payload, one item an entity. Who is not in memory has nobody who could hear it.
     pub fn fan(self: &Arc<House>, stanza: &Arc<Stanza>, targets: Vec<Jid>, ready: &mut Ready) {
         let ingress = Ingress { stream: 0, ordinal: 0 };
+        let is_on =
+            stanza.from.as_ref().is_none_or(|from| self.has_on(from.domain(), Operation::of(stanza, Link::Server)));
         for to in targets {
             if self.host(to.domain()).is_none() {
                 if let Some(component) = self.components.get(to.domain()) {
                     self.tell_component(&component, to, stanza.clone(), Ticket::default(), ready);
-                } else if let Some(federation) = self.federation.get() {
+                } else if is_on && let Some(federation) = self.federation.get() {
+                    self.operation(stanza, Link::Server);
                     // Presence that finds no room is not waited for by anybody.
                     let _ = federation.send(to, stanza, Ticket::default());
                 }

@@ -1,12 +1,13 @@
 //! What an operator's commands do to the running house.
 
 use super::{House, run::Running};
-use crate::admin::{AdminOps, Check, Doing, Link, Secret, Session, Status, USERS_PER_PAGE, User};
+use crate::admin::{AdminOps, Check, Doing, Link, Secret, Session, Status, USERS_PER_PAGE, User, Watcher};
+use im::roles::Roles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
-use xmpp::{BareJid, StanzaCondition, StanzaError};
+use xmpp::{BareJid, Element, Jid, StanzaCondition, StanzaError};
 
 /// The commands, on the house and its running parts.
 pub struct Operations {
@@ -40,6 +41,35 @@ impl Operations {
     }
 }
 
+/// The lines and rows of a document of watchers, as the commands show them.
+fn watchers_of(document: &Element) -> (Vec<Watcher>, u64) {
+    let list = document.find("watcher-list", im::watchers::WATCHERINFO);
+    let parts = || list.iter().flat_map(|list| list.elements());
+    let number = |it: &Element, name: &str| it.attribute(name).and_then(|n| n.parse().ok());
+    let watchers = parts().filter(|it| it.is("row", im::watchers::NS)).map(|row| {
+        let line =
+            parts().find(|it| it.is("watcher", im::watchers::WATCHERINFO) && it.attribute("id") == row.attribute("id"));
+        let text =
+            |it: Option<&Element>, name: &str| it.and_then(|it| it.attribute(name)).unwrap_or_default().to_string();
+        Watcher {
+            jid: text(Some(row), "jid"),
+            kind: text(Some(row), "kind"),
+            status: text(line, "status"),
+            event: text(line, "event"),
+            auth: text(Some(row), "auth"),
+            first: row.attribute("first").map(str::to_string),
+            last: row.attribute("last").map(str::to_string),
+            notifications: number(row, "notifications").unwrap_or(0),
+            fetches: number(row, "fetches").unwrap_or(0),
+            refused: number(row, "refused").unwrap_or(0),
+            expiration: line.and_then(|line| number(line, "expiration")),
+            pseudonym: row.attribute("pseudonym").is_some(),
+        }
+    });
+    let unlisted = parts().find(|it| it.is("unlisted", im::watchers::NS)).and_then(|it| number(it, "refused"));
+    (watchers.collect(), unlisted.unwrap_or(0))
+}
+
 impl AdminOps for Operations {
     fn user_add(&self, jid: BareJid, password: Secret) -> Doing<'_, ()> {
         Box::pin(async move {
@@ -66,6 +96,36 @@ impl AdminOps for Operations {
         Box::pin(async move {
             let accounts = self.house().store.accounts(&host, &after, USERS_PER_PAGE).await;
             Ok(accounts.map_err(|e| format!("the store cannot be read: {e:?}"))?.into_iter().map(User::from).collect())
+        })
+    }
+
+    fn user_roles(&self, jid: BareJid, roles: Vec<String>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            let named = roles.iter().try_fold(Roles::NONE, |all, name| {
+                all.with(name).ok_or_else(|| format!("\"{name}\" is no role; there are {}", Roles::NAMES.join(", ")))
+            })?;
+            if named == Roles::NONE {
+                return Err("name one role at least; to keep somebody out, disable or remove the account".into());
+            }
+            self.house().set_roles(&jid, named).await.map_err(|e| why(&jid, &e))
+        })
+    }
+
+    fn watchers(&self, jid: BareJid) -> Doing<'_, (Vec<Watcher>, u64)> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            let shown = |account: &im::Account| im::watchers::document(account, im::watchers::Shown::All, "full");
+            Ok(watchers_of(&self.house().look_at(&jid, shown).await?))
+        })
+    }
+
+    fn fetch(&self, jid: BareJid, watcher: Option<Jid>) -> Doing<'_, Option<String>> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            let watcher = watcher.unwrap_or_else(|| jid.clone().into());
+            let document = self.house().look_at(&jid, |account| im::tuples::compose(account, &watcher)).await?;
+            Ok(document.map(|it| String::from_utf8_lossy(&it.to_bytes("")).into_owned()))
         })
     }
 

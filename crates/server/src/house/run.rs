@@ -6,7 +6,7 @@ use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
 use crate::component;
-use crate::config::{Config, ListenKind, ListenTls, Listener};
+use crate::config::{Config, ListenKind, ListenOperations, ListenTls, Listener};
 use crate::crypto::AwsLc;
 use crate::data;
 use crate::edge::{EdgeConfig, EdgeLimits};
@@ -134,11 +134,17 @@ fn edge_config(
             iterations_sha1: config.accounts.scram_iterations,
             iterations_sha256: config.accounts.scram_iterations,
             caps: caps.to_vec(),
+            bind_features: vec![im::roles::NS],
             ..stream::Config::default()
         }),
         certificates: certificates.clone(),
         direct_tls: listener.tls == ListenTls::Direct,
         crypto: crypto.clone(),
+        roles: match listener.operations {
+            ListenOperations::All => im::roles::Roles::ALL,
+            ListenOperations::Presence => im::roles::Roles::PRESENCE,
+            ListenOperations::Messages => im::roles::Roles::MESSAGES,
+        },
         limits: edge_limits_of(config),
     }
 }

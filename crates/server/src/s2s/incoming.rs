@@ -62,6 +62,10 @@ impl Federation {
         if to.local().is_none() && self.checks.answered(&stanza) {
             return;
         }
+        let operation = self.house.operation(&stanza, im::operations::Link::Server);
+        if !self.house.has_on(to.domain(), operation) {
+            return self.refuse_operation(stanza, ticket);
+        }
         if is_told_only(&stanza) {
             // Who is not in memory has nobody who could hear it.
             if self.house.resident(&to.to_bare()).is_none() && self.house.components.get(to.domain()).is_none() {
@@ -87,6 +91,16 @@ impl Federation {
         is_no
             && to.local().is_some()
             && stanza.from.as_ref().is_some_and(|from| self.presence.answers_probe(pair, to, from))
+    }
+
+    /// The host passes no such operations between servers. Nobody waits for an answer to presence that is only told.
+    fn refuse_operation(self: &Arc<Federation>, stanza: Stanza, ticket: Ticket) {
+        if matches!(stanza.kind, StanzaType::Presence(kind) if kind != PresenceType::Subscribe) {
+            return;
+        }
+        let mut ready = Ready::new();
+        self.house.answer_error(&Arc::new(stanza), &StanzaCondition::ServiceUnavailable.into(), ticket, &mut ready);
+        self.house.work(&mut ready);
     }
 
     /// A stanza of a verified sender that is none.

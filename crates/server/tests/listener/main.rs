@@ -7,6 +7,7 @@
 //! - `bounds_before`, `bounds_after`, `bounds_of_time`, `bounds_of_addresses`, `queues`, `bounds_of_accounts`: every
 //!   limit, tripped.
 //! - `components`: services of their own domains, XEP-0114.
+//! - `presence_lasting`: fetch, tuples, watchers, leases, roles, the four operation sets.
 //! - `security`: what broke other servers. See docs/security.md.
 //! - `federation`: servers of other domains; [`peer`]: one that says what it is told to.
 //! - `life`: start, reload, end.
@@ -26,6 +27,7 @@ mod federation;
 mod forwarding;
 mod life;
 mod management;
+mod presence_lasting;
 mod proxied;
 mod queues;
 mod register;

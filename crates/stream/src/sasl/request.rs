@@ -85,13 +85,19 @@ fn agent(element: &Element) -> UserAgent {
     }
 }
 
+/// What else a bind request may carry to those who know it.
+const OTHERS_MAX: usize = 8;
+
 fn bind(element: &Element) -> BindRequest {
+    let known = [BIND2, management::NS, CARBONS, CSI];
+    let others = element.elements().filter(|child| !known.contains(&&*child.ns));
     let enable = element.find("enable", management::NS);
     BindRequest {
         tag: element.find("tag", BIND2).map(|tag| tag.text_content().into()),
         bind2: true,
         carbons: element.find("enable", CARBONS).is_some(),
         inactive: element.find("inactive", CSI).is_some(),
+        others: others.take(OTHERS_MAX).cloned().collect(),
         management: enable.map(|enable| management::enable(|name| enable.attribute(name).map(str::to_owned))),
         ..BindRequest::default()
     }
