@@ -184,6 +184,7 @@ pub async fn last_words(wire: &mut Wire, out: &[u8]) {
 struct Member {
     link: Arc<Link>,
     state: Proof,
+    since: Instant,
     /// Who waits for its end; the first link's own task is the stream's.
     end: Option<oneshot::Sender<End>>,
 }
@@ -244,7 +245,7 @@ impl<'a> Talk<'a> {
             address: target.address,
             input: Vec::new(),
             out: Vec::new(),
-            members: vec![Member { link: link.clone(), state: Proof::Wanted, end: None }],
+            members: vec![Member { link: link.clone(), state: Proof::Wanted, since: Instant::now(), end: None }],
             joins,
             hub: None,
             joining,
@@ -378,13 +379,19 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn timed_out(&self) -> Result<(), End> {
+    fn timed_out(&mut self) -> Result<(), End> {
+        let patience = self.policy.negotiation;
+        // Whoever joined and hears nothing has a stream of its own; its task hears that its end was dropped.
+        self.members.retain(|it| it.end.is_none() || it.state == Proof::Up || it.since.elapsed() < patience);
         let negotiated = self.is_up() || self.only_asks();
         if !negotiated && self.began.elapsed() >= self.policy.negotiation {
             return Err(End::Failed("it did not negotiate in time".into()));
         }
         if self.blocked_since.is_some_and(|since| since.elapsed() >= WRITE_PATIENCE) {
             return Err(self.broken("it takes nothing"));
+        }
+        if self.flow.is_held() && self.active.elapsed() >= self.policy.negotiation {
+            return Err(self.broken("it does not say whether the stream goes on"));
         }
         Ok(())
     }
@@ -540,7 +547,8 @@ impl<'a> Talk<'a> {
         join.link.wake_by(&self.flow.wake);
         self.active = Instant::now();
         self.stream.prove(join.link.pair.clone(), &mut self.out);
-        self.members.push(Member { link: join.link, state: Proof::Asked, end: Some(join.end) });
+        let end = Some(join.end);
+        self.members.push(Member { link: join.link, state: Proof::Asked, since: Instant::now(), end });
     }
 
     fn refused(&mut self, pair: &Pair, condition: StanzaCondition) -> Result<(), End> {

@@ -117,11 +117,12 @@ fn draft_4_advantage_1_a_server_speaks_for_its_own_domain_alone() {
     assert!(!juliet.sync().contains("forged"));
 }
 
-/// Draft §4, advantage 2: one security context for each pair of DOMAINS, whoever of theirs speaks.
+/// Draft §4, advantage 2: one security context for each pair of DOMAINS, whoever of theirs speaks. More users:
+/// `WAFT_TEST_USERS=1000`, with files enough (`ulimit -n 8192`).
 #[test]
 fn draft_4_advantage_2_all_users_of_two_domains_share_one_connection() {
     let two = Two::start("");
-    let count = 24;
+    let count = std::env::var("WAFT_TEST_USERS").ok().and_then(|count| count.parse().ok()).unwrap_or(24);
     let mut here: Vec<_> = (0..count).map(|n| user(&two.x, &format!("a{n}"), "x.example")).collect();
     let mut there: Vec<_> = (0..count).map(|n| user(&two.y, &format!("b{n}"), "y.example")).collect();
     for (n, client) in here.iter_mut().enumerate() {
@@ -533,6 +534,29 @@ fn a_contact_that_changed_while_the_link_was_down_shows_its_true_state() {
     assert!(!heard.contains("<status>one</status>") || heard.find("one") < heard.find("two"), "{heard}");
     romeo.send("<presence><status>three</status></presence>");
     juliet.expect("<status>three</status>");
+}
+
+/// MISSION 5.1.8: a server that lost its roster says `unsubscribed` where no user of its has.
+#[test]
+fn a_server_that_lost_a_subscription_is_obeyed_and_asked_again_once() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.proves(address, "x.example");
+    juliet.send("<presence type='subscribe' to='romeo@y.example'/>");
+    peer.hears("type='subscribe'");
+    stream.send("<presence type='subscribed' from='romeo@y.example' to='juliet@x.example'/>");
+    juliet.expect("type='subscribed'");
+    drop(juliet);
+    let mut juliet = user(&x, "juliet", "x.example");
+    peer.hears("type='probe'");
+    stream.send("<presence type='unsubscribed' from='romeo@y.example' to='juliet@x.example'/>");
+    eventually("the subscription is gone", || {
+        juliet.send("<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+        juliet.expect("id='r'");
+        juliet.expect("</iq>").contains("subscription='none'")
+    });
+    peer.hears("id='again' type='subscribe'");
+    assert_eq!(x.status()["counters"]["subscriptions_lost"].as_u64(), Some(1));
 }
 
 /// The default: `waft serve --domain D` federates, so other servers find it on 5269. The ports are shared by all tests of

@@ -109,6 +109,8 @@ pub struct Offer {
     pub starttls: bool,
     pub external: bool,
     pub dialback: bool,
+    /// By a feature, not only by the header.
+    pub dialback_told: bool,
     pub dialback_errors: bool,
     pub bidi: bool,
     /// XEP-0198.
@@ -237,6 +239,7 @@ impl OutgoingStream {
             starttls: features.find("starttls", ns::TLS).is_some(),
             external: features.find("mechanisms", ns::SASL).is_some_and(has_external),
             dialback: dialback.is_some() || self.speaks_dialback,
+            dialback_told: dialback.is_some(),
             dialback_errors: dialback.is_some_and(|it| it.find("errors", dialback::FEATURE_NS).is_some()),
             bidi: features.find("bidi", "urn:xmpp:features:bidi").is_some(),
             management: features.find("sm", xmpp::ns::SM).is_some(),
@@ -527,7 +530,8 @@ impl OutgoingStream {
 
     /// May further domains of ours be proved here? XEP-0220 §2.6.1.
     pub fn takes_more_senders(&self) -> bool {
-        self.offer.dialback && self.config.dialback
+        // That its header declares the namespace says little: ejabberd's does, and answers no key.
+        self.offer.dialback_told && self.config.dialback
     }
 
     /// May further target domains be proved here? XEP-0220 §2.6.2.
