@@ -118,15 +118,27 @@ impl Frames {
     }
 
     /// The error element. RFC 6120 §4.9.2.
-    pub fn error(&self, out: &mut Vec<u8>, fault: &StreamFault) {
+    fn error(&self, out: &mut Vec<u8>, fault: &StreamFault) {
         match self.framing {
             Framing::Tcp => fault.write(out),
             Framing::WebSocket => fault.write_framed(out),
         }
     }
 
+    /// The last words of a stream that is open: what is wrong, if anything is, and the close tag. Nothing behind a close
+    /// tag.
+    pub fn end(&mut self, out: &mut Vec<u8>, fault: Option<&StreamFault>) {
+        if !self.opened || self.closed {
+            return;
+        }
+        if let Some(fault) = fault {
+            self.error(out, fault);
+        }
+        self.close(out);
+    }
+
     /// Our close tag, once. RFC 6120 §4.4.
-    pub fn close(&mut self, out: &mut Vec<u8>) {
+    fn close(&mut self, out: &mut Vec<u8>) {
         if !self.closed {
             self.closed = true;
             out.extend_from_slice(match self.framing {
@@ -173,10 +185,13 @@ pub(crate) struct Said<'a> {
     pub lang: &'a str,
 }
 
-/// Is it a header that we speak? RFC 6120 §4.8.1, §4.8.2, §4.7.5.
+/// Is it a header that we speak? RFC 6120 §4.8.1, §4.8.2, §4.8.5, §4.7.5.
 pub(crate) fn check_header(header: &Header, content_ns: &str) -> Result<(), StreamFault> {
     if header.ns != ns::STREAM {
         return Err(StreamFault::InvalidNamespace(header.ns.as_str().into()));
+    }
+    if header.prefix != "stream" {
+        return Err(StreamFault::BadNamespacePrefix);
     }
     if header.name != "stream" {
         return Err(StreamFault::Other(StreamCondition::BadFormat, "The root element is not <stream/>."));
@@ -204,6 +219,7 @@ fn header_of_open(raw: &Raw) -> Header {
     Header {
         name: "stream".into(),
         ns: ns::STREAM.into(),
+        prefix: "stream".into(),
         content_ns: ns::CLIENT.into(),
         from: text("from"),
         to: text("to"),
@@ -238,6 +254,7 @@ mod tests {
         Header {
             name: "stream".into(),
             ns: ns::STREAM.into(),
+            prefix: "stream".into(),
             content_ns: ns::CLIENT.into(),
             version: version.map(str::to_owned),
             ..Header::default()

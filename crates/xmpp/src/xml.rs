@@ -129,6 +129,8 @@ pub struct Header {
     /// Local name and namespace of the root element; who reads them decides (`stream` in [`crate::ns::STREAM`] is right).
     pub name: String,
     pub ns: String,
+    /// Of the root element; empty if it has none. RFC 6120 §4.8.5.
+    pub prefix: String,
     /// The default namespace declared: `jabber:client`, `jabber:server`, …; empty if none is.
     pub content_ns: String,
     pub from: Option<String>,

@@ -76,6 +76,16 @@ fn errors_of_the_header_are_told_behind_our_own() {
     }
 }
 
+// RFC 6120 §4.8.5, §4.9.3.2.
+#[test]
+fn another_prefix_for_the_streams_namespace_is_refused() {
+    let header = "<?xml version='1.0'?><foobar:stream to='localhost' version='1.0' xmlns='jabber:client' \
+        xmlns:foobar='http://etherx.jabber.org/streams'>";
+    fails_at_once(header, "bad-namespace-prefix");
+    let none = "<stream to='localhost' version='1.0' xmlns='http://etherx.jabber.org/streams'>";
+    fails_at_once(none, "bad-namespace-prefix");
+}
+
 #[test]
 fn what_is_no_stream_at_all_is_told_so() {
     for (text, condition) in [

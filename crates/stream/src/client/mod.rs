@@ -280,16 +280,15 @@ impl ClientStream {
             if !self.frames.opened {
                 self.open(out);
             }
-            self.frames.error(out, fault);
-            self.frames.close(out);
+            self.frames.end(out, Some(fault));
         }
         self.end();
     }
 
     /// `</stream:stream>`, once. RFC 6120 §4.4.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        if self.may_write() && self.frames.opened {
-            self.frames.close(out);
+        if self.may_write() {
+            self.frames.end(out, None);
         }
         self.end();
     }

@@ -473,17 +473,16 @@ impl OutgoingStream {
 
     /// Ends the stream with an error and the close tag.
     pub fn fail(&mut self, fault: &StreamFault, out: &mut Vec<u8>) {
-        if !self.waits_for_tls && !self.frames.closed && self.frames.opened {
-            self.frames.error(out, fault);
-            self.frames.close(out);
+        if !self.waits_for_tls {
+            self.frames.end(out, Some(fault));
         }
         self.end();
     }
 
     /// `</stream:stream>`, once.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        if !self.waits_for_tls && self.frames.opened {
-            self.frames.close(out);
+        if !self.waits_for_tls {
+            self.frames.end(out, None);
         }
         self.end();
     }

@@ -294,6 +294,7 @@ fn header(bytes: &[u8], names: super::tokens::HeaderNames) -> Header {
     Header {
         name: tag.map_or_else(String::new, |t| String::from_utf8_lossy(t.local()).into_owned()),
         ns: names.ns,
+        prefix: names.qname.split_once(':').map_or_else(String::new, |(prefix, _)| prefix.to_owned()),
         content_ns: names.default,
         from: read("from"),
         to: read("to"),
