@@ -11,17 +11,19 @@
 //!
 //! TLS 1.2 (only with the extended master secret, RFC 7627) and 1.3, by rustls on aws-lc-rs. Tickets are stateless.
 
+pub mod anybody;
+
 use crate::config::{Config, Host, HostOptions};
 use crate::data;
+use anybody::Anybody;
 use parking_lot::RwLock;
-use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
-use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme};
+use rustls::{RootCertStore, ServerConfig};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -169,16 +171,16 @@ impl Current {
         let shown: Arc<[(Box<str>, Arc<CertifiedKey>)]> =
             loaded.iter().map(|(domain, certificate, _)| (domain.clone(), certificate.clone())).collect();
         // Clients are asked for a certificate only where one can count.
-        let hints: Vec<DistinguishedName> = loaded
+        let hints: Vec<rustls::DistinguishedName> = loaded
             .iter()
             .filter_map(|(_, _, clients)| clients.as_ref())
             .flat_map(|it| it.root_hint_subjects().to_vec())
             .collect();
         let asks = loaded.iter().any(|(_, _, clients)| clients.is_some());
         let verifier =
-            asks.then(|| Arc::new(Asking { provider: provider.clone(), hints }) as Arc<dyn ClientCertVerifier>);
+            asks.then(|| Arc::new(Anybody::asked_for(provider.clone(), hints)) as Arc<dyn ClientCertVerifier>);
 
-        let anybody: Arc<dyn ClientCertVerifier> = Arc::new(Asking { provider: provider.clone(), hints: Vec::new() });
+        let anybody: Arc<dyn ClientCertVerifier> = Arc::new(Anybody::new(provider.clone()));
         let build = |fallback: usize,
                      alpn: Option<&[u8]>,
                      verifier: Option<&Arc<dyn ClientCertVerifier>>|
@@ -244,60 +246,6 @@ impl ResolvesServerCert for BySni {
             .and_then(|name| position(self.shown.iter().map(|(domain, _)| &**domain), name))
             .unwrap_or(self.fallback);
         self.shown.get(at).map(|(_, certificate)| certificate.clone())
-    }
-}
-
-/// Asks for a client certificate and takes any: whether it counts is decided per host when EXTERNAL is used. That the
-/// client holds the key is always verified, by the provider.
-#[derive(Debug)]
-struct Asking {
-    provider: Arc<CryptoProvider>,
-    hints: Vec<DistinguishedName>,
-}
-
-impl ClientCertVerifier for Asking {
-    fn client_auth_mandatory(&self) -> bool {
-        false
-    }
-    fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &self.hints
-    }
-    fn verify_client_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: UnixTime,
-    ) -> Result<ClientCertVerified, rustls::Error> {
-        Ok(ClientCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signed,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signed,
-            &self.provider.signature_verification_algorithms,
-        )
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 

@@ -1,13 +1,12 @@
 //! Whose certificates count: the system's authorities and the local server's own; or one file; or, loudly, anybody's.
 
+use crate::certificates::anybody::Anybody;
 use crate::certificates::{ALPN_CLIENT, provider, read_chain};
 use crate::cli;
 use crate::config::Sources;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, RootCertStore};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -33,7 +32,7 @@ pub fn tls(arguments: &cli::Client, domain: &str) -> Result<Arc<ClientConfig>, S
         eprintln!(
             "WARNING: --insecure: the server's certificate is not checked. Whoever is on the way can read and change everything, your password included."
         );
-        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider))).with_no_client_auth()
+        builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody::new(provider))).with_no_client_auth()
     } else {
         builder.with_root_certificates(roots(arguments, domain)?).with_no_client_auth()
     };
@@ -89,42 +88,6 @@ fn add_local(roots: &mut RootCertStore, data: Option<&Path>, domain: &str) -> Re
         }
         Err(_) if data.is_none() || !file.exists() => Ok(()),
         Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Takes any certificate; that the server holds its key is verified nevertheless.
-#[derive(Debug)]
-pub struct Anybody(pub Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
-    }
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
 

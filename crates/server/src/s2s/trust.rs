@@ -1,7 +1,8 @@
 //! Whom we believe and what we show: the TLS of streams between servers. RFC 6120 §13.7, XEP-0178.
 
+use crate::certificates::anybody::Anybody;
 use crate::certificates::{ALPN_SERVER, Certificates, names_of_server, provider, read_chain};
-use crate::client::trust::{Anybody, add_system};
+use crate::client::trust::add_system;
 use crate::config::Federation;
 use rustls::client::{ResolvesClientCert, verify_server_cert_signed_by_trust_anchor};
 use rustls::crypto::CryptoProvider;
@@ -79,7 +80,7 @@ impl Trust {
         let mut config = ClientConfig::builder_with_provider(self.provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Anybody(self.provider.clone())))
+            .with_custom_certificate_verifier(Arc::new(Anybody::new(self.provider.clone())))
             .with_client_cert_resolver(Arc::new(Own(self.certificates.own(host))));
         config.require_ems = true;
         config.resumption = rustls::client::Resumption::disabled();
