@@ -600,6 +600,80 @@ fn row_36_big_tokens_byte_by_byte_cost_linear_time() {
     alive(&server);
 }
 
+/// 2^17 names that a hash without a key, such as that of many languages' strings, cannot tell apart.
+fn colliding() -> impl Iterator<Item = xmpp::BareJid> {
+    (0..1_u32 << 17).map(|n| {
+        let local: String = (0..17).map(|bit| if n >> bit & 1 == 0 { "a~" } else { "b_" }).collect();
+        xmpp::BareJid::parse(&format!("{local}@localhost")).unwrap()
+    })
+}
+
+#[test]
+fn row_37_names_that_collide_elsewhere_are_spread_here() {
+    use std::cell::Cell;
+    use std::collections::{HashMap, HashSet};
+    thread_local! {
+        static COMPARED: Cell<usize> = const { Cell::new(0) };
+    }
+    #[derive(Hash, Eq)]
+    struct Counted(xmpp::BareJid);
+    impl PartialEq for Counted {
+        fn eq(&self, other: &Counted) -> bool {
+            COMPARED.set(COMPARED.get() + 1);
+            self.0 == other.0
+        }
+    }
+    let polynomial =
+        |text: &str| text.bytes().fold(0_u32, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+    let hashes: HashSet<u32> = colliding().map(|name| polynomial(name.as_str())).collect();
+    assert_eq!(hashes.len(), 1, "they do collide");
+    let mut map: HashMap<Counted, ()> = HashMap::new();
+    let mut count = 0;
+    for name in colliding() {
+        map.insert(Counted(name), ());
+        count += 1;
+    }
+    assert_eq!(map.len(), count);
+    // Where all lie in one place it would be half of the square of that.
+    assert!(COMPARED.get() < count, "{} comparisons", COMPARED.get());
+}
+
+#[test]
+fn row_37_no_map_here_has_a_hash_that_can_be_foreseen() {
+    let mut wrong = Vec::new();
+    for (path, text) in sources() {
+        for (line, text) in text.lines().enumerate() {
+            let foreseen = ["FxHash", "FnvHash", "BuildHasherDefault", "with_hasher(", "nohash"];
+            // Of what a hash with a random key gave already.
+            let hashed = text.contains("<Hashed>") || text.contains("RandomState");
+            if !hashed && foreseen.iter().any(|name| text.contains(name)) {
+                wrong.push(format!("{}:{}: {}", path.display(), line + 1, text.trim()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn row_37_a_server_is_not_slowed_down_by_them() {
+    let server = measured();
+    let mut client = Client::available(&server, "collides", "r");
+    let mut cost = |names: Vec<String>| {
+        let before = processor_seconds(&server);
+        for names in names.chunks(200) {
+            let stanzas: String =
+                names.iter().map(|name| format!("<message to='{name}@localhost'><body>x</body></message>")).collect();
+            client.send(stanzas);
+            client.sync();
+        }
+        processor_seconds(&server) - before
+    };
+    let many = 4_000;
+    let ordinary = cost((0..many).map(|n| format!("ordinary-name-with-as-many-lett{n:04}")).collect());
+    let awkward = cost(colliding().take(many).map(|name| name.local().unwrap().to_owned()).collect());
+    assert!(awkward <= 3.0 * ordinary + 0.2, "{awkward} s instead of {ordinary}");
+}
+
 #[test]
 fn row_38_memory_stays_in_proportion_to_what_was_sent() {
     let server = measured();
