@@ -31,6 +31,8 @@ pub enum EdgeItem {
     /// Binding failed: `conflict`, `resource-constraint`, …
     AttachRefused(StanzaError),
     Deliver(Delivery),
+    /// A delivery that did not happen: it is counted as one, in its turn or later.
+    Skipped,
     /// Answers `<enable/>`. The stream counts deliveries from here.
     Managed(Managed),
     /// Answers `<resume/>`; what the client has not handled follows as `Deliver`. `received` is our inbound `h`,
@@ -84,9 +86,15 @@ pub enum Query {
     Uptime,
 }
 
-/// Never printed.
+/// Never printed, wiped after use.
 #[derive(Clone)]
 pub struct Secret(pub String);
+
+impl Drop for Secret {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
 impl std::fmt::Debug for Secret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Secret")

@@ -667,7 +667,7 @@ mod tests {
     }
 
     pub(super) fn page(scene: &mut Scene, after: i64, records: Vec<Record>) -> Fx {
-        scene.item(Item::Pending { after, records })
+        scene.item(Item::Pending { after, records: Some(records) })
     }
 
     pub(super) fn error_told(fx: &Fx, condition: &str) -> bool {

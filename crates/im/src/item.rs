@@ -108,6 +108,12 @@ pub enum Item {
         ingress: Ingress,
         ticket: Ticket,
     },
+    /// A stanza that is in form, but wrong: the error that its client hears for it, in its turn.
+    Malformed {
+        session: SessionId,
+        answer: Arc<Stanza>,
+        ticket: Ticket,
+    },
     /// `<enable/>` on a stream that is bound already.
     Manage {
         session: SessionId,
@@ -156,9 +162,11 @@ pub enum Item {
         then: Then,
     },
     /// A page of pending records, oldest first; answers [`crate::Effect::ReadPending`].
+    ///
+    /// `None`: they could not be read.
     Pending {
         after: i64,
-        records: Vec<Record>,
+        records: Option<Vec<Record>>,
     },
     /// Effects that stood behind a commit of their step and did not happen: the commit failed (then
     /// [`Item::CommitFailed`] follows) or its record was in the log already ([`store::Outcome::Duplicate`]).
@@ -183,6 +191,8 @@ pub enum Item {
         roles: Roles,
         ticket: Ticket,
     },
+    /// The operator lets nobody in any more (or again): it is stored already.
+    Disabled(bool),
     /// The account itself is being removed: cascade to contacts, then `Unload`.
     Remove {
         ticket: Ticket,

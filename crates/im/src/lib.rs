@@ -23,6 +23,7 @@ pub mod effects;
 pub mod host;
 pub mod inbox;
 pub mod item;
+pub mod late;
 pub mod leases;
 pub mod lost;
 pub mod messages;

@@ -2,11 +2,11 @@
 
 use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects, Managed};
-use crate::inbox;
 use crate::item::{EdgeRef, ManagementRequest, SessionId};
 use crate::modules::push;
 use crate::policy::Limits;
 use crate::session::{self, Session};
+use crate::{inbox, late};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use xmpp::{PresenceType, Stanza, StanzaType, StreamCondition, StreamFault};
@@ -149,6 +149,7 @@ pub fn manage(account: &mut Account, id: SessionId, request: ManagementRequest, 
     let in_ledger = session.in_ledger;
     account.sessions.insert(index, session);
     fx.edge(edge, EdgeItem::Managed(managed));
+    late::follow(account, id, fx);
     if in_ledger {
         // The row names the resumption id.
         session::touch_ledger(account, id, fx);
@@ -163,6 +164,7 @@ pub fn acked(account: &mut Account, id: SessionId, h: u32, fx: &mut Effects) {
         Ok(deliveries) => {
             inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
             inbox::go_on(account, id, fx);
+            late::follow(account, id, fx);
         }
         Err(fault) => {
             if let Some(edge) = session.edge {
@@ -266,6 +268,7 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     // XEP-0352 §5.2: a resumed stream starts active.
     session.inactive = false;
     session.queued = management.unacked.len() as u64;
+    session.written = 0;
     let resumed = EdgeItem::Resumed {
         session: id,
         jid: session.jid.clone(),
@@ -281,6 +284,7 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     session::release(account, id, fx);
     inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
     inbox::go_on(account, id, fx);
+    late::follow(account, id, fx);
 }
 
 /// The session ended: nobody can resume it. Gives what was not acknowledged, oldest first.

@@ -52,6 +52,9 @@ const REMOVALS_MAX: usize = 32;
 /// Longest `name` and group, in bytes; as long as a part of a JID may be. RFC 6121 §2.3.3.
 pub const NAME_BYTES_MAX: usize = 1023;
 
+/// More changes than so many are not worth a stanza each.
+const PUSHES_MAX: usize = 100;
+
 /// What a client that knows an old version must be told. RFC 6121 §2.6.3.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Catchup<'a> {
@@ -216,7 +219,7 @@ impl Roster {
     }
 
     /// What is new to a client that knows `version`. `Full` if it is unknown, if a removal may be among the changes
-    /// that is no longer remembered, or if the changes are not less than the whole. RFC 6121 §2.6.3.
+    /// that is no longer remembered, or if the changes are many or not less than the whole. RFC 6121 §2.6.3.
     pub fn since(&self, version: u64) -> Catchup<'_> {
         if version > self.version {
             return Catchup::Full;
@@ -232,7 +235,10 @@ impl Roster {
         // a removal; before the roster was read nobody knows which.
         let forgotten = self.removals_known_after.saturating_sub(version);
         let accounted = changes.iter().filter(|(its, _)| *its <= self.removals_known_after).count();
-        if (accounted as u64) < forgotten || (!changes.is_empty() && changes.len() * 2 > self.listed) {
+        if (accounted as u64) < forgotten
+            || (!changes.is_empty() && changes.len() * 2 > self.listed)
+            || changes.len() > PUSHES_MAX
+        {
             return Catchup::Full;
         }
         changes.sort();

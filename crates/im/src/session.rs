@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
+use crate::late::{self, Late};
 use crate::messages;
 use crate::modules::{self, client_state, client_state::Held, fetch, push, subscription_status};
 use crate::policy::{Limits, ResourceConflict};
@@ -17,7 +18,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Change, SessionRow};
 use xmpp::write::{Additions, to_stored};
-use xmpp::{BareJid, FullJid, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StreamFault};
+use xmpp::{BareJid, FullJid, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StreamCondition, StreamFault};
 
 /// One bound resource. Its stream (the *edge*) may come and go.
 #[derive(Debug)]
@@ -56,6 +57,12 @@ pub struct Session {
     pub unwritten: VecDeque<(u64, Delivery)>,
     /// Deliveries queued to the present stream.
     pub queued: u64,
+    /// … and of these, how many it said that it has written (not with stream management).
+    pub written: u64,
+    /// Rough bytes of those that it has not.
+    pub queued_bytes: usize,
+    /// Presence that waits for room in its queue.
+    pub late: Option<Box<Late>>,
     /// Greatest position queued to it.
     pub cursor: i64,
     /// Stream identity for ingress ids; kept over resumption.
@@ -96,6 +103,9 @@ impl Session {
             management: None,
             unwritten: VecDeque::new(),
             queued: 0,
+            written: 0,
+            queued_bytes: 0,
+            late: None,
             cursor: 0,
             stream: 0,
             archive_to: 0,
@@ -132,6 +142,18 @@ impl Session {
         let stanzas_max = limits.unacked_stanzas_max * quarters / 4;
         let bytes_max = limits.unacked_bytes_max * quarters / 4;
         stanzas == 0 || (stanzas < stanzas_max && bytes < bytes_max)
+    }
+
+    /// Stanzas and bytes that it may be given at once, and have a quarter of its queue left.
+    pub(crate) fn room(&self, limits: &Limits) -> (usize, usize) {
+        let of = |max: usize, used: usize| (max - max / 4).saturating_sub(used);
+        match &self.management {
+            Some(management) => (
+                of(limits.unacked_stanzas_max, management.unacked.len() + 1),
+                of(limits.unacked_bytes_max, management.unacked_bytes),
+            ),
+            None => (limits.unacked_stanzas_max, limits.unacked_bytes_max),
+        }
     }
 
     /// May it be given this message to keep, and stay within its bounds?
@@ -254,6 +276,21 @@ fn close_where(account: &mut Account, which: impl Fn(&Session) -> bool, fault: &
         }
         end(account, id, fx);
     }
+}
+
+/// The session's stream has written so many of its deliveries.
+pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: u64, fx: &mut Effects) {
+    if let Some(session) = account.session_mut(id).filter(|s| s.edge == Some(edge)) {
+        session.written = deliveries;
+        if deliveries >= session.queued {
+            session.queued_bytes = 0;
+        } else {
+            // (What is left is as large as the rest was.)
+            session.queued_bytes /= 2;
+        }
+    }
+    inbox::written(account, id, edge, deliveries, fx);
+    late::follow(account, id, fx);
 }
 
 /// The stream is gone: the session ends, or waits for resumption. XEP-0198 §7.
@@ -382,6 +419,15 @@ pub fn kick(account: &mut Account, resource: Option<&str>, fault: StreamFault, f
     close_where(account, |s| resource.is_none_or(|r| s.jid.resource_str() == r), &fault, fx);
 }
 
+/// Nobody logs in any more, and whoever is there goes; or all is as it was.
+pub fn disable(account: &mut Account, disabled: bool, fx: &mut Effects) {
+    account.disabled = disabled;
+    if disabled {
+        let fault = StreamFault::Other(StreamCondition::NotAuthorized, "The account is disabled.");
+        kick(account, None, fault, fx);
+    }
+}
+
 /// The account goes: contacts are told, sessions closed, rows deleted. XEP-0077 §3.2.
 pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) {
     account.removed = true;
@@ -415,7 +461,8 @@ pub fn shut_down(account: &mut Account, fx: &mut Effects) {
 /// management is on.
 ///
 /// A session whose queue would grow beyond `unacked_stanzas_max` or `unacked_bytes_max` ends with this step; what is
-/// in the log stays pending. For an inactive client some things wait ([`client_state`]).
+/// in the log stays pending. For an inactive client some things wait ([`client_state`]), and presence does where the
+/// queue is full ([`late`]).
 pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
     let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else { return };
     let mut now = Some(delivery);
@@ -426,6 +473,13 @@ pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mu
         }
     }
     if let Some(delivery) = now {
+        give(account, id, delivery, fx);
+    }
+}
+
+/// To the stream, or behind what waits for room in its queue.
+fn give(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
+    if let Some(delivery) = late::wait(account, id, delivery, fx) {
         queue(account, id, delivery, fx);
     }
 }
@@ -434,11 +488,12 @@ pub fn deliver(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mu
 pub(crate) fn release(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let Some(session) = account.session_mut(id) else { return };
     for delivery in session.held.take() {
-        queue(account, id, delivery, fx);
+        give(account, id, delivery, fx);
     }
 }
 
-fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
+/// Queues a stanza that need not wait.
+pub(crate) fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effects) {
     let limits = &account.policy.limits;
     let Some(session) = account.sessions.iter_mut().find(|s| s.id == id) else { return };
     if session.overrun {
@@ -461,6 +516,9 @@ fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx: &mut Effe
     }
     if let Some(edge) = session.edge {
         session.queued += 1;
+        if session.management.is_none() {
+            session.queued_bytes += delivery.stanza.weight();
+        }
         if keep && session.management.is_none() {
             session.unwritten.push_back((session.queued, delivery.clone()));
         }
@@ -511,14 +569,13 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
             _ => continue,
         };
         let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else { continue };
-        session.queued = session.queued.saturating_sub(1);
+        // The stream counts it nevertheless: what is numbered behind it keeps its number.
+        fx.edge(edge, EdgeItem::Skipped);
         if let Some(management) = &mut session.management {
             management.forget(&delivery);
         }
         let at = session.unwritten.iter().position(|(_, d)| Arc::ptr_eq(&d.stanza, &delivery.stanza));
-        if let Some((number, _)) = at.and_then(|at| session.unwritten.remove(at)) {
-            session.unwritten.iter_mut().filter(|(n, _)| *n > number).for_each(|(n, _)| *n -= 1);
-        }
+        at.and_then(|at| session.unwritten.remove(at));
         match delivery.position {
             // Its record may be in the log nevertheless: the commit need not have been its own.
             Some(position) => account.inbox.unheld(position, session.id),
@@ -693,10 +750,16 @@ mod tests {
     }
 
     #[test]
-    fn a_disabled_account_binds_nothing() {
-        let mut juliet = juliet();
-        juliet.account.disabled = true;
+    fn a_disabled_account_has_no_sessions_and_binds_nothing() {
+        let mut juliet = juliet().with("home", 0);
+        let fx = juliet.item(Item::Disabled(true));
+        assert!(
+            matches!(&closed(&fx)[..], [(home, StreamFault::Other(StreamCondition::NotAuthorized, _))] if home == "home")
+        );
+        assert!(juliet.sessions.is_empty());
         assert_eq!(refused(&juliet.item(Item::Attach(asks(None)))), StanzaCondition::NotAllowed);
+        juliet.item(Item::Disabled(false));
+        bound(&juliet.item(Item::Attach(asks(None))));
     }
 
     // XEP-0386 §3.2: carbons, client state and stream management with the bind.
@@ -813,7 +876,7 @@ mod tests {
     }
 
     #[test]
-    fn deliveries_behind_a_commit_that_wrote_nothing_are_not_counted() {
+    fn deliveries_behind_a_commit_that_wrote_nothing_leave_the_others_their_numbers() {
         let mut juliet = juliet().with("home", 0);
         let mut fx = juliet.receive("<message from='romeo@montague.example/x' type='chat'><body>1</body></message>");
         let at = fx.list.iter().position(|e| matches!(e, Effect::Commit { .. })).expect("a commit");
@@ -821,12 +884,36 @@ mod tests {
         juliet.receive("<message from='romeo@montague.example/x' type='chat'><body>2</body></message>");
         assert_eq!(juliet.sessions[0].queued, 2);
         let fx = juliet.item(Item::Dropped { effects });
-        assert_eq!(juliet.sessions[0].queued, 1);
+        assert!(matches!(fx.edge_items()[0], (_, EdgeItem::Skipped)), "{:?}", fx.list);
         let numbers: Vec<u64> = juliet.sessions[0].unwritten.iter().map(|(n, _)| *n).collect();
-        assert_eq!(numbers, [1]);
+        assert_eq!(numbers, [2]);
         // Nobody has it; whether it is in the log, the log says.
         assert_eq!(juliet.inbox.waiting(), 1);
         assert!(fx.list.iter().any(|e| matches!(e, Effect::ReadPending { .. })));
+    }
+
+    // A carbon copy of a message that came twice.
+    #[test]
+    fn a_message_behind_a_delivery_that_did_not_happen_is_taken_when_it_is_written() {
+        let mut juliet = juliet().with("home", 0);
+        let (edge, session) = (juliet.edge("home"), juliet.id("home"));
+        let copy = "<message from='juliet@capulet.example' to='juliet@capulet.example/home'><sent xmlns='urn:xmpp:carbons:2'/></message>";
+        let copy = Delivery {
+            stanza: Arc::new(crate::testing::stanza(copy)),
+            to: None,
+            more: Additions::default(),
+            position: None,
+        };
+        let mut fx = Effects::default();
+        deliver(&mut juliet.account, session, copy, &mut fx);
+        let position = juliet
+            .receive("<message from='romeo@montague.example/x' type='chat'><body>1</body></message>")
+            .appended()[0]
+            .position;
+        juliet.item(Item::Dropped { effects: fx.list });
+        // The stream has written the one message and passed over the other delivery.
+        juliet.item(Item::Written { session, edge, deliveries: 2 });
+        assert_eq!(juliet.after_ms(1_000).taken(), [position]);
     }
 
     #[test]

@@ -97,12 +97,17 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Manage { session, request } => resume::manage(account, session, request, fx),
         Item::Acked { session, h } => resume::acked(account, session, h, fx),
         Item::ClientState { session, active } => modules::client_state::set(account, session, active, fx),
-        Item::Written { session, edge, deliveries } => inbox::written(account, session, edge, deliveries, fx),
+        Item::Written { session, edge, deliveries } => session::written(account, session, edge, deliveries, fx),
         Item::Detached { session, edge, reason, deliveries, received } => {
             session::detached(account, session, edge, reason, deliveries, received, fx);
         }
         Item::FromClient { session, stanza, ingress, ticket } => {
             outbound(account, session, stanza, ingress, ticket, fx)
+        }
+        // (The ticket goes when the answer is queued.)
+        Item::Malformed { session, answer: stanza, ticket: _ticket } => {
+            let delivery = Delivery { stanza, to: None, more: Additions::default(), position: None };
+            session::deliver(account, session, delivery, fx);
         }
         Item::Inbound { stanza, to, ingress, ticket } => inbound(account, stanza, to, ingress, ticket, fx),
         Item::Answered { iq, session, answer, then } => then(account, &iq, session, answer, fx),
@@ -112,6 +117,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),
+        Item::Disabled(disabled) => session::disable(account, disabled, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
         Item::ShutDown => session::shut_down(account, fx),
         Item::SubscriptionLost { stanza, to, ingress, ticket } => {

@@ -197,7 +197,7 @@ impl House {
             Effect::ReadPending { after, limit } => {
                 let page =
                     self.log.range(after + 1..).map(|(_, r)| r).filter(|r| r.pending).take(limit).cloned().collect();
-                self.items.push_back(Item::Pending { after, records: page });
+                self.items.push_back(Item::Pending { after, records: Some(page) });
             }
             Effect::Edge { edge, item } => self.at_the_edge(edge, item),
             _ => {}
@@ -236,6 +236,9 @@ impl House {
                 let body = if delivery.stanza.is_message() { number(&delivery.stanza) } else { None };
                 stream.queue.push_back(body);
             }
+            // Nothing for the client, one more for the count of a stream that acknowledges nothing.
+            EdgeItem::Skipped if stream.managed => {}
+            EdgeItem::Skipped => stream.queue.push_back(None),
             EdgeItem::AttachRefused(_) | EdgeItem::ResumeRefused { .. } => {
                 self.streams.remove(&edge);
                 if client.edge == Some(edge) {

@@ -140,6 +140,20 @@ pub enum User {
         #[command(flatten)]
         place: Place,
     },
+    /// Let nobody log in to an account any more and end its sessions; nothing that is kept of it goes
+    Disable {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Let its user log in to a disabled account again
+    Enable {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        #[command(flatten)]
+        place: Place,
+    },
     /// List accounts, those of all hosts or of one
     List {
         /// The host

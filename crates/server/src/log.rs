@@ -2,7 +2,9 @@
 
 use crate::config::{Log, LogFormat};
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry, fmt, reload};
@@ -29,7 +31,24 @@ pub fn start(log: &Log) {
     };
     if started.is_ok() {
         let _ = LEVEL.set(handle);
+        std::panic::set_hook(Box::new(panicked));
     }
+}
+
+static PANICS: AtomicU64 = AtomicU64::new(0);
+
+/// How many panics there were in this process. Each hurt one account's sessions, or one stream, at most.
+pub fn panics() -> u64 {
+    PANICS.load(Ordering::Relaxed)
+}
+
+/// Counts a panic and says where it was. Its text is only said if it is a literal: else a part of a stanza may be in it.
+fn panicked(panic: &PanicHookInfo<'_>) {
+    PANICS.fetch_add(1, Ordering::Relaxed);
+    let text = panic.payload().downcast_ref::<&'static str>().copied().unwrap_or("(a text with values)");
+    let place = panic.location().map(ToString::to_string).unwrap_or_default();
+    let trace = std::backtrace::Backtrace::force_capture();
+    tracing::error!(place, text, %trace, "a panic: this is a fault in waft, please report it");
 }
 
 /// Another level from now on. The level was checked when the configuration was read.

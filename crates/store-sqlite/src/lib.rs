@@ -245,9 +245,9 @@ impl Store for SqliteStore {
         self.read(move |reader| reader.load_account(&account))
     }
 
-    fn credentials<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Credentials>> {
+    fn login<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Login>> {
         let account = account.clone();
-        self.read(move |reader| reader.credentials(&account))
+        self.read(move |reader| reader.login(&account))
     }
 
     fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>> {

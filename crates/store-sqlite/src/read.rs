@@ -167,7 +167,7 @@ impl Reader {
         Ok(Some(loaded))
     }
 
-    pub fn credentials(&self, account: &BareJid) -> rusqlite::Result<Option<Credentials>> {
+    pub fn login(&self, account: &BareJid) -> rusqlite::Result<Option<Login>> {
         let Some(id) = self.id(account)? else {
             return Ok(None);
         };
@@ -184,7 +184,9 @@ impl Reader {
                 _ => {}
             }
         }
-        Ok(Some(credentials))
+        let mut found = self.connection.prepare_cached("SELECT disabled FROM accounts WHERE id = ?1")?;
+        let disabled = found.query_row([id], |row| row.get(0))?;
+        Ok(Some(Login { credentials, disabled }))
     }
 
     pub fn tokens(&self, account: &BareJid, client: &str) -> rusqlite::Result<Vec<Token>> {

@@ -182,7 +182,7 @@ fn a_damaged_page_is_an_error_of_its_readers_alone() {
     let juliet = bare("juliet@capulet.example");
     let damaged = wait(store.inbox_after(&juliet, 0, false, 10));
     assert!(matches!(damaged, Err(StoreError::Damaged(_))), "{damaged:?}");
-    assert!(wait(store.credentials(&juliet)).is_ok_and(|found| found.is_some()));
+    assert!(wait(store.login(&juliet)).is_ok_and(|found| found.is_some()));
     assert!(!wait(store.integrity()).expect("it is looked through").is_empty());
 }
 

@@ -72,8 +72,8 @@ pub trait Store: Send + Sync + 'static {
 
     /// What an account's entity needs in memory; `None` if there is no such account.
     fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>>;
-    /// Credentials alone (authentication does not load the entity).
-    fn credentials<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Credentials>>;
+    /// Credentials alone (authentication does not load the entity), and whether they are of any use.
+    fn login<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Login>>;
     /// FAST tokens of an account and client id. XEP-0484.
     fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>>;
     /// Records of the account's log, oldest first, positions greater than `after`, at most `limit`.

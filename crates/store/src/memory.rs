@@ -193,8 +193,8 @@ impl Store for MemoryStore {
         ready(self.read(account, |found| found.record(self.epoch)))
     }
 
-    fn credentials<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Credentials>> {
-        ready(self.read(account, |found| found.credentials.clone()))
+    fn login<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Login>> {
+        ready(self.read(account, |found| Login { credentials: found.credentials.clone(), disabled: found.disabled }))
     }
 
     fn tokens<'a>(&'a self, account: &'a BareJid, client: &'a str) -> Reply<'a, Vec<Token>> {

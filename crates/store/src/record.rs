@@ -28,6 +28,14 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// What authentication needs of an account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Login {
+    pub credentials: Credentials,
+    /// Proves its password in vain.
+    pub disabled: bool,
+}
+
 /// What an account's entity keeps in memory.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AccountRecord {

@@ -235,17 +235,14 @@ impl ComponentStream {
             if !self.frames.opened {
                 self.open(out);
             }
-            self.frames.error(out, fault);
-            self.frames.close(out);
+            self.frames.end(out, Some(fault));
         }
         self.stage = Stage::Ended;
     }
 
     /// `</stream:stream>`, once.
     pub fn close(&mut self, out: &mut Vec<u8>) {
-        if self.frames.opened {
-            self.frames.close(out);
-        }
+        self.frames.end(out, None);
         self.stage = Stage::Ended;
     }
 

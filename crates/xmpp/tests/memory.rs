@@ -17,7 +17,8 @@ fn inputs() -> Vec<(&'static str, String)> {
     vec![
         ("empty elements", format!("<message>{}</message>", many("<a/>", 9_900))),
         ("elements of other namespaces", format!("<message>{}</message>", many("<a xmlns='b'/>", 9_900))),
-        ("prefixed elements", format!("<message xmlns:p='u'>{}</message>", many("<p:a/>", 2_000))),
+        ("prefixed elements", format!("<message><b xmlns:p='u'>{}</b></message>", many("<p:a/>", 9_900))),
+        ("children with a prefix of the stanza", format!("<message xmlns:p='u'>{}</message>", many("<p:a/>", 250))),
         ("attributes", format!("<message>{}</message>", many(&format!("<a{attributes}/>"), 300))),
         ("declarations", format!("<message>{}</message>", many(&format!("<p0:a{declarations}/>"), 300))),
         ("references", format!("<message><body>{}</body></message>", many("&lt;", 60_000))),

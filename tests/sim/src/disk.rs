@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store::memory::MemoryStore;
 use store::{
-    AccountRecord, AccountSummary, Change, Committed, Credentials, Fence, Figures, OutboxRow, Page, PageQuery, Record,
-    Reply, SessionRow, Store, StoreError, Token,
+    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, Login, OutboxRow, Page, PageQuery, Record, Reply,
+    SessionRow, Store, StoreError, Token,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -117,10 +117,10 @@ impl Store for Disk {
         })
     }
 
-    fn credentials<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Credentials>> {
+    fn login<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<Login>> {
         Box::pin(async move {
             self.read().await;
-            self.store.credentials(account).await
+            self.store.login(account).await
         })
     }
 

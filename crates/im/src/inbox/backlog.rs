@@ -10,7 +10,7 @@ use crate::messages;
 use crate::session::{self, Session};
 use std::sync::Arc;
 use store::Record;
-use xmpp::{Stamp, Stanza};
+use xmpp::{Jid, Stamp, Stanza};
 
 /// Pending records read at a time.
 pub const PAGE: usize = 50;
@@ -126,9 +126,14 @@ pub(crate) fn go_on(account: &mut Account, id: SessionId, fx: &mut Effects) {
 }
 
 /// A page of the backlog, oldest first.
-pub fn pending_page(account: &mut Account, after: i64, records: Vec<Record>, fx: &mut Effects) {
+pub fn pending_page(account: &mut Account, after: i64, records: Option<Vec<Record>>, fx: &mut Effects) {
     account.inbox.page_under_way = false;
     let Some(mut reading) = account.inbox.reading.filter(|reading| !reading.paused) else { return };
+    let Some(records) = records else {
+        // Tried often enough: it waits for the next that comes.
+        account.inbox.reading = None;
+        return;
+    };
     if !reading.asked || reading.after != after {
         // It was for a session that left meanwhile.
         return ask(account, reading, fx);
@@ -170,8 +175,7 @@ fn forget_unwritten(account: &mut Account, after: i64, records: &[Record], full_
         Some(last) if full_page => last.position,
         _ => reading.asked_at,
     };
-    if records.is_empty() || to <= after {
-        // (A read that failed gives nothing, too.)
+    if to <= after {
         return;
     }
     let waiting = account.inbox.pending.range(after + 1..=to).filter(|(_, entry)| entry.holders.is_empty());
@@ -205,7 +209,8 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
     };
     let stanza = Arc::new(stanza);
     let mut ids = vec![reading.session];
-    if position > reading.backlog_to {
+    // (To a full JID it is this resource's, or that one is gone.)
+    if position > reading.backlog_to && stanza.to.as_ref().is_none_or(Jid::is_bare) {
         let takers = messages::most_available(account);
         if takers.contains(&reading.session) {
             ids = takers;
@@ -251,7 +256,9 @@ pub(super) fn next_backlog(account: &mut Account, fx: &mut Effects) {
 mod tests {
     use super::*;
     use crate::inbox::tests::*;
-    use crate::testing::{START, account};
+    use crate::item::Item;
+    use crate::testing::{START, account, stanza};
+    use xmpp::write::to_stored;
 
     // XEP-0160 §2, XEP-0203.
     #[test]
@@ -475,9 +482,32 @@ mod tests {
     fn a_read_that_failed_is_not_repeated_for_ever_and_loses_nothing() {
         let mut juliet = with_pending([earlier(0)]).connected("home");
         comes_online(&mut juliet, "home");
-        let fx = page(&mut juliet, earlier(0) - 1, Vec::new());
+        let fx = juliet.item(Item::Pending { after: earlier(0) - 1, records: None });
         assert_eq!(page_asked(&fx), None);
         assert!(juliet.inbox.is_pending(earlier(0)));
+    }
+
+    // The store knew the message already, or its commit failed.
+    #[test]
+    fn what_the_log_does_not_have_is_not_waited_for() {
+        let mut juliet = with_pending([earlier(0)]).connected("home");
+        comes_online(&mut juliet, "home");
+        let fx = page(&mut juliet, earlier(0) - 1, Vec::new());
+        assert_eq!((page_asked(&fx), juliet.inbox.waiting()), (None, 0));
+        assert_eq!(juliet.receive(&chat("live")).written_to(), ["home"]);
+    }
+
+    // RFC 6121 §8.5.3.1.
+    #[test]
+    fn a_message_to_a_full_jid_that_waits_for_the_backlog_goes_to_that_resource_alone() {
+        let mut juliet = with_pending([earlier(0)]).with("phone", 0).connected("home");
+        comes_online(&mut juliet, "home");
+        let to_home = chat("new").replace(JULIET, "juliet@capulet.example/home");
+        let new = juliet.receive(&to_home).appended()[0].position;
+        let fx = page(&mut juliet, earlier(0) - 1, vec![record(earlier(0), "old")]);
+        assert_eq!(page_asked(&fx), Some(earlier(0)));
+        let kept = Record { stanza: to_stored(&stanza(&to_home)), ..record(new, "new") };
+        assert_eq!(page(&mut juliet, earlier(0), vec![kept]).written_to(), ["home"]);
     }
 
     #[test]

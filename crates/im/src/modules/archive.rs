@@ -156,6 +156,7 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
         Err(error) => return answer(account, iq, session, Err(error), fx),
     };
     let (Some(id), Some(to)) = (session, iq.from.clone()) else { return };
+    let page = fitted(page, &query, id, account);
     let queryid = query.attribute("queryid");
     let mut results: Vec<Stanza> = Vec::with_capacity(page.records.len());
     for record in &page.records {
@@ -176,6 +177,45 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
         session::deliver(account, id, delivery, fx);
     }
     answer(account, iq, session, Ok(Some(fin(&page))), fx);
+}
+
+/// Bytes of the messages of one page; one message there is always.
+const PAGE_BYTES_MAX: usize = 384 << 10;
+/// What the wrapping of a message costs.
+const WRAPPING_BYTES: usize = 512;
+
+/// As much of the page as the session has room for: it would end if the page did not fit. The client sees that there
+/// is more. XEP-0059 §2.1.
+fn fitted(mut page: Page, query: &Element, id: SessionId, account: &Account) -> Page {
+    let limits = &account.policy.limits;
+    let Some(session) = account.session(id) else { return page };
+    let (stanzas, bytes) = session.room(limits);
+    let mut left = bytes.min(PAGE_BYTES_MAX);
+    let mut fits = |record: &Record| match left.checked_sub(record.stanza.len() + WRAPPING_BYTES) {
+        Some(less) => {
+            left = less;
+            true
+        }
+        None => false,
+    };
+    let backwards = Wanted::of(query, account).is_ok_and(|wanted| wanted.page.backwards);
+    let count = if backwards {
+        page.records.iter().rev().take(stanzas).take_while(|record| fits(record)).count()
+    } else {
+        page.records.iter().take(stanzas).take_while(|record| fits(record)).count()
+    };
+    let surplus = page.records.len() - count.max(1).min(page.records.len());
+    if surplus == 0 {
+        return page;
+    }
+    page.complete = false;
+    if backwards {
+        page.records.drain(..surplus);
+        page.first_index = page.first_index.map(|index| index + surplus as u64);
+    } else {
+        page.records.truncate(page.records.len() - surplus);
+    }
+    page
 }
 
 fn fin(page: &Page) -> Element {
@@ -315,6 +355,41 @@ mod tests {
 
     fn field(var: &str, value: &str) -> String {
         submits(&format!("<field var='{var}'><value>{value}</value></field>"))
+    }
+
+    // XEP-0059 §2.1; LIMITS.md: what may be unacknowledged.
+    #[test]
+    fn a_page_is_no_longer_than_the_session_has_room_for() {
+        let mut juliet = juliet().policy(|p| p.limits.unacked_stanzas_max = 16);
+        let session = juliet.id("chamber");
+        let request = crate::item::ManagementRequest { resume: true, max: None, id: "sm1".into() };
+        juliet.item(Item::Manage { session, request });
+        for (content, shown) in [("", 0..11), ("<set xmlns='http://jabber.org/protocol/rsm'><before/></set>", 29..40)] {
+            let fx = queries(&mut juliet, content);
+            let records = (0..40).map(|n| record(START.0 + n, &format!("no. {n},"))).collect();
+            let page = Page { records, complete: true, count: Some(40), first_index: Some(0) };
+            let told = answered(&mut juliet, fx, page).delivered("chamber");
+            assert_eq!(told.len(), 12, "{told:?}");
+            assert!(told[0].contains(&format!("no. {},", shown.start)), "{told:?}");
+            assert!(told[10].contains(&format!("no. {},", shown.end - 1)), "{told:?}");
+            assert!(!told[11].contains("complete=") && told[11].contains(&format!("<first index='{}'>", shown.start)));
+            assert_eq!(juliet.sessions.len(), 1);
+            let sent = juliet.sessions[0].management.as_ref().expect("it is managed").sent();
+            juliet.acks("chamber", sent);
+        }
+    }
+
+    #[test]
+    fn a_page_of_large_messages_is_short() {
+        let mut juliet = juliet();
+        let fx = queries(&mut juliet, "");
+        let records = (0..10).map(|n| record(START.0 + n, &"x".repeat(100_000))).collect();
+        let page = Page { records, complete: true, count: Some(10), first_index: Some(0) };
+        assert_eq!(answered(&mut juliet, fx, page).delivered("chamber").len(), 3 + 1);
+        // One there is always.
+        let fx = queries(&mut juliet, "");
+        let page = Page { records: vec![record(START.0, &"x".repeat(500_000))], complete: true, ..Page::default() };
+        assert_eq!(answered(&mut juliet, fx, page).delivered("chamber").len(), 1 + 1);
     }
 
     // XEP-0313 §4.2, example 17; §4.3.2, example 22.

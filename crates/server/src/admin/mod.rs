@@ -42,6 +42,11 @@ pub enum Request {
     UserDel {
         jid: String,
     },
+    /// Nobody logs in to it any more; or again.
+    UserDisable {
+        jid: String,
+        disabled: bool,
+    },
     /// Accounts of a host, by name, those after `after`; at most [`USERS_PER_PAGE`].
     UserList {
         host: String,
@@ -283,6 +288,7 @@ pub trait AdminOps: Send + Sync + 'static {
     fn user_add(&self, jid: BareJid, password: Secret) -> Doing<'_, ()>;
     fn user_passwd(&self, jid: BareJid, password: Secret) -> Doing<'_, ()>;
     fn user_del(&self, jid: BareJid) -> Doing<'_, ()>;
+    fn user_disable(&self, jid: BareJid, disabled: bool) -> Doing<'_, ()>;
     fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>>;
     fn user_roles(&self, jid: BareJid, roles: Vec<String>) -> Doing<'_, ()>;
     /// Gives the watchers, and how many attempts are not listed.

@@ -163,6 +163,13 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             }
             Err(why) => Answer::Refused { why },
         },
+        Request::UserDisable { jid, disabled } => match account(&jid) {
+            Ok(account) => {
+                tracing::info!(%account, disabled, uid, "admin: disable or enable account");
+                done(ops.user_disable(account, disabled).await)
+            }
+            Err(why) => Answer::Refused { why },
+        },
         Request::UserList { host, after } => match ops.user_list(host, after).await {
             Ok(users) => Answer::Users { users },
             Err(why) => Answer::Refused { why },
@@ -256,6 +263,9 @@ mod tests {
             Box::pin(async { Ok(()) })
         }
         fn user_del(&self, _: BareJid) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn user_disable(&self, _: BareJid, _: bool) -> Doing<'_, ()> {
             Box::pin(async { Ok(()) })
         }
         fn user_list(&self, host: String, _: String) -> Doing<'_, Vec<User>> {

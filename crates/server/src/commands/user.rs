@@ -36,6 +36,14 @@ pub fn user(command: &cli::User) -> Result<(), Failure> {
             }
         }
         cli::User::Roles { jid, roles, place } => super::status::roles(jid, roles, place)?,
+        cli::User::Disable { jid, place } => {
+            Accounts::reach(place)?.disable(jid, true)?;
+            say(format_args!("disabled {jid}"));
+        }
+        cli::User::Enable { jid, place } => {
+            Accounts::reach(place)?.disable(jid, false)?;
+            say(format_args!("enabled {jid}"));
+        }
         cli::User::List { domain, json, place } => Accounts::reach(place)?.list(domain.as_deref(), *json)?,
     }
     Ok(())
@@ -127,6 +135,16 @@ impl Accounts {
         }
         account(jid.as_str())?;
         let outcome = self.commit(jid, Change::AccountRemove { account: jid.clone() })?;
+        exists(jid, &outcome)
+    }
+
+    pub fn disable(&mut self, jid: &BareJid, disabled: bool) -> Result<(), Failure> {
+        if let Way::Server(server) = &mut self.way {
+            let answer = server.ask(&Request::UserDisable { jid: jid.to_string(), disabled })?;
+            return done(answer);
+        }
+        account(jid.as_str())?;
+        let outcome = self.commit(jid, Change::AccountDisable { account: jid.clone(), disabled })?;
         exists(jid, &outcome)
     }
 
@@ -263,7 +281,7 @@ mod tests {
     /// The keys that the store has of an account.
     fn stored(accounts: &Accounts, jid: &BareJid) -> Option<store::Credentials> {
         let Way::Store { store, runtime } = &accounts.way else { panic!("no server runs") };
-        runtime.block_on(store.credentials(jid)).expect("can be read")
+        runtime.block_on(store.login(jid)).expect("can be read").map(|login| login.credentials)
     }
 
     #[test]
@@ -327,6 +345,19 @@ mod tests {
         accounts.remove(&jid("alice@localhost")).expect("is removed");
         assert!(stored(&accounts, &jid("alice@localhost")).is_none());
         assert!(said(accounts.remove(&jid("alice@localhost"))).contains("there is no account"));
+    }
+
+    #[test]
+    fn an_account_is_disabled_and_enabled_again() {
+        let folder = tempfile::tempdir().expect("temporary folder");
+        let mut accounts = Accounts::reach(&place(folder.path())).expect("opens");
+        let alice = jid("alice@localhost");
+        accounts.add(&alice, "one").expect("is added");
+        for disabled in [true, false] {
+            accounts.disable(&alice, disabled).expect("there is one");
+            assert_eq!(accounts.page("localhost", "").expect("can be read")[0].disabled, disabled);
+        }
+        assert!(said(accounts.disable(&jid("bob@localhost"), true)).contains("there is no account"));
     }
 
     #[test]

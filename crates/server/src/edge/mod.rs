@@ -129,7 +129,9 @@ pub(crate) struct Edge {
     pub(crate) deliveries: u64,
     /// Of these, how many the account has been told of.
     pub(crate) deliveries_told: u64,
-    /// A delivery that is in the log was written since.
+    /// Bytes of those that it has not been told of.
+    pub(crate) bytes_untold: usize,
+    /// What the account waits to hear of was written since.
     pub(crate) told_due: Option<Instant>,
     pub(crate) queue: VecDeque<EdgeItem>,
     /// Bytes read and not yet taken by the stream.
@@ -138,6 +140,8 @@ pub(crate) struct Edge {
     pub(crate) began: Instant,
     pub(crate) heard: Instant,
     pub(crate) pinged: bool,
+    /// The server stops: the stream is closed when the client has acknowledged what it was sent, or then.
+    pub(crate) leaving: Option<Instant>,
     /// An `<r/>` of ours is out since.
     pub(crate) ack_asked: Option<Instant>,
     pub(crate) blocked_since: Option<Instant>,
@@ -145,6 +149,14 @@ pub(crate) struct Edge {
     pub(crate) authenticated: bool,
     /// The stream has more to say about what it took already.
     pub(crate) poke: bool,
+}
+
+/// However the task ends, by a panic too, its session hears that the stream is gone.
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.detach(im::DetachReason::Lost);
+        self.house.edges.close(&self.handle);
+    }
 }
 
 /// Serves one connection to its end.
@@ -187,6 +199,7 @@ impl Edge {
             ack_wanted: None,
             deliveries: 0,
             deliveries_told: 0,
+            bytes_untold: 0,
             told_due: None,
             queue: VecDeque::new(),
             input: Vec::new(),
@@ -194,6 +207,7 @@ impl Edge {
             began: now,
             heard: now,
             pinged: false,
+            leaving: None,
             ack_asked: None,
             blocked_since: None,
             timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
@@ -225,6 +239,9 @@ impl Edge {
                 return end;
             }
             self.answer_acks();
+            if self.may_leave() {
+                return End::Fault(StreamFault::SystemShutdown);
+            }
             self.ack_asked = self.stream.awaits_ack().then(|| self.ack_asked.unwrap_or_else(Instant::now));
             let woke = self.wait().await;
             self.tell_written();
@@ -321,6 +338,11 @@ impl Edge {
         .await
     }
 
+    /// The server stops: has the client said of all that it was sent that it has it, or is the time for that over?
+    fn may_leave(&self) -> bool {
+        self.leaving.is_some_and(|until| !self.stream.awaits_ack() || Instant::now() >= until)
+    }
+
     /// The nearest time at which something must be looked at.
     fn deadline(&self) -> Instant {
         let limits = &self.config.limits;
@@ -335,6 +357,9 @@ impl Edge {
         let mut sooner = |t: Instant| at = at.min(t);
         if let Some(since) = self.blocked_since {
             sooner(since + limits.write_timeout);
+        }
+        if let Some(until) = self.leaving {
+            sooner(until);
         }
         if let Some(due) = self.told_due {
             sooner(due);
@@ -440,6 +465,11 @@ impl Edge {
     /// Last words, the session's end or rest, and the socket's.
     async fn finish(&mut self, end: End) {
         let mut out = Vec::new();
+        if self.stream.is_managed() && !matches!(end, End::Lost) {
+            // XEP-0198 §4: the last word on what was handled.
+            let done = self.handle.done_prefix().wrapping_sub(self.managed_from);
+            self.stream.write_ack(done, &mut out);
+        }
         let reason = match &end {
             End::Closed => {
                 self.stream.close(&mut out);

@@ -10,15 +10,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
-use xmpp::Stanza;
 use xmpp::stanza::StanzaFault;
+use xmpp::{Stanza, StreamFault};
 
 /// An `<r/>` waits at most so long for the stanzas before it to be done.
 pub const ACK_PATIENCE: Duration = Duration::from_millis(1_000);
+/// When the server stops, a client has so long to acknowledge what it was sent.
+const LAST_ACK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Without stream management: logged messages written to the socket are told to the account after this time.
 const TOLD_AFTER: Duration = Duration::from_millis(300);
-/// … or after so many.
+/// … or after so many. Other stanzas are told of when they are as many, or so many bytes.
 const TOLD_EVERY: u64 = 64;
+const TOLD_EVERY_BYTES: usize = 64 << 10;
 
 thread_local! {
     /// Where deliveries are serialised; belongs to the thread, not to the stream.
@@ -56,18 +59,18 @@ impl Edge {
 
     /// A stanza in form, but wrong: its error comes back through the session's queue, in order.
     pub(super) fn on_bad_stanza(&mut self, fault: StanzaFault) {
-        let (Some(cell), Some(jid)) = (&self.cell, self.stream.jid()) else { return };
+        let (Some(cell), Some(jid), Some(session)) = (&self.cell, self.stream.jid(), self.session) else { return };
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
         let ticket = StanzaTicket::issue(&self.handle, self.received);
-        let ingress = self.ingress();
         let to: xmpp::Jid = jid.clone().into();
         let from = fault.stanza.to.clone().unwrap_or_else(|| jid.to_bare().into());
         let mut stanza = fault.stanza;
-        stanza.from = Some(to.clone());
+        stanza.from = Some(to);
         stanza.to = Some(from);
         if let Some(answer) = stanza.error(&fault.error) {
-            self.house.post_to(cell, CellItem::Im(Item::Inbound { stanza: Arc::new(answer), to, ingress, ticket }));
+            let answer = Arc::new(answer);
+            self.house.post_to(cell, CellItem::Im(Item::Malformed { session, answer, ticket }));
         }
     }
 
@@ -119,11 +122,17 @@ impl Edge {
                     self.write_delivery(&delivery, &mut out);
                     delivered = true;
                 }
+                EdgeItem::Skipped => self.deliveries += 1,
                 EdgeItem::Managed(granted) => {
                     self.managed_from = self.received;
                     self.incarnation = managed_incarnation(self.incarnation);
                     self.stream.managed(&super::login::managed(granted), &mut out);
                     self.poke = true;
+                }
+                // Else the client would be given again, after the restart, what it has.
+                EdgeItem::Close(StreamFault::SystemShutdown) if self.stream.is_managed() => {
+                    self.leaving.get_or_insert(Instant::now() + LAST_ACK_TIMEOUT);
+                    delivered = true;
                 }
                 EdgeItem::Close(fault) => {
                     end = Some(End::Fault(fault));
@@ -154,11 +163,18 @@ impl Edge {
     }
 
     fn write_delivery(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
+        let before = out.len();
         xmpp::write::write_stanza(out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
+        self.bytes_untold += out.len() - before;
         self.stream.sent(out);
         self.deliveries += 1;
         // (A message without a position may live in the session's queue alone.)
-        if delivery.stanza.is_message() && !self.stream.is_managed() && self.told_due.is_none() {
+        let is_due = || {
+            delivery.stanza.is_message()
+                || self.deliveries - self.deliveries_told >= TOLD_EVERY
+                || self.bytes_untold >= TOLD_EVERY_BYTES
+        };
+        if self.told_due.is_none() && !self.stream.is_managed() && is_due() {
             self.told_due = Some(Instant::now() + TOLD_AFTER);
         }
     }
@@ -168,7 +184,8 @@ impl Edge {
     pub(super) fn tell_written(&mut self) {
         let Some(due) = self.told_due else { return };
         let now = Instant::now();
-        if now < due && self.deliveries - self.deliveries_told < TOLD_EVERY {
+        let many = self.deliveries - self.deliveries_told >= TOLD_EVERY || self.bytes_untold >= TOLD_EVERY_BYTES;
+        if now < due && !many {
             return;
         }
         if self.wire.unsent() > 0 {
@@ -179,6 +196,7 @@ impl Edge {
         }
         self.told_due = None;
         self.deliveries_told = self.deliveries;
+        self.bytes_untold = 0;
         let (edge, deliveries) = (self.handle.id, self.deliveries);
         self.tell_account(|session| Item::Written { session, edge, deliveries });
     }

@@ -38,16 +38,16 @@ pub struct Internal(pub Arc<dyn store::Store>);
 impl Authenticator for Internal {
     fn look_up<'a>(&'a self, lookup: &'a Lookup) -> store::Reply<'a, Option<Account>> {
         Box::pin(async move {
-            let Some(credentials) = self.0.credentials(&lookup.account).await? else { return Ok(None) };
+            let Some(login) = self.0.login(&lookup.account).await? else { return Ok(None) };
             let tokens = match &lookup.client {
                 Some(client) => self.0.tokens(&lookup.account, client).await?,
                 None => Vec::new(),
             };
             Ok(Some(Account {
-                scram_sha1: credentials.scram_sha1.map(keys_of_stream),
-                scram_sha256: credentials.scram_sha256.map(keys_of_stream),
+                scram_sha1: login.credentials.scram_sha1.map(keys_of_stream),
+                scram_sha256: login.credentials.scram_sha256.map(keys_of_stream),
                 tokens: tokens.into_iter().filter_map(token_of_stream).collect(),
-                disabled: false,
+                disabled: login.disabled,
             }))
         })
     }
@@ -150,12 +150,31 @@ impl House {
         }
     }
 
+    /// Lets nobody in any more, and ends what sessions there are; or lets them in again.
+    ///
+    /// # Errors
+    /// `item-not-found` if there is no such account.
+    pub async fn disable_account(self: &Arc<House>, account: &BareJid, disabled: bool) -> Result<(), StanzaError> {
+        match self.commit(account, vec![Change::AccountDisable { account: account.clone(), disabled }]).await {
+            Ok(outcomes) if outcomes.first() == Some(&Outcome::NoAccount) => Err(StanzaCondition::ItemNotFound.into()),
+            Ok(_) => {
+                tracing::info!(%account, disabled, "account disabled or enabled");
+                // (Who is not in memory reads it from the store.)
+                if self.resident(account).is_some() {
+                    self.post(account, Item::Disabled(disabled));
+                }
+                Ok(())
+            }
+            Err(error) => Err(of_store(&error)),
+        }
+    }
+
     /// Removes an account everywhere: contacts are told, sessions end, rows go.
     ///
     /// # Errors
     /// `item-not-found` if there is none.
     pub async fn remove_account(self: &Arc<House>, account: &BareJid) -> Result<(), StanzaError> {
-        match self.store.credentials(account).await {
+        match self.store.login(account).await {
             Ok(Some(_)) => {}
             Ok(None) => return Err(StanzaCondition::ItemNotFound.into()),
             Err(error) => return Err(of_store(&error)),
@@ -164,7 +183,7 @@ impl House {
         self.post(account, Item::Remove { ticket: Ticket(Some(Arc::new(Told(Some(tell))))) });
         // Comes when the last commit of the removal is on disk.
         let _ = told.await;
-        match self.store.credentials(account).await {
+        match self.store.login(account).await {
             Ok(None) => {
                 tracing::info!(%account, "account removed");
                 Ok(())
@@ -179,7 +198,7 @@ impl House {
     /// # Errors
     /// `item-not-found` if there is no such account.
     pub async fn set_roles(self: &Arc<House>, account: &BareJid, roles: im::roles::Roles) -> Result<(), StanzaError> {
-        match self.store.credentials(account).await {
+        match self.store.login(account).await {
             Ok(Some(_)) => {}
             Ok(None) => return Err(StanzaCondition::ItemNotFound.into()),
             Err(error) => return Err(of_store(&error)),

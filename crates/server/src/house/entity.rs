@@ -4,12 +4,16 @@ use super::edges::Hold;
 use super::gate::{Gate, Verdict};
 use super::{AccountCell, House, Ready};
 use im::{Account, EdgeItem, Effect, Effects, Item, Now, Query, QueryAnswer, SessionId, Then, Ticket};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use store::{AccountRecord, Change, Fence, Outcome, StoreError};
-use xmpp::{Stanza, StreamFault};
+use xmpp::{BareJid, Stanza, StreamFault};
 
+/// A read of pending messages that failed is tried again after so long.
+const PENDING_RETRY_MS: [u64; 7] = [50, 100, 200, 500, 1_000, 2_000, 4_000];
 /// How long an account stays in memory after its last use, milliseconds.
 const IDLE_MS: u64 = 30_000;
 
@@ -31,6 +35,11 @@ pub struct Resident {
     broken: bool,
     /// Iqs whose queries are not asked yet, and the streams that wait for their answers.
     holds: Vec<(Arc<Stanza>, Hold)>,
+    /// Sessions that wait for the answers of so many queries.
+    asking: Vec<(SessionId, u32)>,
+    /// What such a session said since, in order: it was in the mailbox when the query began, or was read before its
+    /// stream knew. Bounded by the stanzas that a stream may have in flight.
+    behind: VecDeque<(SessionId, Item)>,
 }
 
 impl Resident {
@@ -45,6 +54,8 @@ impl Resident {
             may_go: false,
             broken: false,
             holds: Vec::new(),
+            asking: Vec::new(),
+            behind: VecDeque::new(),
         }
     }
 }
@@ -58,10 +69,52 @@ impl Resident {
     /// These do not happen: no stream waits for them.
     fn let_go(&mut self, dropped: &[Effect]) {
         for effect in dropped {
-            if let Effect::Query { iq, .. } = effect {
+            if let Effect::Query { iq, session, .. } = effect {
                 self.take_hold(iq);
+                session.iter().for_each(|session| self.answered(*session));
             }
         }
+    }
+
+    fn asks(&mut self, session: SessionId) {
+        match self.asking.iter_mut().find(|(id, _)| *id == session) {
+            Some((_, queries)) => *queries += 1,
+            None => self.asking.push((session, 1)),
+        }
+    }
+
+    fn answered(&mut self, session: SessionId) {
+        if let Some(at) = self.asking.iter().position(|(id, _)| *id == session) {
+            self.asking[at].1 -= 1;
+            if self.asking[at].1 == 0 {
+                self.asking.swap_remove(at);
+            }
+        }
+    }
+
+    fn is_asking(&self, session: SessionId) -> bool {
+        self.asking.iter().any(|(id, _)| *id == session)
+    }
+
+    /// Must the item wait for an answer that its session waits for? RFC 6120 §10.1, DESIGN.md D10.
+    fn comes_behind(&self, item: &Item) -> Option<SessionId> {
+        match item {
+            // The end of a stream comes behind what was said on it.
+            Item::FromClient { session, .. }
+            | Item::Malformed { session, .. }
+            | Item::Manage { session, .. }
+            | Item::Detached { session, .. } => {
+                let waits = self.is_asking(*session) || self.behind.iter().any(|(id, _)| id == session);
+                waits.then_some(*session)
+            }
+            _ => None,
+        }
+    }
+
+    /// The next item whose session waits for nothing any more.
+    fn next_behind(&mut self) -> Option<Item> {
+        let at = self.behind.iter().position(|(session, _)| !self.is_asking(*session))?;
+        self.behind.remove(at).map(|(_, item)| item)
     }
 }
 
@@ -147,6 +200,28 @@ impl House {
         now: Now,
         ready: &mut Ready,
     ) {
+        match item {
+            CellItem::Im(item) => match resident.comes_behind(&item) {
+                Some(session) => resident.behind.push_back((session, item)),
+                None => self.one_step(cell, resident, CellItem::Im(item), now, ready),
+            },
+            item => self.one_step(cell, resident, item, now, ready),
+        }
+        while !resident.broken
+            && let Some(item) = resident.next_behind()
+        {
+            self.one_step(cell, resident, CellItem::Im(item), now, ready);
+        }
+    }
+
+    fn one_step(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        item: CellItem,
+        now: Now,
+        ready: &mut Ready,
+    ) {
         resident.may_go = false;
         let mut fx = Effects::default();
         match item {
@@ -164,6 +239,9 @@ impl House {
                 };
                 if matches!(item, Item::Tick) {
                     resident.wake_at = None;
+                }
+                if let Item::Answered { session: Some(session), .. } = &item {
+                    resident.answered(*session);
                 }
                 resident.gate.begin_step();
                 let account = &mut resident.account;
@@ -205,6 +283,9 @@ impl House {
             }
         }
         for effect in fx.list {
+            if let Effect::Query { session: Some(session), .. } = &effect {
+                resident.asks(*session);
+            }
             if let Effect::Query { iq, session: Some(session), .. } = &effect
                 && let Some(edge) = resident.account.session(*session).and_then(|s| s.edge)
                 && let Some(handle) = self.edges.get(edge)
@@ -271,11 +352,7 @@ impl House {
             Effect::ReadPending { after, limit } => {
                 let (house, cell) = (self.clone(), cell.clone());
                 self.runtime.spawn(async move {
-                    let records =
-                        house.store.inbox_after(&cell.jid, after, true, limit).await.unwrap_or_else(|error| {
-                            tracing::error!(account = %cell.jid, ?error, "pending messages could not be read");
-                            Vec::new()
-                        });
+                    let records = house.pending_records(&cell.jid, after, limit).await;
                     house.post_to(&cell, CellItem::Im(Item::Pending { after, records }));
                 });
             }
@@ -304,6 +381,22 @@ impl House {
         }
     }
 
+    /// A page of pending records. A store that is busy is asked again, a few times.
+    async fn pending_records(&self, account: &BareJid, after: i64, limit: usize) -> Option<Vec<store::Record>> {
+        for wait in PENDING_RETRY_MS {
+            match self.store.inbox_after(account, after, true, limit).await {
+                Ok(records) => return Some(records),
+                Err(error) => {
+                    self.count("pending_read_failures");
+                    tracing::warn!(%account, ?error, "pending messages could not be read");
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(wait)).await;
+        }
+        tracing::error!(%account, "pending messages could not be read; they wait for the next resource that comes");
+        None
+    }
+
     /// Runs a query without the account's state; the session's stream waits for the answer.
     fn ask(
         self: &Arc<House>,
@@ -317,7 +410,16 @@ impl House {
         let hold = resident.take_hold(&iq);
         let (house, cell) = (self.clone(), cell.clone());
         self.runtime.spawn(async move {
-            let answer = house.answer(query).await;
+            // (The session waits for an answer in any case, also if finding it should panic.)
+            let found = tokio::spawn({
+                let house = house.clone();
+                async move { house.answer(query).await }
+            });
+            let answer = found.await.unwrap_or_else(|error| {
+                house.count("panics");
+                tracing::error!(account = %cell.jid, %error, "a query panicked");
+                QueryAnswer::Failed(StoreError::Fatal("the query panicked".into()))
+            });
             house.post_to(&cell, CellItem::Im(Item::Answered { iq, session, answer, then }));
             // What the stream reads now comes behind the answer.
             drop(hold);
@@ -367,7 +469,7 @@ pub(super) mod tests {
     use std::collections::{HashMap, VecDeque};
     use store::memory::MemoryStore;
     use store::{Credentials, Store};
-    use xmpp::{BareJid, Stamp};
+    use xmpp::Stamp;
 
     pub fn juliet() -> BareJid {
         BareJid::parse("juliet@capulet.example").expect("a bare JID in a test")
@@ -415,17 +517,24 @@ pub(super) mod tests {
         for _ in 0..1_000 {
             edge.take(&mut queue, None);
             match queue.pop_front() {
-                Some(item) => return item,
+                Some(item) => {
+                    // The others for later.
+                    queue.into_iter().for_each(|rest| edge.send(rest));
+                    return item;
+                }
                 None => tokio::task::yield_now().await,
             }
         }
         panic!("the stream hears nothing")
     }
 
-    #[tokio::test]
-    async fn presence_goes_on_while_the_disk_is_full() {
-        let (house, memory) = house();
-        create(&house).await;
+    /// Juliet binds a resource.
+    async fn session(house: &Arc<House>) -> (SessionId, Arc<EdgeHandle>) {
+        create(house).await;
+        bound(house).await
+    }
+
+    async fn bound(house: &Arc<House>) -> (SessionId, Arc<EdgeHandle>) {
         let edge = house.edges.open(100, 1 << 20);
         let attach = im::Attach {
             edge: edge.id,
@@ -445,10 +554,77 @@ pub(super) mod tests {
             EdgeItem::Attached { session, .. } => session,
             other => panic!("{other:?}"),
         };
-        memory.fail_next(StoreError::Full);
-        let stanza = Arc::new(Stanza::parse(b"<presence/>").expect("a stanza in a test"));
-        let ingress = im::Ingress { stream: 1, ordinal: 1 };
+        (session, edge)
+    }
+
+    fn says(house: &Arc<House>, session: SessionId, ordinal: u32, xml: &str) {
+        let stanza = Arc::new(Stanza::parse(xml.as_bytes()).expect("a stanza in a test"));
+        let ingress = im::Ingress { stream: 1, ordinal };
         house.post(&juliet(), Item::FromClient { session, stanza, ingress, ticket: Ticket::default() });
+    }
+
+    async fn next_id(edge: &EdgeHandle) -> String {
+        match next(edge).await {
+            EdgeItem::Deliver(delivery) => delivery.stanza.id.as_deref().unwrap_or_default().to_owned(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    // RFC 6120 §10.1, DESIGN.md D10.
+    #[tokio::test]
+    async fn what_a_stream_said_behind_an_iq_that_waits_for_the_store_comes_behind_its_answer() {
+        let (house, _) = house();
+        let (session, edge) = session(&house).await;
+        // Nothing gives the query a turn before all are said, as when another thread runs the account meanwhile.
+        says(&house, session, 1, "<iq type='get' id='stored'><vCard xmlns='vcard-temp'/></iq>");
+        says(&house, session, 2, "<iq type='get' id='known'><query xmlns='jabber:iq:roster'/></iq>");
+        says(&house, session, 3, "<iq type='get' id='again'><vCard xmlns='vcard-temp'/></iq>");
+        says(&house, session, 4, "<iq type='get' id='nobody'><query xmlns='nobody:knows'/></iq>");
+        let answer = Stanza::parse(b"<iq type='error' id='wrong'/>").expect("a stanza in a test");
+        let answer = Arc::new(answer);
+        house.post(&juliet(), Item::Malformed { session, answer, ticket: Ticket::default() });
+        for id in ["stored", "known", "again", "nobody", "wrong"] {
+            assert_eq!(next_id(&edge).await, id);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_that_ends_behind_such_an_iq_ends_when_that_is_answered() {
+        let (house, _) = house();
+        let (session, edge) = session(&house).await;
+        says(&house, session, 1, "<iq type='get' id='stored'><vCard xmlns='vcard-temp'/></iq>");
+        let reason = im::DetachReason::Closed;
+        house.post(&juliet(), Item::Detached { session, edge: edge.id, reason, deliveries: 0, received: 1 });
+        assert_eq!(next_id(&edge).await, "stored");
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        let sessions = house.cell(&juliet()).cell.peek(|resident| resident.account.sessions.len());
+        assert_eq!(sessions, Some(0));
+    }
+
+    // One account at most is hurt.
+    #[tokio::test]
+    async fn a_step_that_panics_closes_the_accounts_streams_and_the_account_goes_on() {
+        let (house, _) = house();
+        let (first, edge) = session(&house).await;
+        let then: Then = |_, _, _, _, _| panic!("planted");
+        let iq = Arc::new(Stanza::parse(b"<iq type='get' id='1'><x xmlns='u'/></iq>").expect("a stanza in a test"));
+        house.post(&juliet(), Item::Answered { iq, session: Some(first), answer: QueryAnswer::Done, then });
+        assert!(matches!(next(&edge).await, EdgeItem::Close(StreamFault::InternalError)));
+        // What is left of the old stream reaches an account that knows nothing of it.
+        says(&house, first, 1, "<iq type='get' id='old'><query xmlns='jabber:iq:roster'/></iq>");
+        let (second, edge) = bound(&house).await;
+        says(&house, second, 1, "<iq type='get' id='new'><query xmlns='jabber:iq:roster'/></iq>");
+        assert_eq!(next_id(&edge).await, "new");
+    }
+
+    #[tokio::test]
+    async fn presence_goes_on_while_the_disk_is_full() {
+        let (house, memory) = house();
+        let (session, edge) = session(&house).await;
+        memory.fail_next(StoreError::Full);
+        says(&house, session, 1, "<presence/>");
         match next(&edge).await {
             EdgeItem::Deliver(delivery) => assert!(delivery.stanza.is_presence(), "{delivery:?}"),
             other => panic!("{other:?}"),

@@ -92,6 +92,13 @@ impl AdminOps for Operations {
         })
     }
 
+    fn user_disable(&self, jid: BareJid, disabled: bool) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            self.house().disable_account(&jid, disabled).await.map_err(|e| why(&jid, &e))
+        })
+    }
+
     fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>> {
         Box::pin(async move {
             let accounts = self.house().store.accounts(&host, &after, USERS_PER_PAGE).await;
@@ -161,8 +168,12 @@ impl AdminOps for Operations {
             let house = self.house();
             let figures = house.store.figures();
             let config = house.config.read().clone();
-            let counters: BTreeMap<String, u64> =
+            let mut counters: BTreeMap<String, u64> =
                 house.counters.iter().map(|c| (c.key().to_string(), c.value().load(Ordering::Relaxed))).collect();
+            // Those of streams as well.
+            if crate::log::panics() > 0 {
+                counters.insert("panics".into(), crate::log::panics());
+            }
             Ok(Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),

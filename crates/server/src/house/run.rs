@@ -29,7 +29,7 @@ use store::Store;
 use store_sqlite::SqliteStore;
 use stream::Crypto;
 use tokio::task::JoinHandle;
-use xmpp::{Stamp, StreamFault};
+use xmpp::{Stamp, StreamCondition, StreamFault};
 
 /// The running parts, for reloads.
 pub struct Running {
@@ -271,7 +271,10 @@ impl Running {
             *federation.policy.write() = Arc::new(s2s::Policy::of(&config, &self.house.secret, &*self.house.crypto));
         }
         let old = self.house.hosts.read().clone();
-        *self.house.hosts.write() = hosts_of(&config, &old, self.house.now());
+        let hosts = hosts_of(&config, &old, self.house.now());
+        let gone: Vec<Box<str>> = old.keys().filter(|domain| !hosts.contains_key(*domain)).cloned().collect();
+        *self.house.hosts.write() = hosts;
+        self.house.end_sessions_of(&gone);
         self.admission.set_bounds(bounds_of(&config));
         for (listener, context) in &self.listeners {
             *context.edge.write() = Arc::new(self.edge_config(&config, listener));
@@ -481,6 +484,20 @@ impl Running {
 }
 
 impl House {
+    /// Domains that are not served any more: their users' streams end. RFC 6120 §4.9.3.5.
+    fn end_sessions_of(self: &Arc<House>, domains: &[Box<str>]) {
+        if domains.is_empty() {
+            return;
+        }
+        let fault = StreamFault::Other(StreamCondition::HostGone, "This domain is not served here any more.");
+        for cell in self.accounts_in_memory() {
+            if domains.iter().any(|domain| **domain == *cell.jid.domain()) {
+                let kick = Item::Kick { resource: None, fault: fault.clone() };
+                self.post_to(&cell, super::entity::CellItem::Im(kick));
+            }
+        }
+    }
+
     /// Sessions that an earlier process left in the ledger: after the window for resumption those who saw them are
     /// told. DESIGN.md D11.
     async fn replay_ledger(self: Arc<House>) {

@@ -143,10 +143,18 @@ attribute_bytes_max = 200000
         reader.expect(&format!("id='{what}'"));
         reader.expect("</message>");
     }
-    reader.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>");
+    // (A page has fewer of large messages.)
+    let mut heard = String::new();
+    let mut after = String::new();
+    while !heard.contains("complete='true'") {
+        reader.send(format!("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>50</max>{after}</set></query></iq>"));
+        let page = reader.expect("</fin>");
+        after = format!("<after>{}</after>", crate::client::between(&page, "<last>", "</last>"));
+        heard += &page;
+    }
+    assert_eq!(heard.matches("<forwarded ").count(), stanzas.len());
     for (what, _) in &stanzas {
-        reader.expect("<forwarded ");
-        reader.expect(&format!("id='{what}'"));
+        assert!(heard.contains(&format!("id='{what}'")), "{what}");
     }
     reader.sync();
     let mut other = Client::session(&HIGH, "kept", "other");

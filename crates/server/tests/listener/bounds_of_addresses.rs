@@ -87,6 +87,20 @@ fn the_listener_behind_a_proxy_counts_the_address_that_the_proxy_names() {
     assert!(admitted("192.0.2.8").is_some());
 }
 
+// Who has one IPv6 address has a /64 of them.
+#[test]
+fn all_addresses_of_an_ipv6_prefix_of_64_bits_are_counted_as_one() {
+    let admitted = |named: &str| {
+        let mut client = Client::connect(CROWD.proxied);
+        client.send(format!("PROXY TCP6 {named} 2001:db8::1 4000 5222\r\n"));
+        let _ = client.try_send(crate::client::header("localhost").as_bytes());
+        client.hear_some().contains("</stream:features>").then_some(client)
+    };
+    let held: Vec<_> = (1..=12).filter_map(|n| admitted(&format!("2001:db8:0:7:{n}::{n}"))).collect();
+    assert_eq!(held.len(), 10);
+    assert!(admitted("2001:db8:0:8::1").is_some(), "another network is free");
+}
+
 /// A wrong password; how long the answer takes, or nothing if the connection is refused.
 fn fails(from: IpAddr, server: &Server) -> Option<Duration> {
     let mut client = Client::try_connect(from, server.direct).ok()?;

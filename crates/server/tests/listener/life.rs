@@ -43,6 +43,49 @@ fn what_was_acknowledged_before_the_end_is_there_after_a_new_start() {
     away.expect("<body>kept over the end</body>");
 }
 
+// XEP-0198 §4: what the client says that it has is not given to it again.
+#[test]
+fn a_terminated_server_waits_for_the_last_acknowledgement() {
+    let config = "[limits]\nrates = false\n";
+    let mut server = Server::start(config);
+    let mut reader = Client::available(&server, "reader", "r");
+    reader.manage();
+    let mut writer = Client::available(&server, "writer", "r");
+    writer.send("<message to='reader@localhost' type='chat'><body>one</body></message>");
+    writer.sync();
+    reader.expect("<body>one</body>");
+    server.signal("TERM");
+    writer.expect_error("system-shutdown");
+    reader.send("<a xmlns='urn:xmpp:sm:3' h='1'/>");
+    let last = reader.expect_error("system-shutdown");
+    // Our own last word on what was handled.
+    assert!(last.contains("<a xmlns='urn:xmpp:sm:3' h='0'/>"), "{last}");
+    assert!(server.ended().success());
+    server.restart();
+    let mut reader = Client::available(&server, "reader", "r");
+    let heard = reader.sync() + &reader.hear(std::time::Duration::from_millis(500));
+    assert!(!heard.contains("<body>"), "{heard}");
+}
+
+#[test]
+fn who_does_not_acknowledge_does_not_hold_up_the_end_and_is_given_it_again() {
+    let config = "[limits]\nrates = false\n";
+    let mut server = Server::start(config);
+    let mut reader = Client::available(&server, "reader", "r");
+    reader.manage();
+    let mut writer = Client::available(&server, "writer", "r");
+    writer.send("<message to='reader@localhost' type='chat'><body>one</body></message>");
+    writer.sync();
+    reader.expect("<body>one</body>");
+    server.signal("TERM");
+    reader.expect_error("system-shutdown");
+    assert!(server.ended().success());
+    server.restart();
+    let mut reader = Client::session(&server, "reader", "r");
+    reader.send("<presence/>");
+    reader.expect("<body>one</body>");
+}
+
 #[test]
 fn a_hangup_changes_limits_and_hosts_for_new_streams_and_says_what_waits() {
     let server = Server::start("[limits]\nrates = false\nbefore_auth_bytes_max = 11000\n");
@@ -68,6 +111,54 @@ fn a_hangup_changes_limits_and_hosts_for_new_streams_and_says_what_waits() {
     eventually("the error is told", || server.log().contains("nonsense"));
     let mut new = Client::connect(server.plain);
     assert_eq!(attribute(&new.open("added.localhost"), "from"), "added.localhost");
+}
+
+#[test]
+fn no_password_key_or_body_is_logged() {
+    let server = Server::start("[log]\nlevel = \"trace\"\n[limits]\nrates = false\n");
+    server.ask(&serde_json::json!({"do": "user-add", "jid": "quiet@localhost", "password": "open sesame 1"}));
+    let mut client = Client::direct(&server);
+    client.open("localhost");
+    client.send(format!(
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>",
+        crate::client::plain("", "quiet", "open sesame 1")
+    ));
+    client.expect("<success ");
+    client.open("localhost");
+    client.bind("r");
+    client.send("<presence/><message to='quiet@localhost' type='chat'><body>between us alone</body></message>");
+    client.expect("between us alone");
+    client.send("<iq type='set' id='p'><query xmlns='jabber:iq:register'><username>quiet</username><password>open sesame 2</password></query></iq>");
+    client.expect("id='p'");
+    let mut other = Client::connect(server.plain);
+    other.open("localhost");
+    other.scram("SCRAM-SHA-256", "quiet", "open sesame 2", ("n,,", b"")).unwrap();
+    server.signal("TERM");
+    server.ended();
+    let log = server.log();
+    assert!(log.contains("authenticated"), "{log}");
+    let plain = crate::client::plain("", "quiet", "open sesame 1");
+    for secret in ["open sesame", "between us", &plain] {
+        assert!(!log.contains(secret), "{secret} is in the log");
+    }
+}
+
+// RFC 6120 §4.9.3.5.
+#[test]
+fn a_host_that_goes_with_a_hangup_ends_the_streams_of_its_users_and_no_others() {
+    let server = Server::start("[limits]\nrates = false\n[host.\"localhost\"]\n[host.\"goes.localhost\"]\n");
+    let (mut goes, _) = Client::authenticated(&server, "anna", "goes.localhost");
+    goes.bind("r");
+    let mut stays = Client::available(&server, "bert", "r");
+    let file = server.folder.join("waft.toml");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("[host.\"goes.localhost\"]", "")).unwrap();
+    server.signal("HUP");
+    goes.expect_error("host-gone");
+    stays.sync();
+    let mut late = Client::connect(server.plain);
+    late.send(crate::client::header("goes.localhost"));
+    late.expect_error("host-unknown");
 }
 
 #[test]

@@ -10,7 +10,7 @@
 //! - `presence_lasting`: fetch, tuples, watchers, leases, roles, the four operation sets.
 //! - `security`: what broke other servers. See docs/security.md.
 //! - `federation`: servers of other domains; [`peer`]: one that says what it is told to.
-//! - `life`: start, reload, end.
+//! - `many`: very many contacts. `life`: start, reload, end.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic")]
 
@@ -27,6 +27,7 @@ mod federation;
 mod forwarding;
 mod life;
 mod management;
+mod many;
 mod presence_lasting;
 mod proxied;
 mod queues;

@@ -186,6 +186,30 @@ fn client_state_is_taken_without_a_word() {
     assert_eq!(client.sync(), "");
 }
 
+// RFC 6120 §6.5.2.
+#[test]
+fn a_disabled_account_ends_its_streams_and_is_told_so_at_login() {
+    let mut client = bound("localhost", "banned", "here");
+    let ask = |disabled: bool| {
+        let request = serde_json::json!({"do": "user-disable", "jid": "banned@localhost", "disabled": disabled});
+        assert_eq!(SERVER.ask(&request)["is"], "done");
+    };
+    ask(true);
+    client.expect_error("not-authorized");
+    let log_in = || {
+        let mut client = Client::connect(SERVER.plain);
+        client.open("localhost");
+        client.scram("SCRAM-SHA-1", "banned", "banned", ("n,,", b"")).map(drop)
+    };
+    assert_eq!(log_in(), Err("account-disabled".into()));
+    // Who does not know the password learns nothing.
+    let mut stranger = Client::connect(SERVER.plain);
+    stranger.open("localhost");
+    assert_eq!(stranger.scram("SCRAM-SHA-1", "banned", "guess", ("n,,", b"")).map(drop), Err("not-authorized".into()));
+    ask(false);
+    assert_eq!(log_in(), Ok(()));
+}
+
 #[test]
 fn a_removed_account_ends_its_streams() {
     let mut client = bound("localhost", "removed", "here");
