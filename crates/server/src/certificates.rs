@@ -254,7 +254,7 @@ fn certified(config: &Config) -> Vec<Host> {
     let mut all = config.hosts.clone();
     if config.federates() {
         all.extend(config.components.iter().map(|component| Host {
-            domain: component.domain.as_str().into(),
+            domain: component.domain().into(),
             options: HostOptions {
                 certificate: component.certificate.clone(),
                 key: component.key.clone(),

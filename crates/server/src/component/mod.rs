@@ -49,7 +49,7 @@ impl Policy {
         for component in &config.components {
             let Some(file) = &component.secret else { continue };
             let secret = crate::config::policy::read_secret(file)?;
-            components.insert(component.domain.as_str().into(), Secret(secret.as_bytes().to_vec()));
+            components.insert(component.domain().into(), Secret(secret.as_bytes().to_vec()));
         }
         Ok(Policy {
             stream: Arc::new(ComponentConfig {

@@ -164,9 +164,9 @@ fn components(config: &Config, reader: &mut Reader) {
     for (index, component) in config.components.iter().enumerate() {
         let at = format!("component[{index}]");
         let place = |reader: &Reader, key: &str| reader.span(&format!("{at}.{key}")).or_else(|| reader.span(&at));
-        let domain = &component.domain;
+        let domain = component.domain();
         let hosted = config.host(domain).is_some();
-        if hosted || config.components[..index].iter().any(|other| other.domain == *domain) {
+        if hosted || config.components[..index].iter().any(|other| other.domain() == domain) {
             let span = place(reader, "domain");
             let what = if hosted { "a host" } else { "another component" };
             reader.problem(span, format!("{domain} is {what} already"), "give the component a domain of its own");

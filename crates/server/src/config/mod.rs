@@ -306,7 +306,7 @@ impl Config {
     /// Every domain that is served here: the hosts' and the components'.
     pub fn domains(&self) -> impl Iterator<Item = &str> {
         let hosts = self.hosts.iter().map(|host| &*host.domain);
-        hosts.chain(self.components.iter().map(|component| component.domain.as_str()))
+        hosts.chain(self.components.iter().map(|component| component.domain()))
     }
 
     /// Addresses on which components are waited for.
@@ -489,8 +489,8 @@ fn read_components(
         let start = item.span().start;
         reader.note_span(at.clone(), start..item.span().end.min(start + "[[component]]".len()));
         let mut component = Component::read(reader, table, &at);
-        match xmpp::jid::prepare_domain(&component.domain) {
-            Ok(domain) => component.domain = domain,
+        match xmpp::jid::prepare_domain(component.domain()) {
+            Ok(domain) => component.domain = Some(domain),
             Err(_) => {
                 let span = reader.span(&format!("{at}.domain")).or_else(|| reader.span(&at));
                 reader.problem(span, format!("{at} names no domain"), "write domain = \"irc.example.org\"");

@@ -170,7 +170,7 @@ section! {
     pub struct Component = "component" {
         /// The component's domain, such as `"irc.example.org"`. The hosts above it list it to clients that look for
         /// services; when none is above it, all do.
-        domain: String = String::new();
+        domain: Option<String> = None;
         /// A file with the secret that the component knows, too, readable by its owner alone.
         secret: Option<PathBuf> = None;
         /// Where the component connects to. Several may share one address. The stream is not encrypted: on addresses
@@ -504,6 +504,13 @@ pub fn elsewhere() -> Vec<(String, &'static str)> {
         .into_iter()
         .flat_map(|section| section.options.into_iter().map(move |option| (section.at.to_string(), option.key)))
         .collect()
+}
+
+impl Component {
+    /// Prepared; the configuration was refused if there was none.
+    pub fn domain(&self) -> &str {
+        self.domain.as_deref().unwrap_or_default()
+    }
 }
 
 impl Listener {

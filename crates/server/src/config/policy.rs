@@ -121,9 +121,9 @@ impl Config {
     fn services_of(&self, host: &str) -> Vec<(xmpp::Jid, String)> {
         let is_below = |domain: &str, host: &str| domain.strip_suffix(host).is_some_and(|rest| rest.ends_with('.'));
         let listed = self.components.iter().filter(|component| {
-            is_below(&component.domain, host) || !self.hosts.iter().any(|it| is_below(&component.domain, &it.domain))
+            is_below(component.domain(), host) || !self.hosts.iter().any(|it| is_below(component.domain(), &it.domain))
         });
-        listed.filter_map(|it| Some((BareJid::of_domain(&it.domain).ok()?.into(), it.label.clone()))).collect()
+        listed.filter_map(|it| Some((BareJid::of_domain(it.domain()).ok()?.into(), it.label.clone()))).collect()
     }
 }
 

@@ -312,8 +312,10 @@ fn every_default_is_a_value_that_can_be_written() {
             let heading = match section.heading {
                 "" => String::new(),
                 "[[listen]]" if option.key != "address" => "[[listen]]\naddress = \"127.0.0.1:9\"\n".into(),
+                "[[component]]" => "[[component]]\ndomain = \"irc.example\"\nSECRET\n".into(),
                 heading => format!("{heading}\n"),
             };
+            let (_folder, heading) = with_secret(&heading);
             good(&format!("{heading}{} = {}\n", option.key, option.default));
         }
     }
@@ -442,7 +444,7 @@ fn a_component_has_a_prepared_domain_and_is_listed_by_the_hosts_above_it() {
          [[component]]\ndomain = \"other.example\"\nSECRET\n",
     );
     let config = good(&text);
-    assert_eq!(config.components[0].domain, "irc.a.example");
+    assert_eq!(config.components[0].domain(), "irc.a.example");
     assert_eq!(config.component_addresses().len(), 1);
     let listed = |at: usize| {
         let policy = config.policy(&config.hosts[at]).expect("the hosts are right");
