@@ -22,7 +22,7 @@ impl House {
                 "[[component]]\ndomain = \"{domain}\"\nsecret = \"{{folder}}/component.secret\"\naddress = \"{at}\"\n"
             )
         };
-        let limits = "[limits]\ncomponent_stanza_bytes_max = 20000\nstanza_elements_max = 100\nstanza_depth_max = 16\n\
+        let limits = "[limits]\nrates = false\ncomponent_stanza_bytes_max = 20000\nstanza_elements_max = 100\nstanza_depth_max = 16\n\
             stanza_attributes_max = 16\nstanza_declarations_max = 8\nname_bytes_max = 100\nattribute_bytes_max = 5000\n\
             component_queue_stanzas_max = 16\nfirst_byte_seconds = 1\nauthentication_seconds = 10\n";
         let domains: String =
