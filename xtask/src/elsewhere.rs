@@ -6,6 +6,8 @@ use crate::xeps::Spec::{self, Rfc, Xep};
 pub static SPECS: &[(Spec, &str, &str, &str)] = &[
     (Rfc(6120), "2011", "", "xmpp, stream, im, server"),
     (Rfc(6121), "2011", "", "im"),
+    (Rfc(6762), "2013", "addresses of one link alone (IPv6)", "server"),
+    (Rfc(6763), "2013", "", "server"),
     (Rfc(7590), "2015", "", "stream, server"),
     (Rfc(7622), "2015", "", "xmpp"),
     (Rfc(4422), "2006", "", "stream"),
@@ -41,6 +43,8 @@ static TITLES: &[(Spec, &str)] = &[
     (Rfc(5802), "SCRAM SASL Mechanisms"),
     (Rfc(6120), "XMPP: Core"),
     (Rfc(6121), "XMPP: Instant Messaging and Presence"),
+    (Rfc(6762), "Multicast DNS"),
+    (Rfc(6763), "DNS-Based Service Discovery"),
     (Rfc(7395), "XMPP Subprotocol for WebSocket"),
     (Rfc(7590), "Use of TLS in XMPP"),
     (Rfc(7622), "XMPP: Address Format"),

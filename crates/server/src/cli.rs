@@ -33,6 +33,8 @@ Folders and files:
 pub enum Command {
     /// Serve until told to stop (the default)
     Serve(Serve),
+    /// Write the configuration for a domain, and say what DNS must say of it
+    Init(Init),
     /// Add, change, remove and list accounts, in the running server or in the data folder
     #[command(subcommand)]
     User(User),
@@ -75,6 +77,10 @@ pub struct Serve {
     /// the first byte, unless only local domains are hosted or another listener is named]
     #[arg(long, value_name = "ADDR:PORT", value_parser = listen_address)]
     pub s2s: Vec<OrNone>,
+    /// Serve this machine's users on the local network, without DNS and without the internet: the domain is the host
+    /// name under .local, other servers are found by multicast DNS and trusted on first use
+    #[arg(long)]
+    pub ad_hoc: bool,
 }
 
 /// A listener's address, or none of that kind.
@@ -112,6 +118,7 @@ impl Serve {
         let mut sources = self.place.sources();
         sources.overrides.domains.clone_from(&self.domain);
         sources.overrides.c2s = self.c2s.iter().map(|it| it.0).collect();
+        sources.overrides.ad_hoc = self.ad_hoc;
         sources.overrides.direct_tls = self.direct_tls.iter().map(|it| it.0).collect();
         sources.overrides.s2s = self.s2s.iter().map(|it| it.0).collect();
         sources
@@ -207,6 +214,27 @@ pub struct Status {
 }
 
 #[derive(Debug, Args)]
+pub struct Init {
+    /// The domain of the accounts, such as example.org
+    pub domain: String,
+    /// The file that is written [default: /etc/waft/waft.toml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Replace the file if it is there
+    #[arg(long)]
+    pub force: bool,
+    /// The data folder that the file names [default: none; see `waft --help`]
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// The name of this machine in DNS [default: the domain]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Do not ask DNS
+    #[arg(long)]
+    pub offline: bool,
+}
+
+#[derive(Debug, Args)]
 pub struct Check {
     /// The other domain; one that is served here is looked at as others see it
     pub domain: String,
@@ -229,6 +257,20 @@ pub enum S2s {
         /// One JSON object a line
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the servers on the local network, and those whose keys were noted at first contact
+    Known {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Forget the key of a server that has a new one: the next contact is a first one again
+    Forget {
+        domain: String,
         #[command(flatten)]
         place: Place,
     },

@@ -369,3 +369,29 @@ fn log_everything() -> [&'static str; 2] {
     });
     ["--config", file.to_str().expect("is text")]
 }
+
+#[test]
+fn init_writes_a_file_that_check_takes_and_says_what_dns_must_say() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("waft.toml");
+    let file = file.to_str().expect("the folder's name is text");
+    let data = folder.path().join("data");
+    let data = data.to_str().expect("the folder's name is text");
+    let init = ["init", "example.org", "--config", file, "--data", data, "--host", "xmpp.example.org", "--offline"];
+    let done = run(&init, "");
+    assert!(done.status.success(), "{}", err(&done));
+    assert!(out(&done).contains("_xmpp-server._tcp.example.org. SRV 0 5 5269 xmpp.example.org."), "{}", out(&done));
+    let checked = run(&["config", "check", "--config", file], "");
+    assert!(checked.status.success(), "{}", err(&checked));
+    let again = run(&init, "");
+    assert!(!again.status.success() && err(&again).contains("--force"), "{}", err(&again));
+}
+
+#[test]
+fn a_server_that_does_not_federate_says_so_when_its_links_are_asked_for() {
+    let server = Server::start();
+    for command in [&["s2s", "list"][..], &["s2s", "known"], &["check", "example.net"]] {
+        let done = server.run(command, "");
+        assert!(!done.status.success() && err(&done).contains("does not federate"), "{command:?}: {}", err(&done));
+    }
+}

@@ -71,6 +71,12 @@ pub enum Request {
     Status,
     /// Streams with servers of other domains, and what waits for them.
     Links,
+    /// Servers nearby, and those whose keys were noted at first contact.
+    Known,
+    /// The next contact with the domain is a first one again.
+    Forget {
+        domain: String,
+    },
     /// Walks the way to a domain and back; `from`: a domain here, else the first host.
     Check {
         domain: String,
@@ -110,6 +116,9 @@ pub enum Answer {
         links: Vec<Link>,
     },
     Check(Box<Check>),
+    Servers {
+        servers: Vec<KnownServer>,
+    },
     /// Sentences on what took effect and what did not.
     Notes {
         notes: Vec<String>,
@@ -247,6 +256,19 @@ pub struct Link {
     pub failure: Option<String>,
 }
 
+/// Another server that was seen.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KnownServer {
+    pub domain: String,
+    /// It announces itself on the local network.
+    pub nearby: bool,
+    /// SHA-256 of the certificate that it showed at first contact, in hexadecimal digits, and when that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<String>,
+}
+
 /// What a walk to a domain and back has found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
@@ -259,7 +281,8 @@ pub struct Check {
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckStep {
-    /// `policy`, `srv`, `addresses`, `tcp`, `tls`, `certificate`, `features`, `external`, `dialback`, `there and back`.
+    /// `policy`, `srv`, `addresses`, `tcp`, `tls`, `certificate`, `features`, `external`, `dialback`, `bidi`, `sm`,
+    /// `there and back`.
     pub step: String,
     pub state: CheckState,
     pub milliseconds: u64,
@@ -297,6 +320,8 @@ pub trait AdminOps: Send + Sync + 'static {
     fn sessions(&self) -> Doing<'_, Vec<Session>>;
     fn status(&self) -> Doing<'_, Status>;
     fn links(&self) -> Doing<'_, Vec<Link>>;
+    fn known(&self) -> Doing<'_, Vec<KnownServer>>;
+    fn forget(&self, domain: String) -> Doing<'_, ()>;
     fn check(&self, domain: String, from: Option<String>) -> Doing<'_, Check>;
     /// Gives sentences on what waits for a restart.
     fn reload(&self) -> Doing<'_, Vec<String>>;

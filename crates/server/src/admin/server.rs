@@ -204,6 +204,14 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Ok(links) => Answer::Links { links },
             Err(why) => Answer::Refused { why },
         },
+        Request::Known => match ops.known().await {
+            Ok(servers) => Answer::Servers { servers },
+            Err(why) => Answer::Refused { why },
+        },
+        Request::Forget { domain } => {
+            tracing::info!(domain, uid, "admin: forget another server's key");
+            done(ops.forget(domain).await)
+        }
         Request::Check { domain, from } => match ops.check(domain, from).await {
             Ok(check) => Answer::Check(Box::new(check)),
             Err(why) => Answer::Refused { why },
@@ -297,6 +305,12 @@ mod tests {
         }
         fn links(&self) -> Doing<'_, Vec<crate::admin::Link>> {
             Box::pin(async { Ok(Vec::new()) })
+        }
+        fn known(&self) -> Doing<'_, Vec<crate::admin::KnownServer>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn forget(&self, domain: String) -> Doing<'_, ()> {
+            Box::pin(async move { Err(format!("no key of {domain} was noted")) })
         }
         fn check(&self, domain: String, _: Option<String>) -> Doing<'_, crate::admin::Check> {
             Box::pin(async move { Err(format!("{domain} is no domain")) })

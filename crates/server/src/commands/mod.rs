@@ -2,12 +2,13 @@
 //!
 //! - [`serve`]: the server, from its start to its end.
 //! - [`user`]: accounts, in the running server or in the store.
-//! - [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
+//! - [`init`]: a first configuration. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
 //! - [`password`]: how a password is asked for.
 
 pub mod check;
 pub mod config;
+pub mod init;
 pub mod password;
 pub mod s2s;
 pub mod serve;
@@ -53,6 +54,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::User(arguments) => user::user(&arguments),
         Command::Config(arguments) => config::config(&arguments),
         Command::Status(arguments) => status::status(&arguments),
+        Command::Init(arguments) => init::init(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::S2s(arguments) => s2s::s2s(&arguments),
         Command::Watchers(arguments) => status::watchers(&arguments),

@@ -8,6 +8,12 @@ use crate::cli::{Place, S2s};
 pub fn s2s(command: &S2s) -> Result<(), Failure> {
     match command {
         S2s::List { domain, json, place } => list(domain.as_deref(), *json, place),
+        S2s::Known { json, place } => known(*json, place),
+        S2s::Forget { domain, place } => {
+            connect(place)?.ask(&Request::Forget { domain: domain.clone() })?;
+            say(format_args!("forgotten: the next contact with {domain} is a first one"));
+            Ok(())
+        }
     }
 }
 
@@ -25,6 +31,26 @@ fn list(domain: Option<&str>, json: bool, place: &Place) -> Result<(), Failure> 
     }
     for link in &links {
         say(line(link));
+    }
+    Ok(())
+}
+
+fn known(json: bool, place: &Place) -> Result<(), Failure> {
+    let Answer::Servers { servers } = connect(place)?.ask(&Request::Known)? else { return Err(unexpected()) };
+    if servers.is_empty() && !json {
+        say("no servers: none is nearby, and no key was noted");
+    }
+    for server in servers {
+        if json {
+            say(serde_json::to_string(&server).map_err(Failure::said)?);
+            continue;
+        }
+        let nearby = if server.nearby { "nearby" } else { "" };
+        let key = match (&server.fingerprint, &server.since) {
+            (Some(fingerprint), Some(since)) => format!("SHA-256 {fingerprint} since {since}"),
+            _ => "not met yet".into(),
+        };
+        say(format_args!("{:<32} {nearby:<7} {key}", server.domain));
     }
     Ok(())
 }

@@ -56,6 +56,8 @@ pub struct Overrides {
     pub direct_tls: Vec<Option<ListenAddress>>,
     /// Instead of the file's listeners for servers, with STARTTLS.
     pub s2s: Vec<Option<ListenAddress>>,
+    /// See [`Config::ad_hoc`].
+    pub ad_hoc: bool,
 }
 
 /// Read when no other file is named.
@@ -79,6 +81,8 @@ pub struct Config {
     pub log: Log,
     pub limits: Limits,
     pub admin: Admin,
+    /// Other servers are found on the local network. From the command line.
+    pub ad_hoc: bool,
     pub sources: Sources,
 }
 
@@ -196,6 +200,7 @@ impl Config {
             log: Log::read(reader, &log, "log"),
             limits: Limits::read(reader, &limits, "limits"),
             admin: Admin::read(reader, &admin, "admin"),
+            ad_hoc: false,
             sources: Sources::default(),
         }
     }
@@ -255,6 +260,9 @@ impl Config {
                 }
             }
         }
+        if over.ad_hoc {
+            self.apply_ad_hoc(over.domains.is_empty(), reader);
+        }
         if self.hosts.is_empty() {
             self.hosts.push(Host { domain: "localhost".into(), options: HostOptions::default() });
         }
@@ -285,6 +293,35 @@ impl Config {
             }));
         } else if !chosen && self.hosts.iter().any(|host| is_reachable(&host.domain)) {
             self.listeners.extend(default_server_listeners());
+        }
+    }
+
+    /// On a network without DNS: the host name is the domain, beside those of the file; servers are welcome, wherever
+    /// their addresses, and trusted on first use unless only certificates are.
+    fn apply_ad_hoc(&mut self, named_by_host: bool, reader: &mut Reader) {
+        self.ad_hoc = true;
+        if named_by_host {
+            match crate::s2s::nearby::own_domain() {
+                Ok(domain) if self.host(&domain).is_some() => {}
+                Ok(domain) => {
+                    self.hosts.insert(0, Host { domain: domain.into(), options: HostOptions::default() });
+                }
+                Err(why) => {
+                    let (title, remedy) = why.split_once('\n').unwrap_or((&why, ""));
+                    reader.problem(None, title, remedy);
+                }
+            }
+        }
+        if !self.federates() {
+            self.listeners.push(Listener {
+                kind: ListenKind::S2s,
+                address: ListenAddress::Any(5269),
+                ..Listener::default()
+            });
+        }
+        self.federation.allow_private = true;
+        if self.federation.trust == Trust::Dialback {
+            self.federation.trust = Trust::FirstUse;
         }
     }
 

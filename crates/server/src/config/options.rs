@@ -120,7 +120,9 @@ section! {
     /// `[s2s]`: servers of other domains. Federation is on where a `[[listen]]` has `kind = "s2s"`.
     pub struct Federation = "s2s" {
         /// What proves another domain: `dialback`: a certificate that names it, else a call back to it (XEP-0220).
-        /// `certificate`: only the certificate. `refuse`: nothing, but what a domain's own table says.
+        /// `certificate`: only the certificate. `first-use`: as `dialback`, and the certificate that a server showed at
+        /// first contact proves it from then on, and no other does. `refuse`: nothing, but what a domain's own table
+        /// says.
         trust: Trust = Trust::Dialback;
         /// Domains that may neither be written to nor write. `example.net` is that name alone, `*.example.net` all below
         /// it.
@@ -410,7 +412,12 @@ choice! {
 
 choice! {
     /// What proves that a server speaks for a domain.
-    pub enum Trust { Dialback = "dialback", Certificate = "certificate", Refuse = "refuse" }
+    pub enum Trust {
+        Dialback = "dialback",
+        Certificate = "certificate",
+        FirstUse = "first-use",
+        Refuse = "refuse",
+    }
 }
 
 /// Another domain and what is particular about it.

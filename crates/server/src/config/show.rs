@@ -182,6 +182,8 @@ const _: fn(&Config) = |config| {
         log: Log { .. },
         limits: Limits { .. },
         admin: Admin { .. },
+        // Of the command line alone.
+        ad_hoc: _,
         sources: _,
     } = config;
     let _: Option<HostOptions> = None;

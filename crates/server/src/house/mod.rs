@@ -20,6 +20,7 @@ pub mod timers;
 use crate::component::Components;
 use crate::config::Config;
 use crate::s2s::Federation;
+use crate::s2s::nearby::Nearby;
 use crate::world::{Network, Wall, World};
 use cluster::{Cell, Cluster, Posted};
 use dashmap::DashMap;
@@ -78,6 +79,8 @@ pub struct House {
     uncommitted: AtomicBool,
     /// Servers of other domains; not there: the server does not federate.
     pub federation: OnceLock<Arc<Federation>>,
+    /// Servers on the local network; not there: they are not looked for.
+    pub nearby: OnceLock<Arc<Nearby>>,
     /// Services of their own domains beside this server.
     pub components: Components,
     /// No new streams, no new sessions.
@@ -122,6 +125,7 @@ impl House {
             secret,
             uncommitted: AtomicBool::new(false),
             federation: OnceLock::new(),
+            nearby: OnceLock::new(),
             components: Components::default(),
             draining: AtomicBool::new(false),
             clock: Clock { wall: world.wall.clone(), started: Instant::now(), last_utc: AtomicU64::new(0) },

@@ -1,7 +1,7 @@
 //! What an operator's commands do to the running house.
 
 use super::{House, run::Running};
-use crate::admin::{AdminOps, Check, Doing, Link, Secret, Session, Status, USERS_PER_PAGE, User, Watcher};
+use crate::admin::{AdminOps, Check, Doing, KnownServer, Link, Secret, Session, Status, USERS_PER_PAGE, User, Watcher};
 use im::roles::Roles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -195,6 +195,31 @@ impl AdminOps for Operations {
         Box::pin(async move {
             let federation = self.house().federation.get();
             Ok(federation.ok_or(NO_FEDERATION)?.shown())
+        })
+    }
+
+    fn known(&self) -> Doing<'_, Vec<KnownServer>> {
+        Box::pin(async move {
+            let federation = self.house().federation.get().ok_or(NO_FEDERATION)?;
+            let mut servers: BTreeMap<String, KnownServer> = BTreeMap::new();
+            for domain in self.house().nearby.get().map(|nearby| nearby.domains()).unwrap_or_default() {
+                servers.insert(domain.clone(), KnownServer { domain, nearby: true, ..KnownServer::default() });
+            }
+            for (domain, key) in federation.known.list() {
+                let server = servers.entry(domain.clone()).or_default();
+                (server.domain, server.fingerprint, server.since) = (domain, Some(key.fingerprint), Some(key.since));
+            }
+            Ok(servers.into_values().collect())
+        })
+    }
+
+    fn forget(&self, domain: String) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let federation = self.house().federation.get().ok_or(NO_FEDERATION)?;
+            match federation.known.forget(&domain) {
+                true => Ok(()),
+                false => Err(format!("no key of {domain} was noted\nwaft s2s known lists those that were")),
+            }
         })
     }
 

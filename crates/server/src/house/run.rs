@@ -13,6 +13,8 @@ use crate::edge::{EdgeConfig, EdgeLimits};
 use crate::listen::admission::{Admission, Bounds};
 use crate::listen::{self, ListenerContext};
 use crate::s2s;
+use crate::s2s::dns::Resolve;
+use crate::s2s::nearby::{self, Nearby};
 use crate::signals::{Signal, Signals};
 use crate::systemd::{self, Inherited};
 use crate::world::{Listening, World};
@@ -22,8 +24,8 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::HashMap;
 use std::io::Write;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use store::Store;
 use store_sqlite::SqliteStore;
@@ -63,6 +65,24 @@ pub fn hosts_of(
         hosts.insert(host.domain.clone(), entry);
     }
     hosts
+}
+
+/// Servers nearby are services that the hosts list (XEP-0030 §4): so users find them.
+async fn list_nearby(house: Weak<House>, nearby: Arc<Nearby>) {
+    loop {
+        nearby.changed.notified().await;
+        let Some(house) = house.upgrade() else { return };
+        let domains = nearby.domains();
+        let seen = || domains.iter().filter_map(|domain| xmpp::BareJid::of_domain(domain).ok());
+        let (config, hosts) = (house.config.read().clone(), house.hosts.read().clone());
+        for host in &config.hosts {
+            let (Ok(mut policy), Some(entry)) = (config.policy(host), hosts.get(&host.domain)) else { continue };
+            policy.services.extend(seen().map(|jid| (jid.into(), "A server nearby".to_owned())));
+            let policy = Arc::new(policy);
+            *entry.policy.write() = policy.clone();
+            entry.host.lock().policy = policy;
+        }
+    }
 }
 
 pub fn bounds_of(config: &Config) -> Bounds {
@@ -240,12 +260,36 @@ impl Running {
         }
         let policy = s2s::Policy::of(config, &self.house.secret, &*self.house.crypto);
         let trust = s2s::trust::Trust::load(&config.federation, self.certificates.clone())?;
-        let resolver = world.take_resolver()?;
-        let federation = s2s::Federation::new(self.house.clone(), policy, trust, resolver, config.limits.s2s_dials_max);
+        let resolver = self.resolver(config, world)?;
+        let known = s2s::known::Known::load(config.data.join("known-servers"))?;
+        let dials_max = config.limits.s2s_dials_max;
+        let federation = s2s::Federation::new(self.house.clone(), policy, trust, resolver, known, dials_max);
         // Set once, here.
         let _ = self.house.federation.set(federation.clone());
         federation.take_up().await.map_err(|error| format!("what waits for other domains cannot be read: {error}"))?;
         Ok(())
+    }
+
+    /// Who knows where other servers are: DNS, and with `--ad-hoc` the local network.
+    fn resolver(&self, config: &Config, world: &mut World) -> Result<Box<dyn Resolve>, String> {
+        if !config.ad_hoc {
+            return world.take_resolver();
+        }
+        let domains: Vec<String> = config.domains().map(Into::into).collect();
+        let port = |kind| {
+            config
+                .listeners
+                .iter()
+                .find(|it| it.kind == kind && it.tls != ListenTls::Direct)
+                .map(|it| it.address.port())
+        };
+        let servers =
+            port(ListenKind::S2s).ok_or("with --ad-hoc one [[listen]] with kind = \"s2s\" must not be direct TLS")?;
+        let nearby = Arc::new(Nearby::start(&domains, servers, port(ListenKind::C2s))?);
+        tokio::spawn(list_nearby(Arc::downgrade(&self.house), nearby.clone()));
+        // Set once, here.
+        let _ = self.house.nearby.set(nearby.clone());
+        Ok(Box::new(nearby::Shared(nearby)))
     }
 
     fn edge_config(&self, config: &Config, listener: &Listener) -> EdgeConfig {
@@ -275,6 +319,9 @@ impl Running {
         let gone: Vec<Box<str>> = old.keys().filter(|domain| !hosts.contains_key(*domain)).cloned().collect();
         *self.house.hosts.write() = hosts;
         self.house.end_sessions_of(&gone);
+        if let Some(nearby) = self.house.nearby.get() {
+            nearby.changed.notify_one();
+        }
         self.admission.set_bounds(bounds_of(&config));
         for (listener, context) in &self.listeners {
             *context.edge.write() = Arc::new(self.edge_config(&config, listener));
@@ -336,6 +383,9 @@ impl Running {
         while !self.house.edges.is_empty() && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        if let Some(nearby) = self.house.nearby.get() {
+            nearby.leave().await;
+        }
         // Other servers hear the last presence, then their streams end.
         if let Some(federation) = self.house.federation.get() {
             federation.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
@@ -394,6 +444,7 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
     let operations: Arc<dyn AdminOps> = Arc::new(Operations { running: running.clone(), stop });
     let house = running.house.clone();
     let admin = tokio::spawn(socket.carry(operations, move || house.config.read().admin.uids.clone()));
+
 
     let status = running.greet(&config);
     systemd::ready(&status);
@@ -477,6 +528,14 @@ impl Running {
         let _ = writeln!(out, "waft {} {status}", env!("CARGO_PKG_VERSION"));
         let _ = writeln!(out, "data lies in {}", config.data.display());
         let _ = writeln!(out, "add an account: waft user add alice@{first}{at}");
+        if config.ad_hoc
+            && let Some(own) = self.certificates.own(first)
+            && let Some(certificate) = own.cert.first()
+        {
+            let fingerprint = s2s::known::fingerprint(&*self.house.crypto, certificate);
+            let _ =
+                writeln!(out, "servers nearby meet this one as {first} with the certificate of SHA-256 {fingerprint}");
+        }
         let _ = writeln!(out, "ready");
         let _ = out.flush();
         status

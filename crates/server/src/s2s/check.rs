@@ -288,7 +288,18 @@ impl Walk {
         let offer = talk.stream.offer();
         let has = |what: &'static str, it: bool| if it { what.to_owned() } else { format!("no {what}") };
         self.ok([has("EXTERNAL", offer.external), has("dialback", offer.dialback), has("bidi", offer.bidi)].join(", "));
-        self.prove(talk).await
+        self.prove(talk).await?;
+        self.begin("bidi");
+        self.ok(match talk.stream.is_bidirectional() {
+            true => "one stream carries both directions",
+            false => "not spoken: each side opens a stream of its own",
+        });
+        self.begin("sm");
+        self.ok(match talk.stream.offer().management {
+            true => "offered: what is cut is sent again",
+            false => "not offered: what is on the way when a stream breaks may be lost",
+        });
+        Ok(())
     }
 
     async fn handshake(&self, talk: &mut Talk, direct: bool) -> Result<(), Ended> {
@@ -320,7 +331,13 @@ impl Walk {
         self.ok(format!("{} {how}", talk.wire.tls_kind().unwrap_or_default()));
         self.begin("certificate");
         let chain = talk.wire.peer_certificates().unwrap_or_default().to_vec();
-        let certificate = trust.judge(&chain);
+        if !self.ourselves && self.federation.is_changed(&self.pair.to, Some(&chain)) {
+            return Err(self.failed(
+                "it is not the certificate of the first contact",
+                "ask its administrator whether it has a new one; if so: waft s2s forget DOMAIN",
+            ));
+        }
+        let certificate = self.federation.judge(Some(&chain));
         let judged = self.judge(certificate.as_ref(), trust.verify(&chain).err());
         if !self.ourselves || !direct {
             talk.stream.tls_up(certificate, &mut talk.out);
@@ -335,6 +352,10 @@ impl Walk {
         let names = certificate.map(|it| it.dns_names.join(", ")).unwrap_or_default();
         let wrong = match (certificate, error) {
             (None, _) => "it shows none".to_owned(),
+            (Some(it), Some(_)) if it.speaks_for(domain) => {
+                self.ok(format!("known since the first contact, for {names}"));
+                return Ok(());
+            }
             (Some(_), Some(error)) => format!("{error} (it is for {names})"),
             (Some(it), None) if !it.speaks_for(domain) => format!("it is for {names}, not for {domain}"),
             (Some(_), None) => {

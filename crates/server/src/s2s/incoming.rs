@@ -380,6 +380,8 @@ impl Incoming {
     fn asked(&mut self, pair: Pair, key: Box<str>, id: Box<str>, certified: bool) {
         let verdict = if !self.policy.allows(&pair.from) {
             Some(Verdict::Error(StanzaCondition::PolicyViolation))
+        } else if self.federation.is_changed(&pair.from, self.wire.peer_certificates()) {
+            Some(Verdict::Error(StanzaCondition::NotAuthorized))
         } else if certified {
             Some(Verdict::Valid)
         } else if self.policy.is_strict(&pair.from) {
@@ -420,6 +422,7 @@ impl Incoming {
         self.permit.authenticated();
         self.active = Instant::now();
         self.federation.incoming_up(&pair);
+        self.federation.met(&pair.from, self.wire.peer_certificates());
         let certified = self.stream.is_certified(&pair.from);
         self.up.push(pair.clone());
         self.attach();
@@ -521,7 +524,7 @@ impl Incoming {
             }
             Err(_) => return Err(End::Lost),
         }
-        let certificate = self.wire.peer_certificates().and_then(|chain| trust.judge(chain));
+        let certificate = self.federation.judge(self.wire.peer_certificates());
         self.stream.tls_up(certificate);
         Ok(())
     }

@@ -7,7 +7,7 @@
 //!   server opened. [`flow`]: what both have in common: stanzas out and in, and what is acknowledged.
 //! - [`presence`]: presence of elsewhere is leased: it ends when the link ends (DESIGN.md D7).
 //! - [`shown`], [`check`]: what the operator sees of it, and what is wrong.
-//! - [`dns`]: where the other server is. [`trust`]: whose certificates count. [`policy`]: the configuration.
+//! - [`dns`], [`nearby`]: where the other server is. [`trust`], [`known`]: whose certificates count. [`policy`]: the configuration.
 //!
 //! ```text
 //! house ── tell, fan ──► Federation::send ──► Link (queue) ──► outgoing stream, or an incoming one in both directions
@@ -19,7 +19,9 @@ pub mod dial;
 pub mod dns;
 pub mod flow;
 pub mod incoming;
+pub mod known;
 pub mod link;
+pub mod nearby;
 pub mod outbox;
 pub mod outgoing;
 pub mod policy;
@@ -68,6 +70,7 @@ pub struct Federation {
     pub verifications: Arc<Verifications>,
     pub streams: Arc<shown::Streams>,
     pub checks: check::Pings,
+    pub known: known::Known,
     /// Attempts to connect under way.
     pub dials: dial::Dials,
     /// `true`: what is queued goes out, then the streams end.
@@ -82,6 +85,7 @@ impl Federation {
         policy: Policy,
         trust: Trust,
         resolver: Box<dyn Resolve>,
+        known: known::Known,
         dials_max: usize,
     ) -> Arc<Federation> {
         let crypto = house.crypto.clone();
@@ -101,6 +105,7 @@ impl Federation {
             verifications: Arc::default(),
             streams: Arc::default(),
             checks: check::Pings::default(),
+            known,
             dials: dial::Dials::new(dials_max),
             stopping: watch::Sender::new(false),
             running: AtomicU32::new(0),

@@ -118,7 +118,8 @@ pub async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
 
 /// `None`: there is no such stream, or it does not take the link.
 async fn join(federation: &Arc<Federation>, link: &Arc<Link>, addresses: Option<&[Target]>) -> Option<End> {
-    if link.has_questions() {
+    // Where the certificate must stay the same, it is looked at for each domain.
+    if link.has_questions() || federation.policy().is_first_use(&link.pair.to) {
         return None;
     }
     let hub = federation.hubs.find(&link.pair, addresses)?;
@@ -475,6 +476,7 @@ impl<'a> Talk<'a> {
         let Some(at) = self.members.iter().position(|it| it.link.pair == *pair && it.state != Proof::Up) else {
             return;
         };
+        self.federation.met(&pair.to, self.wire.peer_certificates());
         self.showing.proved(pair, self.stream.is_certified(), self.stream.is_bidirectional());
         let first = !self.is_up();
         self.members[at].state = Proof::Up;
@@ -608,7 +610,11 @@ impl<'a> Talk<'a> {
             Ok(Err(error)) => return Err(failed(error.to_string())),
             Err(_) => return Err(failed("no answer".into())),
         }
-        let certificate = self.wire.peer_certificates().and_then(|chain| trust.judge(chain));
+        let chain = self.wire.peer_certificates();
+        if self.federation.is_changed(&pair.to, chain) {
+            return Err(End::Absent("its certificate is not the one of the first contact"));
+        }
+        let certificate = self.federation.judge(chain);
         self.stream.tls_up(certificate, &mut self.out);
         Ok(())
     }

@@ -130,6 +130,11 @@ impl Policy {
         self.trust_of(domain) == Trust::Certificate
     }
 
+    /// Must its certificate stay the one of the first contact?
+    pub fn is_first_use(&self, domain: &str) -> bool {
+        self.trust_of(domain) == Trust::FirstUse
+    }
+
     fn trust_of(&self, domain: &str) -> Trust {
         self.remotes.get(domain).and_then(|remote| remote.trust).unwrap_or(self.trust)
     }
