@@ -12,6 +12,7 @@
 //! TLS 1.2 (only with the extended master secret, RFC 7627) and 1.3, by rustls on aws-lc-rs. Tickets are stateless.
 
 pub mod anybody;
+pub mod watch;
 
 use crate::config::{Config, Host, HostOptions};
 use crate::data;
@@ -374,9 +375,9 @@ fn warn_about(host: &Host, certificate: &Path, key: &Path, loaded: &CertifiedKey
     };
     let days = (parsed.validity().not_after.timestamp() - now_seconds()) / 86_400;
     if days < 0 {
-        tracing::warn!(host = %host.domain, certificate = %certificate.display(), "the certificate has expired; clients will refuse it: renew it and reload waft");
+        tracing::warn!(host = %host.domain, certificate = %certificate.display(), "the certificate has expired; clients will refuse it: renew it");
     } else if days < 14 {
-        tracing::warn!(host = %host.domain, certificate = %certificate.display(), days, "the certificate expires soon; renew it and reload waft");
+        tracing::warn!(host = %host.domain, certificate = %certificate.display(), days, "the certificate expires soon; renew it");
     }
     if host.domain.is_ascii() && !covers(&parsed, &host.domain) {
         tracing::warn!(host = %host.domain, certificate = %certificate.display(), "the certificate does not name the host; clients will refuse it");

@@ -231,6 +231,7 @@ fn the_command_line_wins_over_the_file() {
             c2s: vec![Some(ListenAddress::Any(6222))],
             direct_tls: vec![None],
             s2s: Vec::new(),
+            ad_hoc: false,
         },
         "data = \"/here\"\n[host.\"a.example\"]\n[host.\"b.example\"]\nanonymous = true\n",
     );
@@ -472,4 +473,15 @@ fn with_secret_kept(text: &str) -> String {
     let (folder, text) = with_secret(text);
     let _ = folder.keep();
     text
+}
+
+#[test]
+fn on_the_ad_hoc_network_servers_are_welcome_and_trusted_on_first_use() {
+    let over = || Overrides { ad_hoc: true, domains: vec!["laptop.local".into()], ..Overrides::default() };
+    let config = with(over(), "");
+    assert!(config.ad_hoc && config.federates() && config.federation.allow_private);
+    assert_eq!(config.federation.trust, Trust::FirstUse);
+    assert_eq!(&*config.hosts[0].domain, "laptop.local");
+    let strict = with(over(), "[s2s]\ntrust = \"certificate\"\n");
+    assert_eq!(strict.federation.trust, Trust::Certificate);
 }

@@ -445,6 +445,7 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
     let house = running.house.clone();
     let admin = tokio::spawn(socket.carry(operations, move || house.config.read().admin.uids.clone()));
 
+    let renewals = tokio::spawn(crate::certificates::watch::carry(running.house.clone(), running.certificates.clone()));
 
     let status = running.greet(&config);
     systemd::ready(&status);
@@ -474,6 +475,7 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
         Signal::Stop = signals.next() => {}
     }
     admin.abort();
+    renewals.abort();
     if FAILED.load(Ordering::Acquire) {
         return Err("the store could not be written; see the log above\nfree the disk or replace it, then start waft again: nothing acknowledged is lost".into());
     }

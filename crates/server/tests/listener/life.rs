@@ -176,3 +176,26 @@ fn a_second_server_on_the_folder_or_the_port_says_why_it_cannot() {
     assert!(!status.success());
     assert!(error.contains(&other.plain.to_string()) && error.contains("another process listens there"), "{error}");
 }
+
+#[test]
+fn a_renewed_certificate_is_shown_to_new_connections_and_old_streams_stay() {
+    let server = Server::start("[limits]\nrates = false\n");
+    server.ensure("renewed@localhost");
+    let mut old = Client::direct(&server);
+    old.open("localhost");
+    old.scram("SCRAM-SHA-1", "renewed", "renewed", ("n,,", b"")).unwrap();
+    old.open("localhost");
+    old.bind("r");
+    let shown = |client: &Client| client.tls.as_ref().unwrap().peer_certificates().unwrap()[0].to_vec();
+    let before = shown(&old);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    let folder = server.folder.join("certificates");
+    // Without its key it changes nothing.
+    std::fs::write(folder.join("localhost.pem"), certificate.pem()).unwrap();
+    eventually("that is said", || server.log().contains("do not belong together"));
+    assert_eq!(shown(&Client::direct(&server)), before);
+    std::fs::write(folder.join("localhost.key"), key.serialize_pem()).unwrap();
+    eventually("the new one is shown", || shown(&Client::direct(&server)) == certificate.der().to_vec());
+    old.sync();
+}
