@@ -7,6 +7,7 @@
 //! - [`s2s`]: streams between servers, and what waits for other domains.
 //! - [`component`]: services of their own domains that connect to the server.
 //! - [`world`]: the network, the clock, randomness: what may be simulated.
+//! - [`metrics`]: figures and health, over HTTP.
 //! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
 
 mod admin;
@@ -22,6 +23,7 @@ pub mod edge;
 pub mod house;
 pub mod listen;
 mod log;
+pub mod metrics;
 pub mod s2s;
 mod signals;
 pub mod systemd;

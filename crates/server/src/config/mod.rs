@@ -24,7 +24,8 @@ pub mod value;
 
 pub use options::{
     Accounts, Admin, Component, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenOperations,
-    ListenTls, Listener, Log, LogFormat, Mechanism, Registration, Remote, ResourceConflict, StoreOptions, Trust,
+    ListenTls, Listener, Log, LogFormat, Mechanism, Metrics, Registration, Remote, ResourceConflict, StoreOptions,
+    Trust,
 };
 pub use problem::Problems;
 
@@ -83,6 +84,7 @@ pub struct Config {
     pub admin: Admin,
     /// Other servers are found on the local network. From the command line.
     pub ad_hoc: bool,
+    pub metrics: Metrics,
     pub sources: Sources,
 }
 
@@ -164,7 +166,7 @@ impl Config {
         let empty = DeTable::new();
         let document = if broken { &empty } else { document };
         let mut known = options::Top::KEYS.to_vec();
-        known.extend(["host", "listen", "s2s", "component", "accounts", "store", "log", "limits", "admin"]);
+        known.extend(["host", "listen", "s2s", "component", "accounts", "store", "log", "limits", "admin", "metrics"]);
         let elsewhere = options::elsewhere();
         reader.unknown_keys(document, "", &known, &elsewhere);
 
@@ -188,6 +190,7 @@ impl Config {
         let log = table_at(reader, "log", Log::KEYS);
         let limits = table_at(reader, "limits", Limits::KEYS);
         let admin = table_at(reader, "admin", Admin::KEYS);
+        let metrics = table_at(reader, "metrics", Metrics::KEYS);
         Config {
             data: top.data.unwrap_or_else(default_data_folder),
             hosts: read_hosts(document, reader, &elsewhere),
@@ -201,6 +204,7 @@ impl Config {
             limits: Limits::read(reader, &limits, "limits"),
             admin: Admin::read(reader, &admin, "admin"),
             ad_hoc: false,
+            metrics: Metrics::read(reader, &metrics, "metrics"),
             sources: Sources::default(),
         }
     }
@@ -377,6 +381,7 @@ impl Config {
         // The socket's mode is set when it is made.
         note(self.admin.uids.is_empty() && !new.admin.uids.is_empty(), "admin.uids");
         note(self.log.format != new.log.format, "log.format");
+        note(self.metrics != new.metrics, "[metrics]");
         out
     }
 }

@@ -229,6 +229,16 @@ section! {
 }
 
 section! {
+    /// `[metrics]`: what watches the server from outside, over HTTP: `/metrics` (OpenMetrics), `/healthz` (200 while the
+    /// server works) and `/readyz` (200 while it takes clients).
+    pub struct Metrics = "metrics" {
+        /// Where it is asked, such as `127.0.0.1:9280`. Nobody has to say who they are: let only the watcher connect.
+        /// Unset: nowhere.
+        address: Option<ListenAddress> = None;
+    }
+}
+
+section! {
     /// `[limits]`: what one peer may cost. A peer that passes one gets a clear error, nobody else notices.
     pub struct Limits = "limits" {
         /// Are the limits *per time* (connections, bytes and stanzas per second, failed logins) in force? Off only for
@@ -501,6 +511,7 @@ pub fn all() -> Vec<Section> {
         section(StoreOptions::AT, "[store]", StoreOptions::about(), StoreOptions::options()),
         section(Log::AT, "[log]", Log::about(), Log::options()),
         section(Admin::AT, "[admin]", Admin::about(), Admin::options()),
+        section(Metrics::AT, "[metrics]", Metrics::about(), Metrics::options()),
         section(Limits::AT, "[limits]", Limits::about(), Limits::options()),
     ]
 }

@@ -1,7 +1,7 @@
 //! The configuration as text: the effective one, the defaults, the reference.
 
 use super::options::{
-    self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, StoreOptions, Top,
+    self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, Metrics, StoreOptions, Top,
 };
 use super::value::{grouped, quoted};
 use super::{Config, default_listeners, default_server_listeners};
@@ -33,6 +33,7 @@ pub fn effective(config: &Config) -> String {
     table(&mut out, "[log]", config.log.show());
     let admin = Admin { socket: Some(config.admin_socket()), ..config.admin.clone() };
     table(&mut out, "[admin]", admin.show());
+    table(&mut out, "[metrics]", config.metrics.show());
     table(&mut out, "[limits]", config.limits.show());
     out
 }
@@ -184,6 +185,7 @@ const _: fn(&Config) = |config| {
         admin: Admin { .. },
         // Of the command line alone.
         ad_hoc: _,
+        metrics: Metrics { .. },
         sources: _,
     } = config;
     let _: Option<HostOptions> = None;

@@ -246,6 +246,11 @@ impl Running {
                 running.tasks.push(tokio::spawn(listen::accept_components(house.clone(), admission, socket)));
             }
         }
+        if let Some(address) = &config.metrics.address {
+            for socket in world.network.listen(address)? {
+                running.tasks.push(tokio::spawn(crate::metrics::serve(house.clone(), socket)));
+            }
+        }
         for address in inherited.unclaimed() {
             tracing::warn!(%address, "systemd passed a socket that no [[listen]] table names; it is not used");
         }

@@ -28,6 +28,7 @@ mod forwarding;
 mod life;
 mod management;
 mod many;
+mod metrics;
 mod presence_lasting;
 mod proxied;
 mod queues;
