@@ -3,6 +3,7 @@
 //! - `xeps`: prints `docs/xeps.md` from the extensions' cards ([`xeps`], [`elsewhere`], [`suites`]).
 
 mod elsewhere;
+mod impp;
 mod suites;
 mod xeps;
 

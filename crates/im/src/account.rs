@@ -8,8 +8,9 @@ use crate::leases::{self, Leases};
 use crate::modules::archive_preferences::{self, Preferences};
 use crate::modules::carbons::SentLately;
 use crate::modules::fetch;
-use crate::modules::{push, subscription_status};
+use crate::modules::{push, solicited, subscription_status};
 use crate::policy::HostPolicy;
+use crate::readers::{self, Readers};
 use crate::retention::Retention;
 use crate::roles::{self, Roles};
 use crate::roster::Roster;
@@ -35,6 +36,10 @@ pub struct Account {
     pub blocks: Blocks,
     /// ACCESS RULES.
     pub rules: Rules,
+    /// Who has read the inbox.
+    pub readers: Readers,
+    /// Is presence delivered only from whom it was asked of? `None`: as the host has it. RFC 2779 §5.3.2.
+    pub solicited: Option<bool>,
     pub inbox: Inbox,
     /// Services that wake the account's clients. XEP-0357.
     pub push: Vec<push::Registration>,
@@ -97,6 +102,8 @@ impl Account {
             roster: Roster::default(),
             blocks: Blocks::default(),
             rules: Rules::default(),
+            readers: Readers::default(),
+            solicited: None,
             inbox: Inbox::default(),
             push: Vec::new(),
             archive_preferences: Preferences::default(),
@@ -148,6 +155,8 @@ impl Account {
         if self.watchers.is_new() {
             self.watchers = Watchers::from_stored(setting(watchers::KEY));
         }
+        self.readers = Readers::from_stored(setting(readers::KEY));
+        self.solicited = solicited::from_stored(setting(solicited::KEY));
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.lost = crate::lost::Lost::from_stored(setting(crate::lost::KEY));
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();

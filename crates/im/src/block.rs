@@ -1,13 +1,19 @@
 //! The block list, XEP-0191: a view of the access rules.
 
 use crate::account::Account;
-use crate::effects::Effects;
+use crate::effects::{Delivery, Effect, Effects};
+use crate::item::{SessionId, Ticket};
+use crate::module::Iq;
 use crate::modules::fetch;
 use crate::watchers;
 use crate::ways::{Flow, Passage};
+use crate::{presence, session};
+use std::sync::Arc;
+use store::Change;
 use xmpp::error::ErrorType;
-use xmpp::{IqType, Jid, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{Element, IqType, Jid, MessageType, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
 
+pub const NS: &str = "urn:xmpp:blocking";
 pub const ERRORS_NS: &str = "urn:xmpp:blocking:errors";
 
 #[derive(Debug, Default)]
@@ -72,6 +78,81 @@ impl Blocks {
 
     fn has(&self, text: &str) -> bool {
         self.jids.binary_search_by(|jid| jid.as_str().cmp(text)).is_ok()
+    }
+}
+
+/// Puts addresses on the list: whoever they stand for sees all resources leave, the own resources that know the list
+/// hear of it. `instead`: entries that go at once, for the bound. XEP-0191 §3.3.
+///
+/// Subscriptions stay ("polite blocking", §4).
+///
+/// # Errors
+/// `not-allowed` for the own address, which is never blocked (§5); `resource-constraint` if the list cannot take them.
+pub fn add(account: &mut Account, jids: Vec<Jid>, instead: &[Jid], fx: &mut Effects) -> Result<(), StanzaError> {
+    if jids.iter().any(|jid| jid.same_bare(&account.jid)) {
+        return Err(StanzaCondition::NotAllowed.into());
+    }
+    let mut new: Vec<Jid> = jids.into_iter().filter(|jid| !account.blocks.contains(jid)).collect();
+    new.sort();
+    new.dedup();
+    if account.blocks.len() + new.len() > account.policy.limits.block_items_max + instead.len() {
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The block list is full."));
+    }
+    if new.is_empty() {
+        return Ok(());
+    }
+    let owner = account.jid.clone();
+    let changes = new.iter().map(|jid| Change::BlockPut { account: owner.clone(), jid: jid.clone() }).collect();
+    fx.commit(changes, None, &Ticket::default());
+    for jid in &new {
+        presence::conceal_from(account, jid, fx);
+        account.blocks.insert(jid.clone());
+    }
+    push(account, Element::new("block", NS).children_from(new.iter().map(item)), fx);
+    Ok(())
+}
+
+/// Takes addresses off the list; `all`: it is empty then. XEP-0191 §3.4, §3.5.
+pub fn remove(account: &mut Account, gone: Vec<Jid>, all: bool, fx: &mut Effects) {
+    if gone.is_empty() {
+        return;
+    }
+    let owner = account.jid.clone();
+    let changes = gone.iter().map(|jid| Change::BlockDelete { account: owner.clone(), jid: jid.clone() }).collect();
+    fx.commit(changes, None, &Ticket::default());
+    let shown = if all { &[] } else { gone.as_slice() };
+    push(account, Element::new("unblock", NS).children_from(shown.iter().map(item)), fx);
+    for jid in &gone {
+        account.blocks.remove(jid);
+        // While another entry still stands for somebody, that one sees nothing; so each is revealed once.
+        presence::reveal_to(account, jid, fx);
+    }
+}
+
+/// Makes the commits those of an iq.
+pub(crate) fn carry(parts: Effects, iq: &Iq<'_>, fx: &mut Effects) {
+    for effect in parts.list {
+        match effect {
+            Effect::Commit { changes, .. } => fx.commit(changes, Some(iq.stanza), iq.ticket),
+            effect => fx.push(effect),
+        }
+    }
+}
+
+pub(crate) fn item(jid: &Jid) -> Element {
+    Element::new("item", NS).attr("jid", jid.as_str())
+}
+
+/// To all resources that have asked for the block list. XEP-0191 §3.3.
+fn push(account: &mut Account, command: Element, fx: &mut Effects) {
+    account.blocks.pushes += 1;
+    let stanza =
+        Arc::new(Stanza::iq(IqType::Set, &format!("block-{}", account.blocks.pushes)).with_children([command]));
+    let knowing: Vec<(SessionId, Jid)> =
+        account.sessions.iter().filter(|s| s.knows_blocks).map(|s| (s.id, Jid::from(s.jid.clone()))).collect();
+    for (id, to) in knowing {
+        let delivery = Delivery { stanza: stanza.clone(), to: Some(to), more: Default::default(), position: None };
+        session::deliver(account, id, delivery, fx);
     }
 }
 

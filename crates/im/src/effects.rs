@@ -142,6 +142,8 @@ pub enum Effect {
     Unload,
     /// A user reports somebody to the operator. XEP-0377.
     Report(Report),
+    /// Answers [`crate::Item::Ask`]; the stanza's id is that of the iq.
+    Reply(Arc<Stanza>),
     /// Something an operator counts: a name from the metrics table.
     Count(&'static str),
 }

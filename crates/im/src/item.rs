@@ -26,6 +26,11 @@ pub struct EdgeRef(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u32);
 
+impl SessionId {
+    /// The operator, who asks in the owner's name: [`Item::Ask`].
+    pub const OPERATOR: SessionId = SessionId(u32::MAX);
+}
+
 /// Where a stanza entered the house: the same when a client resends it after `<resume/>`. CLUSTER rule 5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Ingress {
@@ -154,6 +159,10 @@ pub enum Item {
     },
 
     // ---- from the house ----
+    /// An iq get or set of the operator in the owner's name; the answer is an [`crate::Effect::Reply`].
+    Ask {
+        iq: Arc<Stanza>,
+    },
     /// A query that a step asked for has its answer.
     Answered {
         iq: Arc<Stanza>,

@@ -7,6 +7,7 @@
 //! - [`ways`]: who comes before whom on the way of a stanza, OUTBOUND and INBOUND.
 //! - [`session`], [`resume`]: connected resources; what a stream that broke leaves behind.
 //! - [`inbox`], [`messages`]: the log, pending marks, delivery rules (RFC 6121 §5, §8).
+//! - [`readers`]: who has read the inbox by a grant.
 //! - [`strangers`], [`retention`]: whom a session may write to; what leaves the log by age and size.
 //! - [`roster`], [`subscription`], [`presence`], [`block`], [`rules`], [`view`]: who sees whom, and what of it (RFC 6121
 //!   §2–§4, XEP-0191, RFC 5025).
@@ -33,6 +34,7 @@ pub mod operations;
 pub mod pidf;
 pub mod policy;
 pub mod presence;
+pub mod readers;
 pub mod resume;
 pub mod retention;
 pub mod roles;

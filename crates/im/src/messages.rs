@@ -5,7 +5,8 @@ use crate::effects::{Effect, Effects};
 use crate::inbox;
 use crate::item::SessionId;
 use crate::modules::carbons::{self, Side};
-use crate::view::{Exit, view};
+use crate::rules::Delivery;
+use crate::view::{self, Exit, view};
 use crate::ways::{Flow, Passage};
 use std::sync::Arc;
 use xmpp::stanza::Child;
@@ -13,6 +14,9 @@ use xmpp::{Jid, MessageType, Stanza, StanzaCondition, StanzaError, StanzaType, n
 
 const CARBONS: &str = carbons::NS;
 pub(crate) const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
+/// XEP-0184, XEP-0333.
+const RECEIPTS: &str = "urn:xmpp:receipts";
+const MARKERS: &str = "urn:xmpp:chat-markers:0";
 const MAM: &str = "urn:xmpp:mam:";
 
 /// The instant message service of the host is on. MISSION: services can be switched off one by one.
@@ -98,6 +102,19 @@ pub fn keeping(stanza: &Stanza) -> Keeping {
     }
 }
 
+/// What a client says by itself to whoever is politely blocked goes nowhere: receipts, markers and chat states would tell
+/// that somebody is here.
+pub fn unseen(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+    let is_automatic = |child: Child<'_>| {
+        matches!(child.ns, RECEIPTS | MARKERS | CHAT_STATES | ns::HINTS | ns::SID) || child.is("thread", ns::CLIENT)
+    };
+    let says_nothing = !passage.stanza.payload.is_empty() && passage.stanza.payload.children().all(is_automatic);
+    if says_nothing && view::is_away_for(account, &passage.to) {
+        return Ok(Flow::Done);
+    }
+    Ok(Flow::Next)
+}
+
 /// A message of the own client: told onwards, and into the own archive. RFC 6120 §10.3.1: without `to` it is for the
 /// own bare JID.
 pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
@@ -128,7 +145,25 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
         return Ok(Flow::Next);
     };
     let keeping = keeping(&passage.stanza);
-    let ids = match fate(account, &passage.to, kind) {
+    let delivery = passage.stanza.from.as_ref().map_or(Delivery::Deliver, |from| view::delivery_of(account, from));
+    let fate = match delivery {
+        Delivery::Deliver => fate(account, &passage.to, kind),
+        Delivery::Store if !passage.stanza.from.as_ref().is_some_and(|from| view::is_away_for(account, from)) => {
+            // What cannot be kept is not held back.
+            if keeping == Keeping::No { fate(account, &passage.to, kind) } else { Fate::Keep }
+        }
+        // The sender hears what he would hear of somebody who is away.
+        Delivery::Store | Delivery::Drop => fate_away(&passage.to, kind),
+        Delivery::Refuse if kind == MessageType::Error => Fate::Ignore,
+        Delivery::Refuse => Fate::Refuse,
+    };
+    passage.quiet = delivery != Delivery::Deliver;
+    if delivery == Delivery::Drop && fate == Fate::Keep && (keeping != Keeping::No || !worth_an_error(&passage.stanza))
+    {
+        fx.push(Effect::Count("messages_dropped_by_rule"));
+        return Ok(Flow::Done);
+    }
+    let ids = match fate {
         // No client is given messages on this host.
         Fate::Deliver(_) if !account.policy.client_messages => Vec::new(),
         Fate::Deliver(ids) => ids,
@@ -162,6 +197,9 @@ pub fn copy_sent(account: &mut Account, passage: &mut Passage, fx: &mut Effects)
 
 /// Carbons of what came in, for those who have not been given it. XEP-0280 §7.
 pub fn copy_received(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
+    if passage.quiet {
+        return Ok(Flow::Next);
+    }
     let more = inbox::additions(account, passage, false);
     let mut had = passage.taken_by.clone();
     // The own client that sent a message to its own account knows it.
@@ -201,16 +239,19 @@ fn fate(account: &Account, to: &Jid, kind: MessageType) -> Fate {
     if let Some(session) = matching.filter(|session| session.roles.inbox) {
         return Fate::Deliver(vec![session.id]);
     }
-    let deliver_or = |ids: Vec<SessionId>, otherwise| {
-        if ids.is_empty() { otherwise } else { Fate::Deliver(ids) }
+    let takers: Vec<SessionId> = match (kind, to.is_bare()) {
+        (MessageType::Normal, true) | (MessageType::Chat, _) => most_available(account),
+        (MessageType::Headline, true) => account.sessions.iter().filter(|s| s.takes_messages()).map(|s| s.id).collect(),
+        _ => Vec::new(),
     };
+    if takers.is_empty() { fate_away(to, kind) } else { Fate::Deliver(takers) }
+}
+
+/// The same where nobody is there.
+fn fate_away(to: &Jid, kind: MessageType) -> Fate {
     match (kind, to.is_bare()) {
-        (MessageType::Error, _) => Fate::Ignore,
-        (MessageType::Normal, true) | (MessageType::Chat, _) => deliver_or(most_available(account), Fate::Keep),
-        (MessageType::Headline, true) => {
-            let takers = account.sessions.iter().filter(|s| s.takes_messages());
-            deliver_or(takers.map(|s| s.id).collect(), Fate::Ignore)
-        }
+        (MessageType::Error, _) | (MessageType::Headline, true) => Fate::Ignore,
+        (MessageType::Normal, true) | (MessageType::Chat, _) => Fate::Keep,
         (MessageType::Groupchat, _) | (MessageType::Normal | MessageType::Headline, false) => Fate::Refuse,
     }
 }

@@ -4,8 +4,9 @@ use crate::account::Account;
 use crate::effects::{Effects, Query, Then};
 use crate::host::Host;
 use crate::item::{SessionId, Ticket};
+use crate::modules::commands::Command;
 use crate::policy::HostPolicy;
-use crate::view::Exit;
+use crate::view::{Exit, Grant};
 use std::sync::Arc;
 use xmpp::{Element, IqType, Jid, Stanza, StanzaError};
 
@@ -78,6 +79,8 @@ pub enum Who {
     Owner,
     /// The owner, and whoever sees what leaves the account by this exit ([`crate::view::view`]).
     Viewer(Exit),
+    /// The owner, and whom the access rules grant it.
+    Granted(Grant),
     Anyone,
 }
 
@@ -92,6 +95,8 @@ pub struct Module {
     pub account_iq: &'static [(IqType, &'static str, &'static str, Who, AccountHandler)],
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
+    /// Ad-hoc commands of an account, for its owner. XEP-0050.
+    pub commands: &'static [Command],
     /// Clients send these iqs to the domain though they are about the sender's own account: `account_iq` serves
     /// them there too, for the owner alone.
     pub own_at_host: bool,
@@ -109,6 +114,7 @@ impl Module {
         account_features: &[],
         account_iq: &[],
         host_iq: &[],
+        commands: &[],
         own_at_host: false,
         offered: |_| true,
         host_form: |_| None,

@@ -84,6 +84,8 @@ pub struct HostPolicy {
     /// Services that may be switched off: presence, instant messages (MISSION rows 5, 8).
     pub presence: bool,
     pub messages: bool,
+    /// Presence is delivered only from whom it was asked of, unless an account says otherwise. RFC 2779 §5.3.2.
+    pub solicited_presence: bool,
     /// Domains whose users are nobody in particular (SASL ANONYMOUS), sorted. RFC 2779 §5.1.14.
     pub anonymous_domains: Vec<Box<str>>,
     /// The four operation sets one by one, see [`crate::operations`].
@@ -120,6 +122,7 @@ impl HostPolicy {
             archive: true,
             presence: true,
             messages: true,
+            solicited_presence: false,
             anonymous_domains: Vec::new(),
             client_presence: true,
             client_messages: true,

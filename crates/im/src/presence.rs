@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, SessionId, Ticket};
 use crate::modules::fetch;
+use crate::modules::solicited;
 use crate::roster::Roster;
 use crate::session::{self, Session};
 use crate::subscription::{self, Act};
@@ -33,7 +34,9 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
         (PresenceType::Unavailable, false) => unavailable(account, id, passage, fx)?,
         (PresenceType::Available | PresenceType::Unavailable, true) => directed(account, id, kind, passage, fx)?,
         // A client need not probe, but may. RFC 6121 §4.3.
-        // Of an account it is a fetch; of one resource, or an occupant of a room, it stays what it is.
+        // Of an account it is a fetch; of one resource, or an occupant of a room, it stays what it is. Whoever is politely
+        // blocked is not asked: nobody is here for him.
+        (PresenceType::Probe | PresenceType::Error, true) if view::is_away_for(account, &passage.to) => {}
         (PresenceType::Probe, true) if account.policy.presence && is_of_another_account(account, &passage.to) => {
             fetch::probe(account, id, passage, fx);
         }
@@ -441,7 +444,11 @@ fn directed(
             write_ledger(account, id, passage, fx);
         }
         (PresenceType::Unavailable, Some(at)) => {
-            session.directed.swap_remove(at);
+            let parted = session.directed.swap_remove(at);
+            if session.parted.len() >= solicited::PARTED_MAX {
+                session.parted.pop_front();
+            }
+            session.parted.push_back(parted);
             session::touch_ledger(account, id, fx);
         }
         _ => {}
@@ -468,6 +475,10 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
         } else {
             // Of one resource only that it is there.
             answers.extend(there.map(|(jid, _)| plain(PresenceType::Available, jid)));
+        }
+        // An account's own probe is answered alike whether the house had to look or not: see `House::tell`.
+        if answers.is_empty() && passage.ingress == OWN {
+            answers.push(Stanza::presence(PresenceType::Unavailable).with_from(passage.to.clone()));
         }
         if answers.is_empty() {
             answers.push(mirrored(last_seen(account, &passage.to, &view, &from), passage));
@@ -566,7 +577,7 @@ fn tell_change(
 }
 
 /// One stanza to many, if the host has a presence service.
-fn fan(account: &Account, stanza: &Arc<Stanza>, targets: Vec<Jid>, fx: &mut Effects) {
+pub(crate) fn fan(account: &Account, stanza: &Arc<Stanza>, targets: Vec<Jid>, fx: &mut Effects) {
     if !targets.is_empty() && account.policy.presence {
         fx.push(Effect::Fan { stanza: stanza.clone(), targets });
     }

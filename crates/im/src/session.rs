@@ -12,6 +12,7 @@ use crate::presence;
 use crate::resume::{self, Management};
 use crate::retention;
 use crate::roles::{self, Roles};
+use crate::rules::change;
 use crate::strangers::Strangers;
 use crate::watchers;
 use std::collections::VecDeque;
@@ -33,6 +34,8 @@ pub struct Session {
     pub watches_watchers: bool,
     /// Has asked for the block list. XEP-0191 §3.
     pub knows_blocks: bool,
+    /// Has asked for the access rules.
+    pub knows_rules: bool,
     pub carbons: bool,
     /// XEP-0352.
     pub inactive: bool,
@@ -50,6 +53,8 @@ pub struct Session {
     pub unseen: bool,
     /// Whom directed presence went to. RFC 6121 §4.6.
     pub directed: Vec<Jid>,
+    /// The latest of those whom it was taken back from.
+    pub parted: VecDeque<Jid>,
     /// Stream management, when enabled. XEP-0198.
     pub management: Option<Management>,
     /// Without stream management: messages to keep that were queued to the stream and are not yet known to be written,
@@ -91,6 +96,7 @@ impl Session {
             interested: false,
             watches_watchers: false,
             knows_blocks: false,
+            knows_rules: false,
             carbons: false,
             inactive: false,
             held: Held::default(),
@@ -100,6 +106,7 @@ impl Session {
             presence_at: since,
             priority: 0,
             directed: Vec::new(),
+            parted: VecDeque::new(),
             management: None,
             unwritten: VecDeque::new(),
             queued: 0,
@@ -211,6 +218,7 @@ fn bind(account: &mut Account, attach: Attach, fx: &mut Effects) -> Result<EdgeI
     session.inactive = attach.inactive;
     let management = attach.management.map(|request| resume::enable(account, &mut session, request, fx));
     account.sessions.push(session);
+    change::begin(account, fx);
     retention::look(account, fx);
     Ok(EdgeItem::Attached { session: id, jid, management })
 }
@@ -358,6 +366,7 @@ pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
 /// Timeouts: sessions that nobody resumed, marks and ledger rows that are due. Asks to be woken for the next.
 pub fn tick(account: &mut Account, fx: &mut Effects) {
     resume::end_overdue(account, fx);
+    change::tick(account, fx);
     if account.inbox.batch_is_due(account.now.mono_ms) {
         commit_batch(account, fx);
     }

@@ -4,6 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::SessionId;
 use crate::roster::{self, Request};
+use crate::rules::Handling;
 use crate::watchers::{self, Event};
 use crate::ways::{Flow, Passage};
 use crate::{leases, presence, session, view};
@@ -217,7 +218,7 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
         return Ok(Flow::Done);
     }
     let before = account.roster.subscription(&contact);
-    let Transition { state, passes, reply } = of_contact(before, act);
+    let Transition { state, passes, reply } = by_rules(account, &contact, before, act);
     // Noted, and neither shown nor answered. XEP-0191 §3.3.
     let is_blocked = account.blocks.blocks(&contact);
     let is_request = state.pending_in && !before.pending_in;
@@ -243,6 +244,7 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
         Act::Subscribe if reply == Some(Act::Subscribed) && !before.from => {
             watchers::subscription(account, &contact, Event::Approved, fx);
         }
+        Act::Subscribe if reply == Some(Act::Unsubscribed) => watchers::refused(account, &contact, fx),
         Act::Subscribe if is_request => watchers::subscription(account, &contact, Event::Subscribe, fx),
         Act::Unsubscribe if before.from || before.pending_in => {
             watchers::subscription(account, &contact, Event::Timeout, fx);
@@ -273,6 +275,29 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
         presence::show_to(account, &contact, passage.ingress, &passage.ticket, fx);
     }
     Ok(Flow::Done)
+}
+
+/// A request is answered as the access rules say, if they do; all else takes its course. RFC 5025 §3.2.1.
+fn by_rules(account: &Account, contact: &BareJid, before: Subscription, act: Act) -> Transition {
+    if act != Act::Subscribe || account.blocks.blocks(contact) {
+        return of_contact(before, act);
+    }
+    let waits_no_more = Subscription { pending_in: false, ..before };
+    match view::subscription_of(account, contact) {
+        Handling::Confirm => of_contact(before, act),
+        Handling::Block => {
+            let state = Subscription { from: false, ..waits_no_more };
+            Transition { state, passes: false, reply: Some(Act::Unsubscribed) }
+        }
+        // More subscribers than a roster can hold are asked about one by one.
+        _ if !before.from && account.roster.len() >= account.policy.limits.roster_items_max => of_contact(before, act),
+        // Whoever is politely blocked hears the same as whoever is let in.
+        Handling::PoliteBlock | Handling::Allow => Transition {
+            state: Subscription { from: true, ..waits_no_more },
+            passes: false,
+            reply: Some(Act::Subscribed),
+        },
+    }
 }
 
 /// The server's answer on the user's behalf, with the id of what it answers. RFC 6121 §3.1.3.

@@ -89,6 +89,27 @@ impl Exit {
         Exit::Sip,
     ];
 
+    pub fn name(self) -> &'static str {
+        match self {
+            Exit::Broadcast => "broadcast",
+            Exit::Probe => "probe",
+            Exit::Fetch => "fetch",
+            Exit::Watchers => "watchers",
+            Exit::Directed => "directed",
+            Exit::LastActivity => "last-activity",
+            Exit::AccountInfo => "account-info",
+            Exit::Resources => "resources",
+            Exit::VCard => "vcard",
+            Exit::IqToResource => "iq-to-resource",
+            Exit::MessageError => "message-error",
+            Exit::PepEvent => "pep-event",
+            Exit::PepItems => "pep-items",
+            Exit::Avatar => "avatar",
+            Exit::RoomPresence => "room-presence",
+            Exit::Sip => "sip",
+        }
+    }
+
     fn row(self) -> Row {
         let row = |asks, shown_when_away| Row { asks, shown_when_away };
         match self {
@@ -166,6 +187,10 @@ pub fn view(account: &Account, watcher: &Jid, exit: Exit) -> View {
         _ if account.rules.is_unreadable() => View::of(Handling::Block),
         actor => match rules::decide(account, watcher) {
             None => View::of(by_roster(account, actor, exit)),
+            // Whoever a session addressed may ask it; rules that name nobody are not about rooms and callers.
+            Some(decision) if actor == Actor::Addressee && exit == Exit::IqToResource && !decision.named => {
+                View::of(Handling::Allow)
+            }
             Some(decision) => by_rules(&decision, row, || by_roster(account, actor, exit)),
         },
     }
@@ -291,7 +316,8 @@ pub fn change_for(view: &View, before: Option<&Arc<Stanza>>, after: &Arc<Stanza>
     before.map(|_| shape.presence(after))
 }
 
-fn gone(presence: &Stanza) -> Stanza {
+/// The session with this presence is no longer there.
+pub(crate) fn gone(presence: &Stanza) -> Stanza {
     let stanza = Stanza::presence(PresenceType::Unavailable);
     match &presence.from {
         Some(from) => stanza.with_from(from.clone()),
@@ -363,12 +389,25 @@ pub fn delivery_of(account: &Account, who: &Jid) -> Delivery {
         return Delivery::Store;
     }
     let Some(decision) = rules::decide(account, who) else { return Delivery::Deliver };
-    let away = decision.subscribe == Some(Handling::PoliteBlock) || decision.fetch == Some(Handling::PoliteBlock);
+    // What a room says to its occupants is no letter; rules that name nobody are not about rooms.
+    if !decision.named && actor(account, who) == Actor::Addressee {
+        return Delivery::Deliver;
+    }
     match decision.message {
-        Some(Delivery::Deliver) | None if away => Delivery::Store,
+        Some(Delivery::Deliver) | None if is_polite(&decision) => Delivery::Store,
         Some(delivery) => delivery,
         None => Delivery::Deliver,
     }
+}
+
+fn is_polite(decision: &Decision) -> bool {
+    decision.subscribe == Some(Handling::PoliteBlock) || decision.fetch == Some(Handling::PoliteBlock)
+}
+
+/// Is the account away for `who`, whatever it does? What its clients say to him by themselves would tell otherwise.
+pub fn is_away_for(account: &Account, who: &Jid) -> bool {
+    let is_known = who.same_bare(&account.jid) || account.blocks.blocks(who);
+    !is_known && rules::decide(account, who).is_some_and(|decision| is_polite(&decision))
 }
 
 #[cfg(test)]

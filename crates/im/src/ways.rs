@@ -18,6 +18,7 @@ static MESSAGE_OUTBOUND: &[Step] = &[
     messages::service,
     block::outbound,
     messages::strip_outbound,
+    messages::unseen,
     strangers::outbound,
     messages::outbound,
     messages::copy_sent,
@@ -25,7 +26,8 @@ static MESSAGE_OUTBOUND: &[Step] = &[
 static SUBSCRIPTION_OUTBOUND: &[Step] =
     &[operations::outbound, roles::outbound, block::outbound, subscription::outbound];
 static PRESENCE_OUTBOUND: &[Step] = &[operations::outbound, roles::outbound, block::outbound, presence::outbound];
-static IQ_OUTBOUND: &[Step] = &[operations::outbound, roles::outbound, block::outbound, modules::outbound_iq];
+static IQ_OUTBOUND: &[Step] =
+    &[operations::outbound, roles::outbound, block::outbound, modules::unseen, modules::outbound_iq];
 
 /// INBOUND: what a stanza for the account or one of its resources passes, by kind.
 static MESSAGE_INBOUND: &[Step] = &[
@@ -38,7 +40,7 @@ static MESSAGE_INBOUND: &[Step] = &[
     modules::push::received,
 ];
 static SUBSCRIPTION_INBOUND: &[Step] = &[roles::inbound, block::inbound, subscription::inbound];
-static PRESENCE_INBOUND: &[Step] = &[roles::inbound, block::inbound, presence::inbound];
+static PRESENCE_INBOUND: &[Step] = &[roles::inbound, block::inbound, modules::solicited::inbound, presence::inbound];
 static IQ_INBOUND: &[Step] = &[roles::inbound, block::inbound, modules::push::answered, modules::inbound_iq];
 
 /// For an account that was removed a moment ago.
@@ -59,6 +61,8 @@ pub struct Passage {
     pub archived: bool,
     /// Sessions that took it.
     pub taken_by: Vec<SessionId>,
+    /// A rule keeps it from those who are there.
+    pub quiet: bool,
 }
 
 impl Passage {
@@ -75,6 +79,7 @@ impl Passage {
             position: None,
             archived: false,
             taken_by: Vec::new(),
+            quiet: false,
         }
     }
 }
@@ -110,6 +115,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
             session::deliver(account, session, delivery, fx);
         }
         Item::Inbound { stanza, to, ingress, ticket } => inbound(account, stanza, to, ingress, ticket, fx),
+        Item::Ask { iq } => modules::ask(account, &iq, fx),
         Item::Answered { iq, session, answer, then } => then(account, &iq, session, answer, fx),
         Item::Pending { after, records } => inbox::pending_page(account, after, records, fx),
         Item::Dropped { effects } => session::dropped(account, effects, fx),
@@ -170,6 +176,7 @@ fn outbound(
             position: None,
             archived: false,
             taken_by: Vec::new(),
+            quiet: false,
         },
         steps,
         fx,
@@ -187,7 +194,17 @@ fn inbound(account: &mut Account, stanza: Arc<Stanza>, to: Jid, ingress: Ingress
     };
     walk(
         account,
-        Passage { stanza, to, session: None, ingress, ticket, position: None, archived: false, taken_by: Vec::new() },
+        Passage {
+            stanza,
+            to,
+            session: None,
+            ingress,
+            ticket,
+            position: None,
+            archived: false,
+            taken_by: Vec::new(),
+            quiet: false,
+        },
         steps,
         fx,
     );

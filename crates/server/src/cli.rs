@@ -38,6 +38,9 @@ pub enum Command {
     /// Add, change, remove and list accounts, in the running server or in the data folder
     #[command(subcommand)]
     User(User),
+    /// Show and change an account's access rules: who sees what of it, and who may write
+    #[command(subcommand)]
+    Rules(Rules),
     /// Check the configuration, or show the one in effect
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -172,6 +175,81 @@ pub enum User {
         place: Place,
     },
 }
+
+#[derive(Debug, Subcommand)]
+pub enum Rules {
+    /// List the rules of an account, a line each
+    Show {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        /// The whole document, as XML
+        #[arg(long)]
+        xml: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Add a rule, or replace the one of that name
+    #[command(after_help = RULES_HELP)]
+    Put {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        /// The rule's name
+        id: String,
+        /// What it says, each as NAME=VALUE
+        #[arg(required = true, value_name = "NAME=VALUE", value_parser = named_value)]
+        values: Vec<(String, String)>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove a rule
+    Remove {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        /// The rule's name
+        id: String,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Replace all rules by those of a file (XML, as `show --xml` prints them); - reads standard input
+    Set {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Say what somebody sees of an account, and may do
+    Explain {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        /// Who looks
+        watcher: Jid,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+fn named_value(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=VALUE")?;
+    Ok((name.into(), value.into()))
+}
+
+const RULES_HELP: &str = "\
+Whom it speaks of, when:
+  who=        an address, a domain, *.domain, group:NAME, roster, authenticated, anonymous, everyone
+  except=     an address or domain    sphere=work    hours='22:00-07:00 +01:00 mon tue'
+  from= until=                        2026-12-24T18:00:00Z
+What it lets them do:
+  subscribe= fetch=                   block, confirm, polite-block, allow
+  message=                            deliver, store, drop, refuse
+  watch= publish= read=               true, false
+What of the presence is shown (nothing said: all):
+  shown=      presence, show, status, idle, notes, devices, nodes, all
+  resource=   a resource              node= a PEP node
+  other-show= other-status=           shown instead of the real one
+
+Example:
+  waft rules put alice@localhost boss who=boss@work.example subscribe=polite-block message=store";
 
 #[derive(Debug, Args)]
 pub struct WithPassword {

@@ -200,6 +200,7 @@ fn refuse(house: &Arc<House>, address: IpAddr, why: admission::Refused) {
 /// Reads exactly the PROXY header from the front of the connection.
 async fn behind_proxy(socket: Socket) -> io::Result<(Socket, Option<IpAddr>)> {
     let wrong = || io::Error::new(io::ErrorKind::InvalidData, "malformed header");
+    #[allow(clippy::infallible_destructuring_match, reason = "without simulation there is one kind of socket")]
     let mut socket = match socket {
         Socket::Tcp(tcp) => tcp,
         #[cfg(feature = "simulated")]

@@ -6,10 +6,13 @@ use super::data_form::{self, form};
 use super::rsm::{self, Paging};
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects, Query, QueryAnswer};
-use crate::item::SessionId;
+use crate::item::{SessionId, Ticket};
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::modules::{answer, unexpected};
+use crate::presence::OWN;
+use crate::readers;
 use crate::session;
+use crate::view::Grant;
 use std::sync::Arc;
 use store::{Page, PageQuery, Record};
 use xmpp::ns::{DATA_FORM, DELAY};
@@ -27,7 +30,7 @@ pub static MODULE: Module = Module {
     account_features: &[NS, EXTENDED, GROUPCHAT_FIELD],
     account_iq: &[
         (IqType::Get, NS, "query", Who::Owner, fields),
-        (IqType::Set, NS, "query", Who::Owner, query),
+        (IqType::Set, NS, "query", Who::Granted(Grant::Read), query),
         (IqType::Get, NS, "metadata", Who::Owner, metadata),
     ],
     offered: |policy| policy.archive,
@@ -47,8 +50,11 @@ fn fields(_: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
 }
 
 /// First whether the messages that it names are there (§4.1.3, §4.3.2), then the page.
-fn query(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
+fn query(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let wanted = Wanted::of(iq.child, account)?;
+    if iq.session.is_none() {
+        readers::note(account, iq, fx);
+    }
     let account = account.jid.clone();
     Ok(if wanted.named.is_empty() {
         Answer::Query(Query::Page { account, query: wanted.page }, show)
@@ -155,8 +161,11 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
         Ok(query) => query,
         Err(error) => return answer(account, iq, session, Err(error), fx),
     };
-    let (Some(id), Some(to)) = (session, iq.from.clone()) else { return };
-    let page = fitted(page, &query, id, account);
+    let Some(to) = iq.from.clone() else { return };
+    let page = match session {
+        Some(id) => fitted(page, &query, id, account),
+        None => page,
+    };
     let queryid = query.attribute("queryid");
     let mut results: Vec<Stanza> = Vec::with_capacity(page.records.len());
     for record in &page.records {
@@ -170,11 +179,16 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
         results.reverse();
     }
     for message in results {
-        if account.session(id).is_none() {
-            return;
+        let stanza = Arc::new(message);
+        match session {
+            Some(id) if account.session(id).is_some() => {
+                let delivery = Delivery { stanza, to: None, more: Default::default(), position: None };
+                session::deliver(account, id, delivery, fx);
+            }
+            Some(_) => return,
+            // Whoever reads by a grant.
+            None => fx.push(Effect::Tell { to: to.clone(), stanza, ingress: OWN, ticket: Ticket::default() }),
         }
-        let delivery = Delivery { stanza: Arc::new(message), to: None, more: Default::default(), position: None };
-        session::deliver(account, id, delivery, fx);
     }
     answer(account, iq, session, Ok(Some(fin(&page))), fx);
 }

@@ -1,16 +1,13 @@
 //! Blocking command, XEP-0191: who may not reach the account, and is not reached.
 
 use crate::account::Account;
-use crate::effects::{Delivery, Effects};
-use crate::item::SessionId;
+use crate::block;
+use crate::effects::Effects;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::modules::reports::{self, Report};
-use crate::{presence, session};
-use std::sync::Arc;
-use store::Change;
-use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError};
+use xmpp::{Element, IqType, Jid, StanzaCondition, StanzaError};
 
-pub const NS: &str = "urn:xmpp:blocking";
+pub const NS: &str = block::NS;
 
 pub static MODULE: Module = Module {
     name: "blocking",
@@ -19,7 +16,7 @@ pub static MODULE: Module = Module {
     account_features: &[NS],
     account_iq: &[
         (IqType::Get, NS, "blocklist", Who::Owner, list),
-        (IqType::Set, NS, "block", Who::Owner, block),
+        (IqType::Set, NS, "block", Who::Owner, block_them),
         (IqType::Set, NS, "unblock", Who::Owner, unblock),
     ],
     own_at_host: true,
@@ -31,37 +28,20 @@ fn list(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     if let Some(session) = iq.session.and_then(|id| account.session_mut(id)) {
         session.knows_blocks = true;
     }
-    Ok(Answer::Result(Some(Element::new("blocklist", NS).children_from(account.blocks.iter().map(item)))))
+    Ok(Answer::Result(Some(Element::new("blocklist", NS).children_from(account.blocks.iter().map(block::item)))))
 }
 
 /// XEP-0191 §3.3. Subscriptions stay ("polite blocking", §4).
-fn block(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
+fn block_them(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let jids = jids_of(iq.child)?;
     if jids.is_empty() {
         return Err(StanzaError::from(StanzaCondition::BadRequest).with_text("Whom?"));
     }
-    if jids.iter().any(|jid| jid.same_bare(&account.jid)) {
-        // The own resources are never blocked from each other. XEP-0191 §5.
-        return Err(StanzaCondition::NotAllowed.into());
-    }
-    for report in reports_of(iq.child)? {
-        reports::tell(report, fx);
-    }
-    let new: Vec<Jid> = jids.into_iter().filter(|jid| !account.blocks.contains(jid)).collect();
-    if account.blocks.len() + new.len() > account.policy.limits.block_items_max {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The block list is full."));
-    }
-    if new.is_empty() {
-        return Ok(Answer::Result(None));
-    }
-    let owner = account.jid.clone();
-    let changes = new.iter().map(|jid| Change::BlockPut { account: owner.clone(), jid: jid.clone() }).collect();
-    fx.commit(changes, Some(iq.stanza), iq.ticket);
-    for jid in &new {
-        presence::conceal_from(account, jid, fx);
-        account.blocks.insert(jid.clone());
-    }
-    push(account, Element::new("block", NS).children_from(new.iter().map(item)), fx);
+    let reports = reports_of(iq.child)?;
+    let mut parts = Effects::default();
+    block::add(account, jids, &[], &mut parts)?;
+    reports.into_iter().for_each(|report| reports::tell(report, fx));
+    block::carry(parts, iq, fx);
     Ok(Answer::Result(None))
 }
 
@@ -74,19 +54,9 @@ fn unblock(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     } else {
         named.into_iter().filter(|jid| account.blocks.contains(jid)).collect()
     };
-    if gone.is_empty() {
-        return Ok(Answer::Result(None));
-    }
-    let owner = account.jid.clone();
-    let changes = gone.iter().map(|jid| Change::BlockDelete { account: owner.clone(), jid: jid.clone() }).collect();
-    fx.commit(changes, Some(iq.stanza), iq.ticket);
-    let shown = if all { &[] } else { gone.as_slice() };
-    push(account, Element::new("unblock", NS).children_from(shown.iter().map(item)), fx);
-    for jid in &gone {
-        account.blocks.remove(jid);
-        // While another entry still stands for somebody, that one sees nothing; so each is revealed once.
-        presence::reveal_to(account, jid, fx);
-    }
+    let mut parts = Effects::default();
+    block::remove(account, gone, all, &mut parts);
+    block::carry(parts, iq, fx);
     Ok(Answer::Result(None))
 }
 
@@ -113,28 +83,10 @@ fn reports_of(command: &Element) -> Result<Vec<Report>, StanzaError> {
     reports.filter_map(Result::transpose).collect()
 }
 
-fn item(jid: &Jid) -> Element {
-    Element::new("item", NS).attr("jid", jid.as_str())
-}
-
-/// To all resources that have asked for the block list. XEP-0191 §3.3.
-fn push(account: &mut Account, command: Element, fx: &mut Effects) {
-    account.blocks.pushes += 1;
-    let stanza =
-        Arc::new(Stanza::iq(IqType::Set, &format!("block-{}", account.blocks.pushes)).with_children([command]));
-    let knowing: Vec<(SessionId, Jid)> =
-        account.sessions.iter().filter(|s| s.knows_blocks).map(|s| (s.id, Jid::from(s.jid.clone()))).collect();
-    for (id, to) in knowing {
-        let delivery = Delivery { stanza: stanza.clone(), to: Some(to), more: Default::default(), position: None };
-        session::deliver(account, id, delivery, fx);
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::testing::{Fx, Scene, account_with, contact, jid};
-    use store::AccountRecord;
+    use store::{AccountRecord, Change};
 
     fn juliet() -> Scene {
         let roster = vec![

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::Effects;
 use crate::host::Host;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
-use crate::modules::{caps, offered};
+use crate::modules::{caps, commands, offered};
 use crate::policy::HostPolicy;
 use crate::view::{self, Exit, view};
 use xmpp::ns::{DISCO_INFO, DISCO_ITEMS};
@@ -65,6 +65,15 @@ fn host_items(host: &mut Host, iq: &Iq<'_>, _: &mut Effects) -> Result<Option<El
 }
 
 fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
+    let command = iq.child.attribute("node").filter(|_| iq.session.is_some());
+    if let Some(command) = command.and_then(|node| commands::named(account, node)) {
+        // XEP-0050 §2.3.
+        let info = Element::new("query", DISCO_INFO)
+            .attr("node", command.node)
+            .child(identity("automation", "command-node").attr("name", command.name))
+            .children_from(features([&commands::NS, &xmpp::ns::DATA_FORM].into_iter()));
+        return Ok(Answer::Result(Some(info)));
+    }
     if iq.child.attribute("node").is_some() {
         return Err(StanzaCondition::ItemNotFound.into());
     }
@@ -76,6 +85,12 @@ fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled 
 /// The available resources. XEP-0030 §4.1, example 15.
 fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     let node = iq.child.attribute("node");
+    if node == Some(commands::NS) && iq.session.is_some() {
+        let items = commands::items(account);
+        return Ok(Answer::Result(Some(
+            Element::new("query", DISCO_ITEMS).attr("node", commands::NS).children_from(items),
+        )));
+    }
     let view = view(account, iq.from, Exit::Resources);
     let resources = view::sessions(account, &view).filter(|_| node.is_none());
     let items = resources.map(|session| Element::new("item", DISCO_ITEMS).attr("jid", session.jid.as_str()));

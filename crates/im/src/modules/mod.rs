@@ -4,12 +4,15 @@
 //! account's behalf, a full JID by its resource. There is one permission function, [`may_ask`], and one refusal,
 //! [`unknown`]: an asker who may not know something hears what an account that does not exist would say.
 
+pub mod access_rules;
+pub mod access_rules_forms;
 pub mod archive;
 pub mod archive_preferences;
 pub mod blocking;
 pub mod caps;
 pub mod carbons;
 pub mod client_state;
+pub mod commands;
 pub mod contact_addresses;
 pub mod data_form;
 pub mod delivery;
@@ -18,9 +21,11 @@ pub mod expiry;
 pub mod external_services;
 pub mod fetch;
 pub mod hints;
+pub mod inbox_readers;
 pub mod last_activity;
 pub mod legacy_session;
 pub mod ping;
+pub mod privacy_lists;
 pub mod private;
 pub mod publish;
 pub mod push;
@@ -29,6 +34,7 @@ pub mod reports;
 pub mod roster;
 pub mod rsm;
 pub mod session_roles;
+pub mod solicited;
 pub mod subscription_status;
 pub mod time;
 pub mod vcard;
@@ -42,7 +48,7 @@ use crate::module::{AccountHandler, Answer, HostHandler, Iq, Module, Who};
 use crate::policy::HostPolicy;
 use crate::rules::Handling;
 use crate::session;
-use crate::view::{Exit, view};
+use crate::view::{Exit, grants, view};
 use crate::watchers;
 use crate::ways::{Flow, Passage};
 use std::sync::Arc;
@@ -53,6 +59,7 @@ use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError, StanzaTyp
 pub static MODULES: &[&Module] = &[
     &roster::MODULE,
     &data_form::MODULE,
+    &privacy_lists::MODULE,
     &last_activity::MODULE,
     &expiry::MODULE,
     &disco::MODULE,
@@ -61,6 +68,7 @@ pub static MODULES: &[&Module] = &[
     &rsm::MODULE,
     &register::MODULE,
     &version::MODULE,
+    &commands::MODULE,
     &caps::MODULE,
     &contact_addresses::MODULE,
     &delivery::OFFLINE,
@@ -84,6 +92,10 @@ pub static MODULES: &[&Module] = &[
     &watcherinfo::MODULE,
     &subscription_status::MODULE,
     &session_roles::MODULE,
+    &access_rules::MODULE,
+    &access_rules_forms::MODULE,
+    &inbox_readers::MODULE,
+    &solicited::MODULE,
 ];
 
 /// Those that a host offers.
@@ -122,6 +134,21 @@ pub fn outbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effect
     }
     // A result or error for the account itself answers a push; nothing waits for it.
     Ok(Flow::Done)
+}
+
+/// Clients ask by themselves what others are: whoever is politely blocked is not asked, as nobody is here for him.
+///
+/// # Errors
+/// `not-acceptable`.
+pub fn unseen(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+    if !crate::view::is_away_for(account, &passage.to) {
+        return Ok(Flow::Next);
+    }
+    if !passage.stanza.may_be_answered_with_error() {
+        return Ok(Flow::Done);
+    }
+    let why = "Your access rules hide you from this address.";
+    Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text(why))
 }
 
 /// An iq from somebody else: to the bare JID it is handled here, to a full JID delivered. RFC 6121 §8.5.
@@ -206,6 +233,20 @@ fn handle(account: &mut Account, passage: &Passage, kind: IqType, fx: &mut Effec
     Ok(())
 }
 
+/// The operator asks in the owner's name.
+pub(crate) fn ask(account: &mut Account, iq: &Arc<Stanza>, fx: &mut Effects) {
+    let mut passage = Passage::of(account, iq.clone());
+    passage.session = Some(SessionId::OPERATOR);
+    let refused = match iq.kind {
+        _ if account.removed => Err(unknown()),
+        StanzaType::Iq(kind @ (IqType::Get | IqType::Set)) => handle(account, &passage, kind, fx),
+        _ => Err(StanzaCondition::BadRequest.into()),
+    };
+    if let Some(error) = refused.err().and_then(|error| iq.error(&error)) {
+        fx.push(Effect::Reply(Arc::new(error)));
+    }
+}
+
 fn find(policy: &HostPolicy, kind: IqType, ns: &str, name: &str) -> Option<(Who, AccountHandler)> {
     offered(policy)
         .flat_map(|module| module.account_iq)
@@ -227,6 +268,7 @@ fn may_ask(account: &Account, who: Who, from: &Jid, session: Option<SessionId>) 
     match who {
         Who::Owner => is_owner,
         Who::Viewer(exit) => is_owner || view(account, from, exit).handling >= Handling::PoliteBlock,
+        Who::Granted(grant) => is_owner || grants(account, from, grant),
         Who::Anyone => true,
     }
 }
@@ -260,6 +302,7 @@ fn send(
     let stanza = Arc::new(answer);
     match (session, &iq.from) {
         (Some(id), _) if account.session(id).is_some() => session::deliver(account, id, plain(stanza), fx),
+        (Some(SessionId::OPERATOR), _) => fx.push(Effect::Reply(stanza)),
         (None, Some(from)) => {
             fx.push(Effect::Tell { to: from.clone(), stanza, ingress: UNCOUNTED, ticket: ticket.clone() });
         }
@@ -397,10 +440,10 @@ mod tests {
             "romeo@montague.example/x",
             "juliet@capulet.example",
             IqType::Get,
-            "<query xmlns='jabber:iq:privacy'/>",
+            "<query xmlns='jabber:iq:search'/>",
         );
         assert_eq!(only_told(&juliet().receive(&xml)), as_if_missing(&xml));
-        let fx = juliet().sends("home", "<iq type='get' id='q1'><query xmlns='jabber:iq:privacy'/></iq>");
+        let fx = juliet().sends("home", "<iq type='get' id='q1'><query xmlns='jabber:iq:search'/></iq>");
         assert_eq!(fx.written_to(), ["home"]);
         assert!(fx.delivered("home")[0].contains("service-unavailable"));
     }

@@ -140,7 +140,7 @@ fn save(account: &Account, bounce: Option<&Arc<Stanza>>, ticket: &Ticket, fx: &m
 /// A message came in, and is in the log if it is to be kept: whoever has no stream is notified. §7.
 pub fn received(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     let own = passage.stanza.from.as_ref().is_some_and(|from| from.same_bare(&account.jid));
-    if !account.push.is_empty() && !own && is_worth(&passage.stanza) {
+    if !account.push.is_empty() && !own && !passage.quiet && is_worth(&passage.stanza) {
         notify(account, |_| true, fx);
     }
     Ok(Flow::Next)

@@ -41,6 +41,13 @@ pub struct Conditions {
     pub hours: Option<Vec<Hours>>,
 }
 
+impl Conditions {
+    /// Do they hold whatever the time and the sphere?
+    pub fn are_lasting(&self) -> bool {
+        self.sphere.is_none() && self.validity.is_none() && self.hours.is_none()
+    }
+}
+
 /// One of them must match. RFC 4745 §7.1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Identity {

@@ -3,13 +3,22 @@
 //! - [`document`]: the rules as they are written; [`xml`]: on the wire and in the store.
 //! - [`compiled`]: the rules made ready, and what they say for one watcher.
 //! - [`shape`]: what of the presence is shown.
+//! - [`short`]: rules in short, for forms and the command line.
+//! - [`edit`], [`change`]: a new document, and whom it concerns.
 //!
 //! What the rules say stands above the roster's subscription and beneath the block list; [`crate::view`] puts the three
 //! together.
 
+pub mod change;
 pub mod compiled;
 pub mod document;
+pub mod edit;
+#[cfg(test)]
+mod polite;
 pub mod shape;
+pub mod short;
+#[cfg(test)]
+mod tests;
 pub mod xml;
 
 use crate::account::Account;
@@ -81,6 +90,8 @@ struct Ready {
     sphere: Vec<Box<str>>,
     /// Since when whoever is politely blocked sees the account away.
     away: Away,
+    /// The time at which watchers were last told what they see.
+    told_at: Option<Stamp>,
 }
 
 /// What those who are politely blocked are told of when the user left.
@@ -114,7 +125,7 @@ impl Rules {
             return Rules::default();
         }
         let compiled = Compiled::of(&document.rules);
-        Rules { ready: Some(Box::new(Ready { document, compiled, unreadable: false, sphere, away })) }
+        Rules { ready: Some(Box::new(Ready { document, compiled, unreadable: false, sphere, away, told_at: None })) }
     }
 
     /// As [`Rules::from_stored`] reads them.
@@ -167,6 +178,23 @@ impl Rules {
         }
     }
 
+    fn set_away(&mut self, away: Away) {
+        if let Some(ready) = &mut self.ready {
+            ready.away = away;
+        }
+    }
+
+    fn told_at(&self) -> Option<Stamp> {
+        self.ready.as_ref()?.told_at
+    }
+
+    /// Watchers know what they see at this time.
+    fn told(&mut self, now: Stamp) {
+        if let Some(ready) = &mut self.ready {
+            ready.told_at = Some(now);
+        }
+    }
+
     /// When the answer may next change by itself.
     pub fn next_edge(&self, now: Stamp) -> Option<Stamp> {
         self.ready.as_ref()?.compiled.next_edge(now)
@@ -203,8 +231,17 @@ pub fn decide(account: &Account, who: &Jid) -> Option<Arc<Decision>> {
     if ready.unreadable || ready.document.rules.is_empty() {
         return None;
     }
+    Some(ready.compiled.decide(asked(account, ready, who)))
+}
+
+/// The same of those rules alone that hold at all times and in all spheres.
+fn decide_lasting(account: &Account, who: &Jid) -> Option<Decision> {
+    let ready = account.rules.ready.as_ref()?;
+    (!ready.unreadable).then(|| ready.compiled.decide_lasting(asked(account, ready, who)))
+}
+
+fn asked<'a>(account: &'a Account, ready: &'a Ready, who: &'a Jid) -> Asked<'a> {
     let groups = account.roster.get(who).filter(|item| item.listed).map(|item| &*item.groups);
     let authenticated = !account.policy.is_anonymous(who);
-    let sphere = &ready.sphere;
-    Some(ready.compiled.decide(Asked { who, authenticated, groups, sphere, now: account.now.utc }))
+    Asked { who, authenticated, groups, sphere: &ready.sphere, now: account.now.utc }
 }

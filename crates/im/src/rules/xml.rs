@@ -72,30 +72,30 @@ impl Document {
             }
             document.rules.push(Rule::of(child)?);
         }
-        document.check()?;
+        check(&document.rules)?;
         Ok(document)
-    }
-
-    /// # Errors
-    /// As [`Document::of`], for the rules together.
-    pub fn check(&self) -> Read<()> {
-        let full = |what| StanzaError::from(StanzaCondition::ResourceConstraint).with_text(what);
-        if self.rules.len() > RULES_MAX {
-            return Err(full("Too many rules."));
-        }
-        if self.rules.iter().map(Rule::identities).sum::<usize>() > IDENTITIES_MAX {
-            return Err(full("Too many identities in the rules."));
-        }
-        let mut ids: Vec<&str> = self.rules.iter().map(|rule| &*rule.id).collect();
-        ids.sort_unstable();
-        match ids.windows(2).find(|pair| pair[0] == pair[1]) {
-            Some(twice) => Err(bad(format!("two rules have the id \"{}\"", twice[0]))),
-            None => Ok(()),
-        }
     }
 
     pub fn to_element(&self) -> Element {
         Element::new("ruleset", COMMON).children_from(self.rules.iter().map(Rule::to_element))
+    }
+}
+
+/// # Errors
+/// As [`Document::of`], for the rules together.
+pub fn check(rules: &[Rule]) -> Read<()> {
+    let full = |what| StanzaError::from(StanzaCondition::ResourceConstraint).with_text(what);
+    if rules.len() > RULES_MAX {
+        return Err(full("Too many rules."));
+    }
+    if rules.iter().map(Rule::identities).sum::<usize>() > IDENTITIES_MAX {
+        return Err(full("Too many identities in the rules."));
+    }
+    let mut ids: Vec<&str> = rules.iter().map(|rule| &*rule.id).collect();
+    ids.sort_unstable();
+    match ids.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(twice) => Err(bad(format!("two rules have the id \"{}\"", twice[0]))),
+        None => Ok(()),
     }
 }
 
@@ -253,7 +253,7 @@ fn validity(element: &Element) -> Read<Vec<(Stamp, Stamp)>> {
 
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
 
-fn hours(element: &Element) -> Read<Hours> {
+pub(super) fn hours(element: &Element) -> Read<Hours> {
     let no_time = || bad("<hours/> has 'from' and 'until' as 22:00, 'days' as mon tue, 'tzo' as +01:00");
     let minutes = |text: &str| {
         let (hour, minute) = text.split_once(':')?;

@@ -67,6 +67,12 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         watcher: Option<String>,
     },
+    /// An iq that the account's owner may send, as XML: `set` or else get.
+    Ask {
+        jid: String,
+        set: bool,
+        content: String,
+    },
     Sessions,
     Status,
     /// Streams with servers of other domains, and what waits for them.
@@ -98,6 +104,10 @@ pub enum Answer {
     },
     Users {
         users: Vec<User>,
+    },
+    /// What the account answered, as XML; empty: nothing but yes.
+    Told {
+        content: String,
     },
     Sessions {
         sessions: Vec<Session>,
@@ -312,6 +322,8 @@ pub trait AdminOps: Send + Sync + 'static {
     fn user_passwd(&self, jid: BareJid, password: Secret) -> Doing<'_, ()>;
     fn user_del(&self, jid: BareJid) -> Doing<'_, ()>;
     fn user_disable(&self, jid: BareJid, disabled: bool) -> Doing<'_, ()>;
+    /// Asks an account as its owner; gives the content of its answer.
+    fn ask(&self, jid: BareJid, set: bool, content: String) -> Doing<'_, String>;
     fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>>;
     fn user_roles(&self, jid: BareJid, roles: Vec<String>) -> Doing<'_, ()>;
     /// Gives the watchers, and how many attempts are not listed.

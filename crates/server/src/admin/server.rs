@@ -196,6 +196,16 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             (Err(why), _) => Answer::Refused { why },
             (_, Err(_)) => Answer::Refused { why: "the watcher is no address".into() },
         },
+        Request::Ask { jid, set, content } => match account(&jid) {
+            Ok(account) => {
+                tracing::info!(%account, uid, set, "admin: ask account");
+                match ops.ask(account, set, content).await {
+                    Ok(content) => Answer::Told { content },
+                    Err(why) => Answer::Refused { why },
+                }
+            }
+            Err(why) => Answer::Refused { why },
+        },
         Request::Sessions => match ops.sessions().await {
             Ok(sessions) => Answer::Sessions { sessions },
             Err(why) => Answer::Refused { why },
@@ -275,6 +285,9 @@ mod tests {
         }
         fn user_disable(&self, _: BareJid, _: bool) -> Doing<'_, ()> {
             Box::pin(async { Ok(()) })
+        }
+        fn ask(&self, jid: BareJid, set: bool, content: String) -> Doing<'_, String> {
+            Box::pin(async move { Ok(format!("{jid} {set} {content}")) })
         }
         fn user_list(&self, host: String, _: String) -> Doing<'_, Vec<User>> {
             Box::pin(async move {

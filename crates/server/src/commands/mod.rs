@@ -2,6 +2,7 @@
 //!
 //! - [`serve`]: the server, from its start to its end.
 //! - [`user`]: accounts, in the running server or in the store.
+//! - [`rules`]: the access rules of an account.
 //! - [`init`]: a first configuration. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
 //! - [`password`]: how a password is asked for.
@@ -10,6 +11,7 @@ pub mod check;
 pub mod config;
 pub mod init;
 pub mod password;
+pub mod rules;
 pub mod s2s;
 pub mod serve;
 pub mod status;
@@ -52,6 +54,7 @@ pub fn run(cli: Cli) -> ExitCode {
     let done = match cli.command.unwrap_or(Command::Serve(cli.serve)) {
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::User(arguments) => user::user(&arguments),
+        Command::Rules(arguments) => rules::rules(&arguments),
         Command::Config(arguments) => config::config(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Init(arguments) => init::init(&arguments),

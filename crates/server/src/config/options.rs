@@ -55,6 +55,12 @@ section! {
         server_presence: bool = true;
         /// The same of messages.
         server_messages: bool = true;
+        /// Deliver presence only from whom a user is subscribed to or has addressed (RFC 2779 §5.3.2), unless the user says
+        /// otherwise? If not, all that comes is delivered, as RFC 6121 §4.6.4 has it.
+        solicited_presence: bool = false;
+        /// Domains elsewhere whose users are authenticated as nobody in particular. To access rules they are anonymous, as
+        /// are the users of hosts here that have `anonymous = true`.
+        anonymous_domains: Vec<String> = Vec::new();
         /// Keep messages in the archive after they were delivered? Off: only what waits for delivery is kept.
         archive: bool = true;
         /// When a client binds a resource that is connected already: end the old session, give the new one another

@@ -79,6 +79,16 @@ impl Limits {
 }
 
 impl Config {
+    /// Sorted; a name that is none stands for nobody.
+    fn anonymous_domains(&self, options: &HostOptions) -> Vec<Box<str>> {
+        let here = self.hosts.iter().filter(|host| host.options.anonymous).map(|host| host.domain.clone());
+        let elsewhere = options.anonymous_domains.iter().filter_map(|name| BareJid::of_domain(name).ok());
+        let mut all: Vec<Box<str>> = here.chain(elsewhere.map(|jid| jid.as_str().into())).collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
     /// What `im` is told of a host. The domain was prepared when the configuration was read.
     ///
     /// # Errors
@@ -94,6 +104,8 @@ impl Config {
             client_messages: options.client_messages,
             server_presence: options.server_presence,
             server_messages: options.server_messages,
+            solicited_presence: options.solicited_presence,
+            anonymous_domains: self.anonymous_domains(options),
             resource_conflict: match options.resource_conflict {
                 ResourceConflict::Replace => im::policy::ResourceConflict::ReplaceOld,
                 ResourceConflict::Rename => im::policy::ResourceConflict::Rename,

@@ -4,6 +4,8 @@ use super::House;
 use im::{Item, Ticket};
 use std::sync::Arc;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use store::{Change, Credentials, Fence, Key, Outcome, PageQuery, ScramKeys, StoreError};
 use stream::Crypto;
 use stream::event::{Account, CheckPassword, Lookup, Registration, Secret, Token};
@@ -11,6 +13,8 @@ use stream::sasl::Mechanism;
 use tokio::sync::{Semaphore, oneshot};
 use xmpp::{BareJid, StanzaCondition, StanzaError};
 
+/// How long an operator waits for an account's answer.
+const ASK_MAX: Duration = Duration::from_secs(30);
 /// Passwords hashed at once (PLAIN, registration); others wait. Each is some milliseconds of one core.
 const HASHES_AT_ONCE: usize = 4;
 /// … and no more than so many wait.
@@ -74,6 +78,16 @@ fn token_of_stream(token: store::Token) -> Option<Token> {
         previous: token.previous.map(|(secret, until)| (Secret(secret), until)),
         count: token.count,
     })
+}
+
+/// An error as an account answered it.
+fn error_of(element: &xmpp::Element) -> StanzaError {
+    let named = element.elements().find_map(|child| StanzaCondition::from_name(&child.name));
+    let error = StanzaError::from(named.unwrap_or(StanzaCondition::UndefinedCondition));
+    match element.find("text", xmpp::ns::STANZA_ERRORS) {
+        Some(text) => error.with_text(text.text_content()),
+        None => error,
+    }
 }
 
 impl House {
@@ -226,6 +240,38 @@ impl House {
         let mut account = im::Account::new(jid.clone(), policy, self.store.epoch(), stored);
         account.now = self.now();
         Ok(look(&account))
+    }
+
+    /// Asks an account as its owner would: an iq get or set with this content; gives the content of the result.
+    ///
+    /// # Errors
+    /// `item-not-found` if there is no such account, what the account answers, `remote-server-timeout` without an answer.
+    pub async fn ask_account(
+        self: &Arc<House>,
+        account: &BareJid,
+        kind: xmpp::IqType,
+        content: xmpp::Element,
+    ) -> Result<Option<xmpp::Element>, StanzaError> {
+        static ASKED: AtomicU64 = AtomicU64::new(0);
+        match self.store.login(account).await {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(StanzaCondition::ItemNotFound.into()),
+            Err(error) => return Err(of_store(&error)),
+        }
+        let id = format!("ask-{}", ASKED.fetch_add(1, Ordering::Relaxed));
+        let iq =
+            xmpp::Stanza::iq(kind, &id).with_from(account.clone()).with_to(account.clone()).with_children([content]);
+        let (tell, told) = oneshot::channel();
+        self.asks.insert(id.as_str().into(), tell);
+        self.post(account, Item::Ask { iq: Arc::new(iq) });
+        let answer = tokio::time::timeout(ASK_MAX, told).await;
+        self.asks.remove(id.as_str());
+        let Ok(Ok(answer)) = answer else { return Err(StanzaCondition::RemoteServerTimeout.into()) };
+        let content = answer.payload.first().map(|child| child.to_element());
+        match (answer.is_error(), answer.payload.child("error", xmpp::ns::CLIENT)) {
+            (true, Some(error)) => Err(error_of(&error.to_element())),
+            _ => Ok(content),
+        }
     }
 
     /// XEP-0077 §3.1 from a stranger; `allowed`: the address has not made too many.

@@ -375,6 +375,12 @@ impl House {
                 account = %cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
                 messages = ?report.messages, "a user reports somebody"
             ),
+            Effect::Reply(stanza) => {
+                if let Some((_, tell)) = stanza.id.as_deref().and_then(|id| self.asks.remove(id)) {
+                    // Whoever asked may have gone.
+                    let _ = tell.send(stanza);
+                }
+            }
             Effect::Count(name) => self.count(name),
             Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
             Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),

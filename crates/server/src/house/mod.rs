@@ -64,6 +64,8 @@ pub struct House {
     pub resumable: DashMap<Box<str>, BareJid>,
     /// Names that accounts gave themselves for a fetch under way, at most [`entity::ALIASES_MAX`].
     pub aliases: DashMap<BareJid, BareJid>,
+    /// The operator's questions to accounts that wait for their answers, by the iq's id.
+    pub asks: DashMap<Box<str>, tokio::sync::oneshot::Sender<Arc<Stanza>>>,
     pub timers: timers::Timers,
     pub commits: commits::Commits,
     pub counters: DashMap<&'static str, AtomicU64>,
@@ -114,6 +116,7 @@ impl House {
             edges: Edges::default(),
             resumable: DashMap::new(),
             aliases: DashMap::new(),
+            asks: DashMap::new(),
             timers: timers::Timers::default(),
             commits: commits::Commits::default(),
             counters: DashMap::new(),

@@ -99,6 +99,21 @@ impl AdminOps for Operations {
         })
     }
 
+    fn ask(&self, jid: BareJid, set: bool, content: String) -> Doing<'_, String> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            let content = xmpp::Element::parse(content.as_bytes(), "").map_err(|e| format!("this is no XML: {e:?}"))?;
+            let kind = if set { xmpp::IqType::Set } else { xmpp::IqType::Get };
+            let answer = self.house().ask_account(&jid, kind, content).await;
+            let answer = answer.map_err(|error| match error.condition {
+                StanzaCondition::Conflict => "the rules were changed meanwhile; try again".to_owned(),
+                _ => why(&jid, &error),
+            })?;
+            let bytes = answer.map(|answer| answer.to_bytes("")).unwrap_or_default();
+            Ok(String::from_utf8_lossy(&bytes).into_owned())
+        })
+    }
+
     fn user_list(&self, host: String, after: String) -> Doing<'_, Vec<User>> {
         Box::pin(async move {
             let accounts = self.house().store.accounts(&host, &after, USERS_PER_PAGE).await;

@@ -8,6 +8,7 @@
 //!   limit, tripped.
 //! - `components`: services of their own domains, XEP-0114.
 //! - `presence_lasting`: fetch, tuples, watchers, leases, roles, the four operation sets.
+//! - `rules`: access rules, between two domains. RFC 2779.
 //! - `security`: what broke other servers. See docs/security.md.
 //! - `federation`: servers of other domains; [`peer`]: one that says what it is told to.
 //! - `many`: very many contacts. `life`: start, reload, end.
@@ -33,6 +34,7 @@ mod presence_lasting;
 mod proxied;
 mod queues;
 mod register;
+mod rules;
 mod sasl;
 mod sasl2;
 mod security;
