@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use xmpp::Element;
 use xmpp::ns::CLIENT;
@@ -37,10 +37,44 @@ pub enum Phase {
     End,
 }
 
+/// Where the scene is, and who waits for it to go on. (Wakes in one order always.)
+pub struct Phases {
+    now: Mutex<Phase>,
+    next: Notify,
+}
+
+impl Default for Phases {
+    fn default() -> Phases {
+        Phases { now: Mutex::new(Phase::Storm), next: Notify::new() }
+    }
+}
+
+impl Phases {
+    pub fn now(&self) -> Phase {
+        *self.now.lock()
+    }
+
+    pub fn go_on(&self, to: Phase) {
+        *self.now.lock() = to;
+        self.next.notify_waiters();
+    }
+
+    /// Waits until it is no longer `this`.
+    async fn after(&self, this: Phase) {
+        loop {
+            let next = self.next.notified();
+            if self.now() != this {
+                return;
+            }
+            next.await;
+        }
+    }
+}
+
 /// What all devices of a scene share.
 pub struct Shared {
     pub ledger: Mutex<Ledger>,
-    pub phase: watch::Receiver<Phase>,
+    pub phases: Phases,
     /// Accounts of whom one's own is a contact, at the beginning.
     pub friends: Vec<Vec<usize>>,
     /// Milliseconds between two acts.
@@ -53,6 +87,8 @@ struct Unacked {
     message: Option<Id>,
     /// A status that is in force with this.
     status: Option<u64>,
+    /// An error came: it is not sent again.
+    over: bool,
 }
 
 pub struct Device {
@@ -101,6 +137,7 @@ impl Device {
     pub fn new(n: usize, account: usize, host: Arc<HostNet>, mut random: Random, shared: Arc<Shared>) -> Device {
         let (server, bare) = shared.ledger.lock().accounts[account].clone();
         let (managed, stays) = (!random.one_in(5), !random.one_in(6));
+        shared.ledger.lock().managed[n] = managed;
         if stays {
             shared.ledger.lock().expected.push(n);
         }
@@ -139,7 +176,7 @@ impl Device {
     }
 
     fn phase(&self) -> Phase {
-        *self.shared.phase.borrow()
+        self.shared.phases.now()
     }
 
     /// From the beginning of the scene to its end.
@@ -170,7 +207,7 @@ impl Device {
 
     /// `false`: the scene is over and we never come back.
     async fn wait_while_away(&mut self) -> bool {
-        let mut phase = self.shared.phase.clone();
+        let shared = self.shared.clone();
         loop {
             let now = self.phase();
             if now == Phase::End || now >= Phase::Calm && !self.stays {
@@ -182,7 +219,7 @@ impl Device {
             };
             tokio::select! {
                 biased;
-                _ = phase.changed() => {}
+                () = shared.phases.after(now) => {}
                 () = sleep_until(until) => {}
             }
         }
@@ -231,6 +268,7 @@ impl Device {
                 if answer.is("resumed", SM) {
                     self.trace(&format!("resumed h={h:?}"));
                     self.take_ack(h.unwrap_or(self.acked));
+                    self.unacked.retain(|it| !it.over);
                     let again: Vec<String> = self.unacked.iter().map(|it| it.text.clone()).collect();
                     for text in again {
                         stream.send(&text).await?;
@@ -251,7 +289,7 @@ impl Device {
 
     async fn bind(&mut self, stream: &mut Stream) -> io::Result<()> {
         // What was said in earlier bindings and not acknowledged: messages are sent again, the rest is past.
-        let again: Vec<Unacked> = self.unacked.drain(..).filter(|it| it.message.is_some()).collect();
+        let again: Vec<Unacked> = self.unacked.drain(..).filter(|it| it.message.is_some() && !it.over).collect();
         self.forget_session();
         let resource = format!("r{}", self.n);
         stream
@@ -301,7 +339,7 @@ impl Device {
     // ---- talking ----
 
     async fn talk(&mut self, stream: &mut Stream) -> End {
-        let mut phase = self.shared.phase.clone();
+        let shared = self.shared.clone();
         let mut act_at = Instant::now() + self.pause();
         loop {
             let now = self.phase();
@@ -315,7 +353,7 @@ impl Device {
             }
             tokio::select! {
                 biased;
-                _ = phase.changed() => {}
+                () = shared.phases.after(now) => {}
                 got = stream.next() => match got {
                     Ok(Some(element)) => {
                         if *element.name == *"error" && *element.ns == *xmpp::ns::STREAM {
@@ -414,7 +452,7 @@ impl Device {
     ) -> io::Result<()> {
         self.trace(&format!("> {text}"));
         if self.managed {
-            self.unacked.push_back(Unacked { text: text.clone(), message, status });
+            self.unacked.push_back(Unacked { text: text.clone(), message, status, over: false });
         }
         stream.send(&text).await
     }
@@ -662,8 +700,11 @@ impl Device {
             let mut name = element.attribute("id").unwrap_or_default().split('-').skip(1);
             let number = |it: Option<&str>| it.and_then(|it| it.parse::<u64>().ok());
             if let (Some(device), Some(number)) = (number(name.next()), number(name.next())) {
+                // It has its outcome: it is not sent again.
+                let id = (device as usize, number);
+                self.unacked.iter_mut().filter(|it| it.message == Some(id)).for_each(|it| it.over = true);
                 let mut ledger = self.shared.ledger.lock();
-                if let Some(message) = ledger.messages.get_mut(&(device as usize, number)) {
+                if let Some(message) = ledger.messages.get_mut(&id) {
                     message.errors += 1;
                     message.error = Some(condition);
                 }
@@ -782,7 +823,7 @@ impl Device {
     /// What is sent without having been thought of: it counts as our stanza all the same.
     fn answer(&mut self, text: String) -> Option<String> {
         if self.managed {
-            self.unacked.push_back(Unacked { text: text.clone(), message: None, status: None });
+            self.unacked.push_back(Unacked { text: text.clone(), message: None, status: None, over: false });
         }
         self.trace(&format!("> {text}"));
         Some(text)

@@ -114,6 +114,8 @@ pub struct Ledger {
     pub accounts: Vec<(usize, String)>,
     /// Of each device: its account.
     pub devices: Vec<usize>,
+    /// Of each device: does it acknowledge?
+    pub managed: Vec<bool>,
     pub messages: BTreeMap<Id, Message>,
     pub receipts: BTreeMap<Id, Vec<Receipt>>,
     pub published: BTreeMap<usize, Vec<Published>>,
@@ -139,6 +141,7 @@ impl Ledger {
         Ledger {
             began: Instant::now(),
             accounts,
+            managed: vec![true; devices.len()],
             devices,
             messages: BTreeMap::new(),
             receipts: BTreeMap::new(),
@@ -342,7 +345,8 @@ fn lost(ledger: &Ledger, out: &mut Vec<String>) {
             if !message.acked || message.error.is_some() || archive.contains_key(id) {
                 continue;
             }
-            if message.from == account || message.to == account && !ledger.doubtful_way(message) {
+            // Without space the sender's own copy is dispensed with.
+            if message.from == account && ledger.full_disks == 0 || message.to == account && !ledger.doubtful_way(message) {
                 out.push(format!("{id:?} was acknowledged and is not in the archive of {jid}"));
             }
         }
@@ -434,7 +438,9 @@ fn outcome(ledger: &Ledger, out: &mut Vec<String>) {
 /// What waits in a log is shown to whoever is there to take it.
 fn undelivered(ledger: &Ledger, out: &mut Vec<String>) {
     for (account, (_, jid)) in ledger.accounts.iter().enumerate() {
-        if !ledger.online(account).any(|(_, it)| it.status.is_some()) {
+        // To a client that acknowledges nothing a message is shown when the kernel has it.
+        let all_acknowledge = ledger.managed.iter().zip(&ledger.devices).all(|(managed, it)| *managed || *it != account);
+        if !all_acknowledge || !ledger.online(account).any(|(_, it)| it.status.is_some()) {
             continue;
         }
         for id in archived(ledger, account).unwrap_or_default().keys() {
@@ -488,9 +494,15 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
     for (device, watcher) in ledger.finals.iter().filter(|(_, it)| it.online && it.status.is_some()) {
         let account = ledger.devices[*device];
         let mut truth: BTreeMap<&str, String> = BTreeMap::new();
+        let own = &ledger.accounts[account].1;
+        let mut doubtful = BTreeSet::new();
         for (other, it) in &ledger.finals {
             let presentity = ledger.devices[*other];
             let watches = presentity == account || watcher.sees(&ledger.accounts[presentity].1);
+            // It ended the subscription, and what said so was lost on the way to the other domain.
+            if !watches && it.is_seen_by(own) && ledger.server_of(presentity) != ledger.server_of(account) {
+                doubtful.insert(it.jid.as_str());
+            }
             if let Some(status) = it.status.filter(|_| it.online && watches && other != device) {
                 truth.insert(&it.jid, format!("s:{other}:{status}"));
             }
@@ -498,7 +510,7 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
         let name = format!("device {device} ({})", watcher.jid);
         let all: BTreeSet<&str> = truth.keys().copied().chain(watcher.view.keys().map(|it| it.as_str())).collect();
         for jid in all {
-            if *jid == *watcher.jid {
+            if *jid == *watcher.jid || doubtful.contains(jid) {
                 continue;
             }
             look(&name, jid, truth.get(jid).map(|it| it.as_str()), watcher.view.get(jid).map(|it| it.as_str()));
@@ -507,6 +519,11 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
 }
 
 impl Final {
+    /// Does its roster say that this contact sees it?
+    fn is_seen_by(&self, contact: &str) -> bool {
+        self.roster.get(contact).is_some_and(|(subscription, _)| subscription == "from" || subscription == "both")
+    }
+
     /// Does its roster say that it sees this contact?
     fn sees(&self, contact: &str) -> bool {
         self.roster.get(contact).is_some_and(|(subscription, _)| subscription == "to" || subscription == "both")

@@ -1,6 +1,6 @@
 //! One scene: servers, accounts and devices by a seed, a storm of faults over them, calm, and the checkers.
 
-use crate::device::{Device, Phase, Shared};
+use crate::device::{Device, Phase, Phases, Shared};
 use crate::ledger::{CHECKERS, Ledger, Trouble, Violation};
 use crate::network::{Crash, Net};
 use crate::node::{self, Names, Node};
@@ -13,7 +13,6 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 use store::{Change, Credentials, Fence, Key, RosterItem, Store, Subscription};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use xmpp::{BareJid, Stamp};
 
@@ -115,21 +114,21 @@ enum Repair {
 
 impl Scene {
     async fn play(options: &Options) -> Report {
-        let (mut scene, phase) = Scene::set(options).await;
+        let mut scene = Scene::set(options).await;
         let storm = scene.random.millis(15_000, 45_000);
         scene.storm(storm).await;
         scene.heal().await;
-        phase.send_replace(Phase::Calm);
+        scene.shared.phases.go_on(Phase::Calm);
         scene.watch(CALM).await;
-        phase.send_replace(Phase::Look);
+        scene.shared.phases.go_on(Phase::Look);
         scene.watch(LOOK).await;
         scene.at_rest();
-        phase.send_replace(Phase::End);
+        scene.shared.phases.go_on(Phase::End);
         sleep(Duration::from_secs(10)).await;
         scene.report(options)
     }
 
-    async fn set(options: &Options) -> (Scene, watch::Sender<Phase>) {
+    async fn set(options: &Options) -> Scene {
         let mut random = Random::new(options.seed, 0);
         let servers = random.between(2, 5) as usize;
         let net = Net::new(Random::new(random.draw(), 1));
@@ -157,9 +156,8 @@ impl Scene {
         for node in &mut nodes {
             node.start().await;
         }
-        let (phase, heard) = watch::channel(Phase::Storm);
         let pace_ms = random.between(200, 2_000);
-        let shared = Arc::new(Shared { ledger: Mutex::new(ledger), phase: heard, friends, pace_ms });
+        let shared = Arc::new(Shared { ledger: Mutex::new(ledger), phases: Phases::default(), friends, pace_ms });
         let mut places = Vec::new();
         for (n, account) in devices.iter().enumerate() {
             let address = IpAddr::V4(Ipv4Addr::new(8, 8, 8, n as u8 + 1));
@@ -170,9 +168,7 @@ impl Scene {
         // Each scene has some kinds of faults only, now and then none, so that what one kind hides another shows.
         let share = random.below(5);
         let faults = FAULTS.into_iter().filter(|_| random.below(4) < share).collect();
-        let scene =
-            Scene { random, net, names, nodes, shared, devices: places, faults, happened: 0, repairs: Vec::new() };
-        (scene, phase)
+        Scene { random, net, names, nodes, shared, devices: places, faults, happened: 0, repairs: Vec::new() }
     }
 
     async fn storm(&mut self, length: Duration) {
