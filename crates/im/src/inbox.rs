@@ -394,6 +394,9 @@ fn additions_of(account: &Account, position: i64, archived: bool, delayed: bool)
 /// Recognises a message that was sent twice: by its origin-id (XEP-0359 §3.2) with peer and content, else by where it
 /// entered the house. `None` for what entered nowhere: the house says it once.
 fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Option<Ingress>) -> Option<[u8; 16]> {
+    if xmpp::planted::is(xmpp::planted::Bug::NothingRecognised) {
+        return None;
+    }
     let origin = stanza.payload.child("origin-id", ns::SID).and_then(|child| child.attribute("id").map(String::from));
     let ingress = ingress.filter(|ingress| ingress.stream != 0);
     if origin.is_none() && ingress.is_none() {
@@ -600,6 +603,7 @@ pub fn commit_failed(
         batch_soon(account, fx);
     }
     if let Some(stanza) = bounce
+        && !xmpp::planted::is(xmpp::planted::Bug::SilentFailure)
         && let Some(from) = stanza.from.clone()
     {
         crate::ways::answer(account, &from, &stanza, &condition.into(), &Ticket::default(), fx);

@@ -22,6 +22,11 @@ pub struct Now {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct EdgeRef(pub u64);
 
+impl EdgeRef {
+    /// No stream at all: what is sent there only stands in its place behind a commit.
+    pub const NOBODY: EdgeRef = EdgeRef(0);
+}
+
 /// A session within its account; never used again while the account is in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u32);

@@ -359,7 +359,8 @@ pub fn push(account: &mut Account, contact: &Jid, fx: &mut Effects) {
     let stanza = pushed(account, contact, account.roster.version);
     let interested: Vec<SessionId> =
         account.sessions.iter().filter(|session| session.interested).map(|session| session.id).collect();
-    for id in interested {
+    let count = if xmpp::planted::is(xmpp::planted::Bug::PushOmitted) { 1 } else { interested.len() };
+    for id in interested.into_iter().take(count) {
         push_to(account, id, stanza.clone(), fx);
     }
 }

@@ -532,6 +532,10 @@ pub(crate) fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx
             session.unwritten.push_back((session.queued, delivery.clone()));
         }
         fx.edge(edge, EdgeItem::Deliver(delivery));
+    } else if delivery.position.is_some() {
+        // It waits for a stream to come. If the log had it already, `dropped` hears of it; and a stream that resumes
+        // meanwhile stands behind the commit, too.
+        fx.edge(EdgeRef::NOBODY, EdgeItem::Deliver(delivery));
     }
 }
 
@@ -577,6 +581,10 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
             }
             _ => continue,
         };
+        if edge == EdgeRef::NOBODY {
+            forget_waiting(account, &delivery);
+            continue;
+        }
         let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else { continue };
         // The stream counts it nevertheless: what is numbered behind it keeps its number.
         fx.edge(edge, EdgeItem::Skipped);
@@ -604,6 +612,18 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
         inbox::ask_again(account, fx);
     }
     inbox::flush_waiting(account, fx);
+}
+
+/// Sessions without a stream do not have it in their queues any more.
+fn forget_waiting(account: &mut Account, delivery: &Delivery) {
+    for session in account.sessions.iter_mut().filter(|session| session.edge.is_none()) {
+        if let Some(management) = &mut session.management {
+            management.forget_stanza(&delivery.stanza);
+        }
+        if let Some(position) = delivery.position {
+            account.inbox.unheld(position, session.id);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -177,7 +177,8 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     if before.from && !state.from {
         presence::hide_from(account, &contact, passage.ingress, &passage.ticket, fx);
     }
-    if passes {
+    let untold = act == Act::Unsubscribed && xmpp::planted::is(xmpp::planted::Bug::CancelUntold);
+    if passes && !untold {
         // Subscriptions are of bare JIDs, on both sides. RFC 6121 §3, §3.1.2.
         let mut stanza = passage.stanza.as_ref().clone().with_from(account.jid.clone()).with_to(contact.clone());
         if act == Act::Subscribed {

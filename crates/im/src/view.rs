@@ -180,6 +180,9 @@ enum Actor {
 /// block list alone.
 pub fn view(account: &Account, watcher: &Jid, exit: Exit) -> View {
     let row = exit.row();
+    if exit == Exit::Probe && xmpp::planted::is(xmpp::planted::Bug::ViewSkipped) {
+        return View::of(Handling::Allow);
+    }
     match actor(account, watcher) {
         Actor::Owner => View::of(Handling::Allow),
         _ if row.asks == Asks::None => View::of(Handling::Allow),

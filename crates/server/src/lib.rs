@@ -22,7 +22,7 @@ mod data;
 pub mod edge;
 pub mod house;
 pub mod listen;
-mod log;
+pub mod log;
 pub mod metrics;
 pub mod s2s;
 mod signals;

@@ -61,5 +61,7 @@ pub fn set_level(log: &Log) {
 }
 
 fn filter(log: &Log) -> EnvFilter {
-    EnvFilter::try_new(&log.level).unwrap_or_else(|_| EnvFilter::new("info"))
+    // The library behind the binary has a name of its own.
+    let level = log.level.replace("waft", "server");
+    EnvFilter::try_new(level).unwrap_or_else(|_| EnvFilter::new("info"))
 }

@@ -1,36 +1,48 @@
 //! Mistakes on purpose, which the simulator must find. Without the feature `planted` there are none.
 
-/// One for each checker of the simulator, at least.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Bug {
+macro_rules! bugs {
+    ($($(#[$doc:meta])* $bug:ident,)+) => {
+        /// One for each checker of the simulator, at least.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Bug {
+            $($(#[$doc])* $bug,)+
+        }
+
+        impl Bug {
+            pub const ALL: &[Bug] = &[$(Bug::$bug),+];
+        }
+    };
+}
+
+bugs! {
     /// A stanza counts as done before its commit is on disk.
     AckBeforeCommit,
-    /// A stanza that comes again after a resumption is not recognised.
-    ResumeWithoutDedupe,
-    /// What stands behind a commit does not wait for it.
-    GateOpen,
     /// A write that failed is told to nobody.
     SilentFailure,
-    /// A message is written with the payload of the one before.
+    /// A message that is sent again is not recognised.
+    NothingRecognised,
+    /// What waits for another domain goes out newest first.
+    QueueReversed,
+    /// Now and then a message is written with the payload of the one before.
     WrongPayload,
-    /// One exit does not ask who may see.
-    ViewSkipped,
+    /// A stanza that the log knew already is never done.
+    TicketForgotten,
+    /// What waited for an account that was away is not read.
+    BacklogUnread,
+    /// The answer to a question about the archive is lost.
+    AnswerLost,
+    /// The last of those who are to be told of presence is not.
+    BroadcastShort,
     /// Presence of a domain whose link is gone is not taken back.
     LeaseForever,
-    /// Sessions of before a crash are forgotten.
-    LedgerIgnored,
-    /// The contact is not told that its subscription was granted or ended.
-    SubscriptionUntold,
-    /// Other resources do not hear of a change of the roster.
+    /// A contact is not told that its subscription was ended.
+    CancelUntold,
+    /// Only one resource hears of a change of the roster.
     PushOmitted,
-    /// A message counts as taken when it is written, not when it is acknowledged.
-    TakenWhenWritten,
+    /// Probes are answered without asking who may see.
+    ViewSkipped,
     /// A stream that ended stays in the table.
     EdgeLeak,
-    /// A slow reader's queue has no bound.
-    QueueUnbounded,
-    /// The answer to a query is lost now and then.
-    AnswerLost,
 }
 
 #[cfg(feature = "planted")]

@@ -330,7 +330,9 @@ impl Device {
         let again: Vec<Unacked> = self.unacked.drain(..).collect();
         self.ask(stream, "roster", false, &format!("<query xmlns='{ROSTER}'/>"), "get", None).await?;
         self.publish(stream).await?;
+        let shared = self.shared.clone();
         for it in again {
+            shared.ledger.lock().said_again(it.message);
             self.say(stream, it.text, it.message, None).await?;
         }
         Ok(())
@@ -500,6 +502,7 @@ impl Device {
                 managed: self.managed,
                 acked: false,
                 error: None,
+                again: false,
                 errors: 0,
             },
         );

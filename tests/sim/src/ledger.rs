@@ -22,6 +22,8 @@ pub struct Message {
     pub managed: bool,
     pub acked: bool,
     pub error: Option<String>,
+    /// It was sent again in another binding, and the copy may have been refused.
+    pub again: bool,
     /// Errors that came; more than one is one too many.
     pub errors: u32,
 }
@@ -214,6 +216,12 @@ impl Ledger {
         }
     }
 
+    pub fn said_again(&mut self, id: Option<Id>) {
+        if let Some(message) = id.and_then(|id| self.messages.get_mut(&id)) {
+            message.again = true;
+        }
+    }
+
     pub fn publish(&mut self, device: usize) -> u64 {
         let all = self.published.entry(device).or_default();
         all.push(Published { at: Instant::now(), over: None });
@@ -346,7 +354,9 @@ fn lost(ledger: &Ledger, out: &mut Vec<String>) {
                 continue;
             }
             // Without space the sender's own copy is dispensed with.
-            if message.from == account && ledger.full_disks == 0 || message.to == account && !ledger.doubtful_way(message) {
+            if message.from == account && ledger.full_disks == 0
+                || message.to == account && !ledger.doubtful_way(message)
+            {
                 out.push(format!("{id:?} was acknowledged and is not in the archive of {jid}"));
             }
         }
@@ -415,7 +425,7 @@ fn invented(ledger: &Ledger, out: &mut Vec<String>) {
 fn outcome(ledger: &Ledger, out: &mut Vec<String>) {
     for (id, message) in &ledger.messages {
         let sender = ledger.finals.get(&id.0);
-        if message.errors > 1 {
+        if message.errors > 1 && !message.again {
             out.push(format!("{id:?} was refused {} times", message.errors));
         }
         if message.managed
@@ -427,7 +437,7 @@ fn outcome(ledger: &Ledger, out: &mut Vec<String>) {
         }
         if let Some(error) = &message.error
             && message.from != message.to
-            && !ledger.doubtful_way(message)
+            && !(ledger.doubtful_way(message) || message.again)
             && archived(ledger, message.to).is_some_and(|archive| archive.contains_key(id))
         {
             out.push(format!("{id:?} was refused with {error} and is in the archive of its receiver"));
@@ -439,7 +449,8 @@ fn outcome(ledger: &Ledger, out: &mut Vec<String>) {
 fn undelivered(ledger: &Ledger, out: &mut Vec<String>) {
     for (account, (_, jid)) in ledger.accounts.iter().enumerate() {
         // To a client that acknowledges nothing a message is shown when the kernel has it.
-        let all_acknowledge = ledger.managed.iter().zip(&ledger.devices).all(|(managed, it)| *managed || *it != account);
+        let all_acknowledge =
+            ledger.managed.iter().zip(&ledger.devices).all(|(managed, it)| *managed || *it != account);
         if !all_acknowledge || !ledger.online(account).any(|(_, it)| it.status.is_some()) {
             continue;
         }

@@ -9,13 +9,14 @@
 //! - [`scene`]: what is there, what happens to it, and when it is looked at.
 //! - [`node`]: a server and its machine. [`network`], [`disk`]: what it stands on.
 //! - [`device`], [`stream`]: the clients. [`ledger`]: what they did and saw, and the checkers.
-//! - [`random`]: numbers from the seed.
+//! - [`random`]: numbers from the seed. [`planted`]: mistakes on purpose, which the checkers must find.
 
 pub mod device;
 pub mod disk;
 pub mod ledger;
 pub mod network;
 pub mod node;
+pub mod planted;
 pub mod random;
 pub mod scene;
 pub mod stream;

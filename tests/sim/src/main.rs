@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
+use xmpp::planted::Bug;
 
 /// Simulate whole servers under faults, one seed a scene.
 #[derive(Parser)]
@@ -22,6 +23,12 @@ struct Arguments {
     /// Print every event.
     #[arg(long)]
     log: bool,
+    /// What the servers log, in the manner of `RUST_LOG`, to standard error.
+    #[arg(long)]
+    trace: Option<String>,
+    /// A mistake that the servers make (feature `planted`), or `all`, one after the other.
+    #[arg(long)]
+    bug: Option<String>,
     /// Threads, each with scenes of its own.
     #[arg(long, default_value_t = 2)]
     threads: u64,
@@ -33,6 +40,12 @@ fn main() -> ExitCode {
         Some(seed) => (seed, 1),
         None => (arguments.from, arguments.seeds),
     };
+    if let Some(level) = &arguments.trace {
+        server::log::start(&server::config::Log { level: level.clone(), ..server::config::Log::default() });
+    }
+    if let Some(name) = &arguments.bug {
+        return find(name, from, seeds);
+    }
     let began = Instant::now();
     let next = AtomicU64::new(from);
     let failed = Mutex::new(Vec::new());
@@ -99,4 +112,19 @@ fn print(report: &Report) {
     if report.violations.len() > 10 {
         println!("seed {}: … and {} more", report.seed, report.violations.len() - 10);
     }
+}
+
+/// Prints for each planted mistake the first seed that shows it, and by which checker.
+fn find(name: &str, from: u64, seeds: u64) -> ExitCode {
+    let mut all_found = cfg!(feature = "planted");
+    for bug in Bug::ALL.iter().filter(|bug| name == "all" || format!("{bug:?}") == name) {
+        let checker = sim::planted::checker_for(*bug);
+        let found = sim::planted::find(*bug, checker, from, seeds);
+        match &found {
+            Some((seed, what)) => println!("{bug:?}: {checker} in scene {seed}: {what}"),
+            None => println!("{bug:?}: {checker} found nothing in {seeds} scenes"),
+        }
+        all_found &= found.is_some();
+    }
+    if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -164,7 +164,10 @@ impl Edge {
 
     fn write_delivery(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
         let before = out.len();
-        xmpp::write::write_stanza(out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
+        let stanza = &delivery.stanza;
+        #[cfg(feature = "simulated")]
+        let stanza = &self.planted(stanza);
+        xmpp::write::write_stanza(out, stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
         self.bytes_untold += out.len() - before;
         self.stream.sent(out);
         self.deliveries += 1;
@@ -176,6 +179,22 @@ impl Edge {
         };
         if self.told_due.is_none() && !self.stream.is_managed() && is_due() {
             self.told_due = Some(Instant::now() + TOLD_AFTER);
+        }
+    }
+
+    /// A mistake on purpose: every seventh message has the payload of an earlier one.
+    #[cfg(feature = "simulated")]
+    fn planted(&mut self, stanza: &Arc<Stanza>) -> Arc<Stanza> {
+        thread_local! {
+            static EARLIER: std::cell::RefCell<Option<Arc<Stanza>>> = const { std::cell::RefCell::new(None) };
+        }
+        if !xmpp::planted::is(xmpp::planted::Bug::WrongPayload) || !stanza.is_message() {
+            return stanza.clone();
+        }
+        let earlier = EARLIER.replace(Some(stanza.clone()));
+        match earlier.filter(|_| self.deliveries % 7 == 6) {
+            Some(earlier) => Arc::new(Stanza { payload: earlier.payload.clone(), ..(**stanza).clone() }),
+            None => stanza.clone(),
         }
     }
 

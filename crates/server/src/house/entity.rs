@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use store::{AccountRecord, Change, Fence, Outcome, StoreError};
+use xmpp::planted::{self, Bug};
 use xmpp::{BareJid, Stanza, StreamFault};
 
 /// A read of pending messages that failed is tried again after so long.
@@ -264,6 +265,10 @@ impl House {
                     resident.gate.begin_step();
                     resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
                 }
+                if void && planted::is(Bug::TicketForgotten) {
+                    std::mem::forget(ticket);
+                    return;
+                }
                 drop(ticket);
             }
             CellItem::Failed { seq, passes, error, bounce, ticket, stored } => {
@@ -323,6 +328,7 @@ impl House {
         let seq = resident.gate.commit();
         let upkeep = changes.iter().all(is_upkeep);
         let (house, cell) = (self.clone(), cell.clone());
+        let ticket = if planted::is(Bug::AckBeforeCommit) { Ticket::default() } else { ticket };
         self.store.commit_soon(
             resident.fence,
             changes,
@@ -349,6 +355,12 @@ impl House {
             Effect::Fan { stanza, targets } => self.fan(&stanza, targets, ready),
             Effect::Edge { edge, item } => self.edges.send(edge, item),
             Effect::Query { query, iq, session, then } => self.ask(cell, resident, query, iq, session, then),
+            Effect::ReadPending { after, .. } if planted::is(Bug::BacklogUnread) => {
+                let (house, cell) = (self.clone(), cell.clone());
+                self.runtime.spawn(async move {
+                    house.post_to(&cell, CellItem::Im(Item::Pending { after, records: Vec::new() }));
+                });
+            }
             Effect::ReadPending { after, limit } => {
                 let (house, cell) = (self.clone(), cell.clone());
                 self.runtime.spawn(async move {
@@ -416,6 +428,7 @@ impl House {
         let hold = resident.take_hold(&iq);
         let (house, cell) = (self.clone(), cell.clone());
         self.runtime.spawn(async move {
+            let is_lost = planted::is(Bug::AnswerLost) && matches!(query, Query::Page { .. });
             // (The session waits for an answer in any case, also if finding it should panic.)
             let found = tokio::spawn({
                 let house = house.clone();
@@ -426,6 +439,9 @@ impl House {
                 tracing::error!(account = %cell.jid, %error, "a query panicked");
                 QueryAnswer::Failed(StoreError::Fatal("the query panicked".into()))
             });
+            if is_lost {
+                return;
+            }
             house.post_to(&cell, CellItem::Im(Item::Answered { iq, session, answer, then }));
             // What the stream reads now comes behind the answer.
             drop(hold);

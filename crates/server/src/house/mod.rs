@@ -35,6 +35,7 @@ use std::sync::{Arc, OnceLock};
 use store::{Key, Store};
 use stream::Crypto;
 use tokio::time::Instant;
+use xmpp::planted::{self, Bug};
 use xmpp::{BareJid, IqType, Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// An account's cell, and its name.
@@ -402,7 +403,9 @@ impl House {
         let ingress = Ingress { stream: 0, ordinal: 0 };
         let is_on =
             stanza.from.as_ref().is_none_or(|from| self.has_on(from.domain(), Operation::of(stanza, Link::Server)));
-        for to in targets {
+        let short = usize::from(planted::is(Bug::BroadcastShort));
+        let count = targets.len().saturating_sub(short);
+        for to in targets.into_iter().take(count) {
             if self.host(to.domain()).is_none() {
                 if let Some(component) = self.components.get(to.domain()) {
                     self.tell_component(&component, to, stanza.clone(), Ticket::default(), ready);

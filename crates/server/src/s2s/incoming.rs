@@ -240,7 +240,7 @@ impl Incoming {
             tokio::select! {
                 // The rarest first, so that none starves the others; and a run can be repeated.
                 biased;
-                _ = stopping.changed() => self.active = Instant::now(),
+                () = stopping.changed() => self.active = Instant::now(),
                 cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 Some((pair, verdict)) = self.verdicts_in.recv() => self.judged(&pair, verdict),
@@ -559,7 +559,7 @@ impl Incoming {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(RESUME_WITHIN) => {}
-                _ = stopping.wait_for(|stop| *stop) => {}
+                () = stopping.stopped() => {}
             }
             let broken = federation.resumptions.remove_if(&id, |_, it| matches!(it, Resumption::Broken(..)));
             if let Some((_, Resumption::Broken(_, rest))) = broken {

@@ -131,7 +131,7 @@ async fn wait_for_next(federation: &Arc<Federation>, link: &Arc<Link>, pause: Du
             biased;
             () = sleep_until(wake) => {}
             () = wakes.notified() => {}
-            _ = stopping.wait_for(|stop| *stop) => {}
+            () = stopping.stopped() => {}
         }
         give_back(federation, link, last);
         federation.look_at_resumable(link, last);
@@ -184,7 +184,7 @@ impl Federation {
                 tokio::select! {
                     biased;
                     () = tokio::time::sleep(wait) => {}
-                    _ = stopping.wait_for(|stop| *stop) => {}
+                    () = stopping.stopped() => {}
                 }
             }
             run(&federation, &link).await;

@@ -39,11 +39,11 @@ pub use policy::Policy;
 use queue::Link;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream::{Crypto, Pair};
-use tokio::sync::watch;
+use tokio::sync::broadcast;
 use tokio::time::Instant;
 use trust::Trust;
 use xmpp::{BareJid, IqType, Stanza, StanzaType};
@@ -73,8 +73,8 @@ pub struct Federation {
     pub known: known::Known,
     /// Attempts to connect under way.
     pub dials: dial::Dials,
-    /// `true`: what is queued goes out, then the streams end.
-    stopping: watch::Sender<bool>,
+    /// What is queued goes out, then the streams end.
+    stopping: (Arc<AtomicBool>, broadcast::Sender<()>),
     /// Streams and dials that have not ended.
     running: AtomicU32,
 }
@@ -107,7 +107,7 @@ impl Federation {
             checks: check::Pings::default(),
             known,
             dials: dial::Dials::new(dials_max),
-            stopping: watch::Sender::new(false),
+            stopping: (Arc::default(), broadcast::Sender::new(2)),
             running: AtomicU32::new(0),
         });
         federation.house.runtime.spawn(presence::watch(Arc::downgrade(&federation)));
@@ -175,17 +175,17 @@ impl Federation {
         Run(self.clone())
     }
 
-    pub fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.subscribe()
+    pub fn stopping(&self) -> Stopping {
+        Stopping { flag: self.stopping.0.clone(), heard: self.stopping.1.subscribe() }
     }
 
     pub fn is_stopping(&self) -> bool {
-        *self.stopping.borrow()
+        self.stopping.0.load(Ordering::Acquire)
     }
 
     /// Lets what is queued go out, then ends all streams.
     pub async fn stop(&self, patience: Duration) {
-        self.stopping.send_replace(true);
+        self.say_stop();
         let deadline = Instant::now() + patience;
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -201,7 +201,13 @@ impl Federation {
     /// The process is gone: what goes on is a ghost, and ends soon.
     #[cfg(feature = "simulated")]
     pub fn abandon(&self) {
-        self.stopping.send_replace(true);
+        self.say_stop();
+    }
+
+    fn say_stop(&self) {
+        self.stopping.0.store(true, Ordering::Release);
+        // Nobody listens: then nothing has to end.
+        let _ = self.stopping.1.send(());
     }
 
     /// Pairs in memory, and what waits for each: stanzas, bytes.
@@ -253,6 +259,28 @@ impl Drop for Verification {
             if *count == 0 {
                 all.remove(&self.1);
             }
+        }
+    }
+}
+
+/// Hears that the server stops. (Not tokio's `watch`: it wakes in an order of chance, and a run is to be repeated.)
+pub struct Stopping {
+    flag: Arc<AtomicBool>,
+    heard: broadcast::Receiver<()>,
+}
+
+impl Stopping {
+    /// Waits until it begins to stop, from now on.
+    pub async fn changed(&mut self) {
+        if self.heard.recv().await == Err(broadcast::error::RecvError::Closed) {
+            std::future::pending().await
+        }
+    }
+
+    /// Waits until it stops; at once if it does already.
+    pub async fn stopped(&mut self) {
+        if !self.flag.load(Ordering::Acquire) {
+            self.changed().await;
         }
     }
 }

@@ -297,7 +297,7 @@ impl<'a> Talk<'a> {
             tokio::select! {
                 // The rarest first, so that none starves the others; and a run can be repeated.
                 biased;
-                _ = stopping.changed() => self.active = Instant::now(),
+                () = stopping.changed() => self.active = Instant::now(),
                 cut = cuts.recv() => if cut.is_ok_and(|pair| self.is_of(&pair.inverse())) {
                     return self.broken("it is silent");
                 },

@@ -15,6 +15,7 @@ use std::time::Duration;
 use stream::Pair;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
+use xmpp::planted::{self, Bug};
 use xmpp::{BareJid, Element, IqType, Jid, PresenceType, Stanza, StanzaType};
 
 /// The connection was reset, or the server said that it stops.
@@ -388,6 +389,9 @@ impl Pairing {
     /// Takes out all leases that were not renewed since.
     fn expire(&mut self, since: Instant) -> Vec<(Jid, Jid)> {
         let mut ended = Vec::new();
+        if planted::is(Bug::LeaseForever) {
+            return ended;
+        }
         for (from, told) in &mut self.leases {
             told.retain(|to, at| {
                 let stays = *at >= since;

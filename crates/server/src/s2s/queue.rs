@@ -13,6 +13,7 @@ use std::time::Duration;
 use stream::{Pair, Verdict, Verify};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
+use xmpp::planted::{self, Bug};
 use xmpp::{Jid, MessageType, PresenceType, Stanza, StanzaType};
 
 /// Verifications that wait for one link.
@@ -298,6 +299,11 @@ impl Link {
     pub fn take_stanza(&self) -> Option<Queued> {
         let mut queue = self.queue.lock();
         queue.skip();
+        if planted::is(Bug::QueueReversed) {
+            let goes = |entry: &Option<Queued>| entry.as_ref().is_some_and(|it| it.keeping != Keeping::Writing);
+            let last = queue.stanzas.iter().rposition(goes)?;
+            return queue.take_at(last);
+        }
         match queue.stanzas.front() {
             Some(Some(queued)) if queued.keeping != Keeping::Writing => queue.take_at(0),
             _ => None,

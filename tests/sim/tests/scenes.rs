@@ -1,0 +1,62 @@
+//! Scenes of whole servers. `cargo run -p xtask -- sim N` runs more of them.
+
+use sim::scene::{Options, run};
+
+/// Scenes of each half of the short run; the long one is a part of `./test`.
+const SEEDS: u64 = 20;
+
+fn play(from: u64) {
+    let mut wrong = Vec::new();
+    for seed in from..from + SEEDS {
+        let report = run(&Options { seed, ..Options::default() });
+        assert!(report.events > 0, "seed {seed}: nothing happened");
+        wrong.extend(report.violations.into_iter().map(|it| format!("seed {seed}: {}: {}", it.checker, it.what)));
+    }
+    assert!(wrong.is_empty(), "again with: cargo run -p sim -- --log --seed N\n{}", wrong.join("\n"));
+}
+
+#[test]
+fn nothing_goes_wrong_in_the_first_scenes() {
+    play(1);
+}
+
+#[test]
+fn nothing_goes_wrong_in_some_more_scenes() {
+    play(1_000);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    for seed in [3, 4, 5] {
+        let report = || {
+            let report = run(&Options { seed, ..Options::default() });
+            (report.hash, report.events)
+        };
+        assert_eq!(report(), report(), "seed {seed}");
+    }
+    let hash = |seed| run(&Options { seed, ..Options::default() }).hash;
+    assert_ne!(hash(3), hash(4));
+}
+
+#[test]
+fn each_checker_has_a_mistake_that_it_must_find() {
+    let bugs = xmpp::planted::Bug::ALL;
+    for (checker, _) in sim::ledger::CHECKERS {
+        assert!(bugs.iter().any(|bug| sim::planted::checker_for(*bug) == *checker), "{checker} is not tested");
+    }
+    for bug in bugs {
+        let checker = sim::planted::checker_for(*bug);
+        assert!(sim::ledger::CHECKERS.iter().any(|(name, _)| *name == checker), "nobody looks for {bug:?}");
+    }
+}
+
+/// Fails too when a checker is taken out: then nobody finds its mistake.
+#[cfg(feature = "planted")]
+#[test]
+fn each_planted_mistake_is_found_by_its_checker_within_500_seeds() {
+    for bug in xmpp::planted::Bug::ALL {
+        let checker = sim::planted::checker_for(*bug);
+        let found = sim::planted::find(*bug, checker, 1, 500);
+        assert!(found.is_some(), "{checker} does not find {bug:?}");
+    }
+}
