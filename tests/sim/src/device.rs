@@ -431,7 +431,13 @@ impl Device {
                 // A slow reader, for a while.
                 sleep(self.random.millis(200, 6_000)).await;
             }
-            84..89 => {
+            84..86 => {
+                // Who is there? What comes is decided by the one who is asked.
+                let to = self.somebody();
+                let to = self.jid_of(to);
+                self.say(stream, format!("<presence to='{to}' type='probe'/>"), None, None).await?;
+            }
+            86..89 => {
                 self.trace("loses the network");
                 return Ok(Some(End::Lost));
             }

@@ -368,9 +368,18 @@ impl Scene {
         }
     }
 
-    /// The storm is over: all that is broken is mended.
+    /// The storm is over: all that is broken is mended. Now and then one server does not come back.
     async fn heal(&mut self) {
         self.trace("the storm is over");
+        let gone = (self.nodes.len() > 2 && self.random.one_in(4)).then(|| self.server());
+        if let Some(n) = gone {
+            self.trace(&format!("d{n} is gone for good"));
+            let how = if self.random.one_in(2) { Crash::Machine } else { Crash::Process };
+            self.crash(n, how);
+            self.trouble(n, None, CALM + LOOK);
+            let devices = &self.devices;
+            self.shared.ledger.lock().expected.retain(|device| devices[*device].1 != n);
+        }
         for n in 0..self.nodes.len() {
             // One that failed and was to be restarted is.
             if self.nodes[n].disk.trouble.failed.load(Ordering::Relaxed)
@@ -385,8 +394,9 @@ impl Scene {
         self.repairs.clear();
         for n in 0..self.nodes.len() {
             self.nodes[n].disk.trouble.full.store(false, Ordering::Relaxed);
+            self.nodes[n].disk.trouble.fails.store(false, Ordering::Relaxed);
             self.nodes[n].disk.trouble.slow_ms.store(0, Ordering::Relaxed);
-            if self.nodes[n].running.is_none() {
+            if self.nodes[n].running.is_none() && gone != Some(n) {
                 self.trace(&format!("d{n} starts"));
                 self.nodes[n].start().await;
             }

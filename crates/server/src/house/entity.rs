@@ -358,7 +358,7 @@ impl House {
             Effect::ReadPending { after, .. } if planted::is(Bug::BacklogUnread) => {
                 let (house, cell) = (self.clone(), cell.clone());
                 self.runtime.spawn(async move {
-                    house.post_to(&cell, CellItem::Im(Item::Pending { after, records: Vec::new() }));
+                    house.post_to(&cell, CellItem::Im(Item::Pending { after, records: Some(Vec::new()) }));
                 });
             }
             Effect::ReadPending { after, limit } => {
