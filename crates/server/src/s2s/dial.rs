@@ -100,8 +100,8 @@ pub async fn connect(federation: &Federation, policy: &Policy, targets: Vec<Targ
                 attempts.spawn(async move {
                     match timeout(patience, network.connect(target.address)).await {
                         Ok(Ok(socket)) => Ok((socket, target)),
-                        Ok(Err(error)) => Err(format!("{}: {error}", target.address)),
-                        Err(_) => Err(format!("{}: no answer", target.address)),
+                        Ok(Err(error)) => Err(format!("TCP: {}: {error}", target.address)),
+                        Err(_) => Err(format!("TCP: {}: no answer", target.address)),
                     }
                 });
             }
