@@ -542,6 +542,9 @@ fn a_server_that_lost_a_subscription_is_obeyed_and_asked_again_once() {
     let (x, peer, address) = with_peer(Verifies::Valid, "");
     let mut juliet = user(&x, "juliet", "x.example");
     let mut stream = peer.proves(address, "x.example");
+    // Only who has asked for the roster hears of it.
+    juliet.send("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq>");
+    juliet.expect("id='roster'");
     juliet.send("<presence type='subscribe' to='romeo@y.example'/>");
     peer.hears("type='subscribe'");
     stream.send("<presence type='subscribed' from='romeo@y.example' to='juliet@x.example'/>");
