@@ -15,6 +15,10 @@ pub enum Kind {
     WaftLive,
     Prosody,
     Ejabberd,
+    /// Prosody with mod_mam on SQLite, which syncs as the database's defaults are: a full sync a transaction.
+    ProsodyArchive,
+    /// ejabberd with mod_mam on SQLite.
+    EjabberdArchive,
 }
 
 impl Kind {
@@ -24,6 +28,8 @@ impl Kind {
             Kind::WaftLive => "waft, archive off",
             Kind::Prosody => "Prosody",
             Kind::Ejabberd => "ejabberd",
+            Kind::ProsodyArchive => "Prosody, mod_mam",
+            Kind::EjabberdArchive => "ejabberd, mod_mam",
         }
     }
 }
@@ -84,7 +90,7 @@ impl Server {
     pub fn target(&self, tls: bool) -> Target {
         let port = if tls { self.direct } else { self.clear };
         let tls = tls.then(trusting);
-        let starttls = self.kind == Kind::Prosody && tls.is_some();
+        let starttls = matches!(self.kind, Kind::Prosody | Kind::ProsodyArchive) && tls.is_some();
         let port = if starttls { self.clear } else { port };
         Target { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), domain: DOMAIN.into(), tls, starttls }
     }
@@ -107,19 +113,34 @@ impl Server {
                 )?;
                 pinned.arg(waft).arg("serve").arg("--data").arg(at("data")).arg("--config").arg(at("waft.toml"));
             }
-            Kind::Prosody => {
+            Kind::Prosody | Kind::ProsodyArchive => {
+                let (module, archive) = match kind {
+                    Kind::ProsodyArchive => (
+                        " \"mam\";",
+                        "storage = { archive = \"sql\" }\nsql = { driver = \"SQLite3\"; database = \"archive.sqlite\" }\n\
+                         default_archive_policy = true\narchive_expires_after = \"never\"\n",
+                    ),
+                    _ => ("", ""),
+                };
                 std::fs::create_dir(at("data"))?;
                 std::fs::write(
                     at("prosody.cfg.lua"),
                     format!(
-                        "run_as_root = true\npidfile = \"{f}/prosody.pid\"\ndata_path = \"{f}/data\"\ngc = {{ mode = \"generational\" }}\nnetwork_backend = \"epoll\"\nmodules_enabled = {{ \"roster\"; \"saslauth\"; \"tls\"; \"disco\"; \"ping\"; \"register\"; \"offline\"; \"presence\"; \"message\"; \"iq\"; \"smacks\"; \"carbons\"; \"c2s\"; \"register_ibr\" }}\nmodules_disabled = {{ \"s2s\"; \"limits\" }}\nallow_registration = true\nmin_seconds_between_registrations = 0\nregistration_throttle_max = 100000\nc2s_require_encryption = false\nallow_unencrypted_plain_auth = true\nauthentication = \"internal_hashed\"\nc2s_ports = {{ {clear} }}\ns2s_ports = {{ }}\ninterfaces = {{ \"127.0.0.1\" }}\nlog = {{ error = \"{f}/error.log\" }}\nVirtualHost \"{DOMAIN}\"\n  ssl = {{ certificate = \"{f}/cert.pem\"; key = \"{f}/key.pem\" }}\n",
+                        "run_as_root = true\npidfile = \"{f}/prosody.pid\"\ndata_path = \"{f}/data\"\ngc = {{ mode = \"generational\" }}\nnetwork_backend = \"epoll\"\nmodules_enabled = {{ \"roster\"; \"saslauth\"; \"tls\"; \"disco\"; \"ping\"; \"register\"; \"offline\"; \"presence\"; \"message\"; \"iq\"; \"smacks\"; \"carbons\"; \"c2s\"; \"register_ibr\";{module} }}\n{archive}modules_disabled = {{ \"s2s\"; \"limits\" }}\nallow_registration = true\nmin_seconds_between_registrations = 0\nregistration_throttle_max = 100000\nc2s_require_encryption = false\nallow_unencrypted_plain_auth = true\nauthentication = \"internal_hashed\"\nc2s_ports = {{ {clear} }}\ns2s_ports = {{ }}\ninterfaces = {{ \"127.0.0.1\" }}\nlog = {{ error = \"{f}/error.log\" }}\nVirtualHost \"{DOMAIN}\"\n  ssl = {{ certificate = \"{f}/cert.pem\"; key = \"{f}/key.pem\" }}\n",
                         f = folder.path().display()
                     ),
                 )?;
                 certificate(&folder)?;
                 pinned.args(["prosody", "--config"]).arg(at("prosody.cfg.lua")).arg("-F");
             }
-            Kind::Ejabberd => {
+            Kind::Ejabberd | Kind::EjabberdArchive => {
+                let (module, archive) = match kind {
+                    Kind::EjabberdArchive => (
+                        "  mod_mam:\n    db_type: sql\n    default: always\n",
+                        format!("sql_type: sqlite\nsql_database: {}/archive.sqlite\n", folder.path().display()),
+                    ),
+                    _ => ("", String::new()),
+                };
                 std::fs::create_dir(at("data"))?;
                 certificate(&folder)?;
                 let both = [std::fs::read(at("cert.pem"))?, std::fs::read(at("key.pem"))?].concat();
@@ -127,7 +148,7 @@ impl Server {
                 std::fs::write(
                     at("ejabberd.yml"),
                     format!(
-                        "hosts:\n  - {DOMAIN}\nloglevel: error\ncertfiles:\n  - {f}/both.pem\nlisten:\n  - port: {clear}\n    ip: 127.0.0.1\n    module: ejabberd_c2s\n    starttls: true\n    access: all\n  - port: {direct}\n    ip: 127.0.0.1\n    module: ejabberd_c2s\n    tls: true\n    access: all\nauth_password_format: scram\nauth_scram_hash: sha\nauth_method: internal\nregistration_timeout: infinity\naccess_rules:\n  all:\n    allow: all\n  reg:\n    allow: all\nmodules:\n  mod_roster: {{}}\n  mod_disco: {{}}\n  mod_offline: {{}}\n  mod_ping: {{}}\n  mod_stream_mgmt: {{}}\n  mod_carboncopy: {{}}\n  mod_register:\n    access: reg\n    access_from: reg\n    ip_access: reg\n",
+                        "hosts:\n  - {DOMAIN}\nloglevel: error\ncertfiles:\n  - {f}/both.pem\nlisten:\n  - port: {clear}\n    ip: 127.0.0.1\n    module: ejabberd_c2s\n    starttls: true\n    access: anybody\n  - port: {direct}\n    ip: 127.0.0.1\n    module: ejabberd_c2s\n    tls: true\n    access: anybody\n{archive}auth_password_format: scram\nauth_scram_hash: sha\nauth_method: internal\nregistration_timeout: infinity\naccess_rules:\n  anybody:\n    allow: all\nmodules:\n  mod_roster: {{}}\n  mod_disco: {{}}\n  mod_offline: {{}}\n  mod_ping: {{}}\n  mod_stream_mgmt: {{}}\n  mod_carboncopy: {{}}\n  mod_register:\n    access: anybody\n    access_from: anybody\n    ip_access: anybody\n{module}",
                         f = folder.path().display()
                     ),
                 )?;

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import tempfile
 
 from house import PASSWORD
@@ -84,6 +85,25 @@ async def it_logs_in_and_chats_with_waft_client_both_ways(house):
         output, errors = await asyncio.wait_for(watch.communicate(), 30)
         assert "By a name I know not." in output.decode(), (output, errors, await terminal.screen())
         assert "Wherefore art thou?" in await terminal.shows("Wherefore art thou?")
+
+
+@scene(PEER, seconds=90)
+async def with_archive_and_stream_management_it_sees_what_was_said_before_and_its_session_waits(house):
+    romeo, juliet = house.account("romeo"), house.account("juliet")
+    await house.waft_client(juliet, "send", romeo, "Said long ago.")
+    # Another device has taken it, so that only the archive has it.
+    taken = await house.start_waft_client(romeo, "watch", "--count", "1", "--seconds", "20")
+    output, errors = await asyncio.wait_for(taken.communicate(), 30)
+    assert "Said long ago." in output.decode(), errors
+    async with Terminal() as terminal:
+        await terminal.types("/mam on")
+        await terminal.login(house, romeo)
+        await terminal.types(f"/msg {juliet}")
+        await terminal.shows("Said long ago.")
+        pane = (await terminal.tmux("list-panes", "-F", "#{pane_pid}")).strip()
+        os.kill(int(pane), signal.SIGKILL)
+        waits = lambda: [s for s in house.command({"do": "sessions"})["sessions"] if s["jid"].startswith(romeo)]
+        await eventually("a session that waits for its client", lambda: [s for s in waits() if s["state"] == "suspended"])
 
 
 @scene(PEER, seconds=90)

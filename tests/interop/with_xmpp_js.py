@@ -49,5 +49,15 @@ async def it_resumes_its_stream_after_the_connection_broke(house):
 
 
 @scene(PEER, seconds=60)
+async def carbons_show_both_sides_of_a_chat_to_the_other_resource(house):
+    await play(house, "carbons", romeo=house.account("romeo"), juliet=house.account("juliet"))
+
+
+@scene(PEER, seconds=60)
+async def the_archive_is_walked_page_by_page(house):
+    await play(house, "archive", romeo=house.account("romeo"), juliet=house.account("juliet"))
+
+
+@scene(PEER, seconds=60)
 async def a_wrong_password_is_refused(house):
     await play(house, "wrong_password", romeo=house.account("romeo"))

@@ -88,6 +88,55 @@ const scenes = {
     await juliet.stop();
   },
 
+  async carbons() {
+    const romeo = await online(facts.romeo);
+    const desk = await online(facts.juliet, { resource: "desk" });
+    const phone = await online(facts.juliet, { resource: "phone" });
+    await phone.iqCaller.set(xml("enable", "urn:xmpp:carbons:2"));
+    const copied = (side, body) =>
+      eventually(`the copy of ${body}`, () =>
+        phone.heard.find((s) => {
+          const copy = s.getChild(side, "urn:xmpp:carbons:2");
+          const message = copy?.getChild("forwarded", "urn:xmpp:forward:0")?.getChild("message");
+          return message?.getChildText("body") === body;
+        }),
+      );
+    await romeo.send(chat(desk.jid.toString(), "to the desk"));
+    await hears(desk, "to the desk");
+    assert.equal((await copied("received", "to the desk")).attrs.from, facts.juliet);
+    await desk.send(chat(facts.romeo, "from the desk"));
+    await hears(romeo, "from the desk");
+    assert.equal((await copied("sent", "from the desk")).attrs.from, facts.juliet);
+    for (const entity of [romeo, desk, phone]) await entity.stop();
+  },
+
+  async archive() {
+    const romeo = await online(facts.romeo);
+    const juliet = await online(facts.juliet);
+    const bodies = Array.from({ length: 12 }, (_, n) => `line ${n}`);
+    for (const body of bodies) await romeo.send(chat(facts.juliet, body));
+    await hears(juliet, "line 11");
+    const live = juliet.heard.filter((s) => s.getChildText("body")).map((s) => s.getChild("stanza-id").attrs.id);
+    const found = [];
+    let after;
+    for (let page = 0; page < 4; page++) {
+      juliet.heard.length = 0;
+      const rsm = xml("set", "http://jabber.org/protocol/rsm", xml("max", {}, "5"), after && xml("after", {}, after));
+      const fin = (await juliet.iqCaller.set(xml("query", { xmlns: "urn:xmpp:mam:2" }, rsm))) ?? {};
+      for (const stanza of juliet.heard) {
+        const result = stanza.getChild("result", "urn:xmpp:mam:2");
+        if (result) found.push([result.attrs.id, result.getChild("forwarded").getChild("message").getChildText("body")]);
+      }
+      const set = fin.getChild?.("set") ?? fin.getChild?.("fin")?.getChild("set");
+      after = set?.getChildText("last");
+      if (fin.attrs?.complete === "true") break;
+    }
+    assert.deepEqual(found.map(([, body]) => body), bodies);
+    assert.deepEqual(found.map(([id]) => id), live);
+    await romeo.stop();
+    await juliet.stop();
+  },
+
   async wrong_password() {
     await assert.rejects(online(facts.romeo, { password: "wrong" }), (error) => {
       assert.equal(error.condition, "not-authorized");

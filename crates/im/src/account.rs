@@ -1,5 +1,6 @@
 //! The state of one account, and the only way to change it.
 
+use crate::archive_ids::{self, ArchiveIds};
 use crate::block::Blocks;
 use crate::effects::Effects;
 use crate::inbox::Inbox;
@@ -8,7 +9,8 @@ use crate::leases::{self, Leases};
 use crate::modules::archive_preferences::{self, Preferences};
 use crate::modules::carbons::SentLately;
 use crate::modules::fetch;
-use crate::modules::{push, solicited, subscription_status};
+use crate::modules::{outcome, push, solicited, subscription_status};
+use crate::nodes::Nodes;
 use crate::policy::HostPolicy;
 use crate::readers::{self, Readers};
 use crate::retention::Retention;
@@ -16,9 +18,10 @@ use crate::roles::{self, Roles};
 use crate::roster::Roster;
 use crate::rules::{self, Rules};
 use crate::session::Session;
+use crate::strangers::Senders;
 use crate::tuples::{self, Publications};
 use crate::watchers::{self, Watchers};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use store::AccountRecord;
 use xmpp::{BareJid, Stamp, Stanza};
@@ -43,8 +46,14 @@ pub struct Account {
     pub inbox: Inbox,
     /// Services that wake the account's clients. XEP-0357.
     pub push: Vec<push::Registration>,
+    /// What positions of the log are called outside. The house gives an account without a key one: `offer_key`.
+    pub archive_ids: ArchiveIds,
     /// XEP-0441.
     pub archive_preferences: Preferences,
+    /// Senders that asked what became of a message that is pending, by position.
+    pub outcomes: BTreeMap<i64, outcome::Asked>,
+    /// What it publishes to itself. XEP-0163.
+    pub nodes: Nodes,
     pub retention: Retention,
     pub sessions: Vec<Session>,
     /// What it may be; sessions have no other.
@@ -82,6 +91,8 @@ pub struct Account {
     pub leaving: Option<(SessionId, Arc<Stanza>)>,
     /// Set by `Remove`: nothing is accepted any more.
     pub removed: bool,
+    /// What strangers sent lately.
+    pub(crate) senders: Senders,
     /// Messages that own clients sent lately. XEP-0280 §6.1.
     pub(crate) sent_lately: SentLately,
     /// A session passed a bound in this step.
@@ -106,7 +117,10 @@ impl Account {
             solicited: None,
             inbox: Inbox::default(),
             push: Vec::new(),
+            archive_ids: ArchiveIds::fresh([0; 32]),
             archive_preferences: Preferences::default(),
+            outcomes: BTreeMap::new(),
+            nodes: Nodes::default(),
             retention: Retention::default(),
             sessions: Vec::new(),
             roles: Roles::ALL,
@@ -127,6 +141,7 @@ impl Account {
             private_writes: VecDeque::new(),
             leaving: None,
             removed: false,
+            senders: Senders::default(),
             sent_lately: SentLately::default(),
             overrun: false,
             ended: VecDeque::new(),
@@ -157,10 +172,20 @@ impl Account {
         }
         self.readers = Readers::from_stored(setting(readers::KEY));
         self.solicited = solicited::from_stored(setting(solicited::KEY));
+        self.archive_ids = ArchiveIds::from_stored(setting(archive_ids::KEY)).unwrap_or(self.archive_ids.unstored());
         self.archive_preferences = Preferences::from_stored(setting(archive_preferences::KEY));
         self.lost = crate::lost::Lost::from_stored(setting(crate::lost::KEY));
+        self.outcomes = outcome::restored(&stored.settings, &self.outcomes, stored.last_position);
+        self.nodes = Nodes::from_stored(&stored.settings);
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
         self.ledger.shrink_to_fit();
+    }
+
+    /// The key of an account that has none yet; random.
+    pub fn offer_key(&mut self, key: archive_ids::Key) {
+        if !self.archive_ids.is_stored() {
+            self.archive_ids = ArchiveIds::fresh(key);
+        }
     }
 
     /// One item, one step: changes the account and pushes effects. Never waits, sends or saves itself.

@@ -69,6 +69,12 @@ pub enum Query {
         space: Box<str>,
         key: Box<str>,
     },
+    /// Those of the keys that there are, in their order.
+    Blobs {
+        account: BareJid,
+        space: Box<str>,
+        keys: Vec<Box<str>>,
+    },
     Page {
         account: BareJid,
         query: PageQuery,
@@ -104,6 +110,7 @@ impl std::fmt::Debug for Secret {
 #[derive(Debug)]
 pub enum QueryAnswer {
     Blob(Option<Vec<u8>>),
+    Blobs(Vec<(Box<str>, Vec<u8>)>),
     Page(Page),
     Done,
     Seconds(u64),
@@ -144,6 +151,8 @@ pub enum Effect {
     Report(Report),
     /// Answers [`crate::Item::Ask`]; the stanza's id is that of the iq.
     Reply(Arc<Stanza>),
+    /// Something an operator may want to read in the log, about this account.
+    Noted(String),
     /// Something an operator counts: a name from the metrics table.
     Count(&'static str),
 }

@@ -10,10 +10,12 @@ pub use backlog::{PAGE, flush, pending_page};
 pub(crate) use backlog::{ask_again, expire_old, flush_waiting, go_on};
 
 use crate::account::Account;
+use crate::archive_ids;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
 use crate::messages::{self, Keeping};
 use crate::modules::expiry;
+use crate::modules::outcome::{self, State};
 use crate::retention;
 use crate::session;
 use crate::ways::{Flow, Passage};
@@ -45,6 +47,8 @@ pub struct Inbox {
     waiting_bytes: u64,
     /// Taken, for the next batch.
     taken: Vec<i64>,
+    /// Of those, the ones that no resource took, and why they are not pending any more.
+    failed: Vec<(i64, State)>,
     /// Taken, in batches before.
     lately: VecDeque<i64>,
     /// Monotonic milliseconds when the batch is due.
@@ -153,6 +157,11 @@ impl Inbox {
         self.pending.contains_key(&position)
     }
 
+    /// Is there a mark of it that was not cleared yet?
+    pub(crate) fn is_known(&self, position: i64) -> bool {
+        self.pending.contains_key(&position) || self.taken.contains(&position)
+    }
+
     pub(crate) fn batch_is_due(&self, mono_ms: u64) -> bool {
         self.batch_at.is_some_and(|at| at <= mono_ms)
     }
@@ -219,6 +228,12 @@ impl Inbox {
         }
     }
 
+    /// No resource takes it any more.
+    fn fail(&mut self, position: i64, state: State) {
+        self.take(position);
+        self.failed.push((position, state));
+    }
+
     /// The first record after `after` that waits and that the session has not had.
     fn next_waiting(&self, after: i64, id: SessionId) -> Option<i64> {
         let mut newer = self.pending.range(after.saturating_add(1)..);
@@ -249,7 +264,9 @@ pub(crate) fn accept(
     let peer = passage.stanza.from.as_ref();
     let preferred = peer.is_none_or(|peer| account.archive_preferences.archive(peer, &account.roster));
     let archived = keeping == Keeping::Archive && account.policy.archive && preferred;
-    if keeping == Keeping::No || (!archived && is_taken_live(account, ids, &passage.stanza)) {
+    let asked = outcome::asked(&passage.stanza).filter(|_| keeping != Keeping::No);
+    let is_taken_live = || !archived && asked.is_none() && is_taken_live(account, ids, &passage.stanza);
+    if keeping == Keeping::No || is_taken_live() {
         if ids.is_empty() {
             return Err(StanzaCondition::ServiceUnavailable.into());
         }
@@ -280,6 +297,11 @@ pub(crate) fn accept(
         }
     }
     append(account, passage, Direction::Incoming, stored, archived, key, fx);
+    if let (Some(asked), Some(position)) = (asked, passage.position)
+        && (ids.is_empty() || !outcome::may_know(account, &asked))
+    {
+        outcome::report(account, position, &asked, State::Stored, fx);
+    }
     match account.inbox.reading {
         // The backlog comes first.
         Some(reading) if !reading.paused && ids.contains(&reading.session) => {
@@ -365,7 +387,16 @@ fn append(
     let record = Record { position, direction, peer, stanza, pending: incoming, archived, dedupe, expires };
     // An outgoing message was told to its recipient already, whose own log answers for it.
     let bounce = incoming.then_some(&passage.stanza);
-    fx.commit(vec![Change::Append { account: account.jid.clone(), record }], bounce, &passage.ticket);
+    let asked = if incoming { outcome::asked(&passage.stanza) } else { None };
+    let mut changes = Vec::with_capacity(1);
+    if archived || asked.is_some() {
+        changes.extend(archive_ids::keep(account));
+    }
+    changes.push(Change::Append { account: account.jid.clone(), record });
+    if let Some(asked) = asked.filter(|asked| outcome::may_know(account, asked)) {
+        changes.push(outcome::remember(account, position, asked));
+    }
+    fx.commit(changes, bounce, &passage.ticket);
     passage.position = Some(position);
     passage.archived = archived;
     if archived {
@@ -386,7 +417,7 @@ pub(crate) fn additions(account: &Account, passage: &Passage, delayed: bool) -> 
 
 fn additions_of(account: &Account, position: i64, archived: bool, delayed: bool) -> Additions {
     Additions {
-        stanza_id: archived.then(|| (position, account.jid.clone().into())),
+        stanza_id: archived.then(|| (account.archive_ids.id(position), account.jid.clone().into())),
         delay: delayed.then(|| (account.policy.domain.clone().into(), Stamp(position))),
     }
 }
@@ -456,7 +487,7 @@ pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: 
 pub(crate) fn taken(account: &mut Account, positions: impl IntoIterator<Item = i64>, fx: &mut Effects) {
     positions.into_iter().for_each(|position| account.inbox.take(position));
     if account.inbox.taken.len() >= BATCH_MAX {
-        let changes = marks(account);
+        let changes = marks(account, fx);
         fx.commit(changes, None, &Ticket::default());
     } else if !account.inbox.taken.is_empty() {
         batch_soon(account, fx);
@@ -477,8 +508,8 @@ pub(crate) fn batch_done(account: &mut Account) {
     account.inbox.batch_at = None;
 }
 
-/// The change that clears the marks of what was taken, if there are any.
-pub(crate) fn marks(account: &mut Account) -> Vec<Change> {
+/// The changes that clear the marks of what was taken, if there are any; who asked is told what became of it.
+pub(crate) fn marks(account: &mut Account, fx: &mut Effects) -> Vec<Change> {
     let mut positions = std::mem::take(&mut account.inbox.taken);
     if positions.is_empty() {
         return Vec::new();
@@ -488,7 +519,11 @@ pub(crate) fn marks(account: &mut Account) -> Vec<Change> {
     lately.extend(&positions);
     let surplus = lately.len().saturating_sub(LATELY_MAX);
     lately.drain(..surplus);
-    vec![Change::Taken { account: account.jid.clone(), positions }]
+    let failed = std::mem::take(&mut account.inbox.failed);
+    let forgotten = outcome::cleared(account, &positions, &failed, fx);
+    let mut changes = vec![Change::Taken { account: account.jid.clone(), positions }];
+    changes.extend(forgotten);
+    changes
 }
 
 // ---- untaken ----
@@ -614,7 +649,7 @@ pub fn commit_failed(
 mod tests {
     use super::*;
     use crate::item::Item;
-    use crate::testing::{Fx, START, Scene, account, account_with, stanza};
+    use crate::testing::{Fx, START, Scene, account, account_with, archive_id, stanza};
     use xmpp::write::to_stored;
 
     pub(super) const JULIET: &str = "juliet@capulet.example";
@@ -689,7 +724,7 @@ mod tests {
         assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), |e| matches!(e, Effect::Edge { .. })));
         let wire = fx.delivered("home").remove(0);
         assert!(
-            wire.contains(&format!("<stanza-id xmlns='urn:xmpp:sid:0' id='{}' by='{JULIET}'/>", START.0)),
+            wire.contains(&format!("<stanza-id xmlns='urn:xmpp:sid:0' id='{}' by='{JULIET}'/>", archive_id(START.0))),
             "{wire}"
         );
         assert!(!wire.contains("<delay"), "{wire}");

@@ -153,6 +153,11 @@ pub enum Item {
         deliveries: u64,
         received: u32,
     },
+    /// After `Detached`: all stanzas that the stream took in are done.
+    Settled {
+        session: SessionId,
+        received: u32,
+    },
 
     // ---- from another entity (or this one) ----
     /// A stanza for `to`, which is this account or one of its resources. `from` is stamped.

@@ -6,6 +6,7 @@
 //! - [`account`]: the state of one account and [`Account::step`], the only way to change it.
 //! - [`ways`]: who comes before whom on the way of a stanza, OUTBOUND and INBOUND.
 //! - [`session`], [`resume`]: connected resources; what a stream that broke leaves behind.
+//! - [`archive_ids`]: positions of the log as clients know them.
 //! - [`inbox`], [`messages`]: the log, pending marks, delivery rules (RFC 6121 §5, §8).
 //! - [`readers`]: who has read the inbox by a grant.
 //! - [`strangers`], [`retention`]: whom a session may write to; what leaves the log by age and size.
@@ -14,11 +15,13 @@
 //! - [`tuples`], [`pidf`], [`leases`], [`watchers`]: presence information as documents that last, subscriptions with a
 //!   duration, and who watched (RFC 2778, RFC 3863, RFC 3858).
 //! - [`operations`], [`roles`]: presence and messages told apart; who plays which part (RFC 2778 §2).
+//! - [`nodes`]: what an account publishes to itself (XEP-0163).
 //! - [`host`]: the domain itself as an entity. [`module`], [`modules`]: extensions, one file each, with a card on top.
 //!
 //! This crate does no I/O, knows no stream, no task and no clock.
 
 pub mod account;
+pub mod archive_ids;
 pub mod block;
 pub mod effects;
 pub mod host;
@@ -30,6 +33,7 @@ pub mod lost;
 pub mod messages;
 pub mod module;
 pub mod modules;
+pub mod nodes;
 pub mod operations;
 pub mod pidf;
 pub mod policy;

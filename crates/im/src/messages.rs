@@ -271,7 +271,7 @@ fn worth_an_error(stanza: &Stanza) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Fx, Scene, account, stanza};
+    use crate::testing::{Fx, Scene, account, archive_id, stanza};
 
     const JULIET: &str = "juliet@capulet.example";
     const ROMEO: &str = "romeo@montague.example/garden";
@@ -439,7 +439,7 @@ mod tests {
         let xml = fx.delivered("home").remove(0);
         assert_eq!(xml.matches("<stanza-id").count(), 2, "{xml}");
         assert!(xml.contains("id='3' by='room@muc.example'"), "{xml}");
-        let position = fx.appended()[0].position;
+        let position = archive_id(fx.appended()[0].position);
         assert!(xml.contains(&format!("id='{position}' by='juliet@capulet.example'")), "{xml}");
         let stored = String::from_utf8(fx.appended()[0].stanza.clone()).expect("UTF-8");
         assert_eq!(stored.matches("<stanza-id").count(), 1, "{stored}");
@@ -544,7 +544,7 @@ mod tests {
         assert_eq!(fx.written_to(), ["home", "phone"]);
         let carbon = fx.delivered("phone").remove(0);
         assert!(carbon.contains("<received xmlns='urn:xmpp:carbons:2'>"), "{carbon}");
-        assert!(carbon.contains(&format!("id='{}'", fx.appended()[0].position)), "{carbon}");
+        assert!(carbon.contains(&format!("id='{}'", archive_id(fx.appended()[0].position))), "{carbon}");
     }
 
     // XEP-0280 §8.

@@ -87,12 +87,16 @@ pub enum Who {
 pub struct Module {
     pub name: &'static str,
     pub specs: &'static [XepSpec],
+    /// disco#info identities, (category, type), of host and account besides what they are.
+    pub identities: &'static [(&'static str, &'static str)],
     /// disco#info features of the host.
     pub host_features: &'static [&'static str],
     /// disco#info features of an account's bare JID.
     pub account_features: &'static [&'static str],
     /// (type, namespace, element, who may ask, handler), for iqs to an account's bare JID.
     pub account_iq: &'static [(IqType, &'static str, &'static str, Who, AccountHandler)],
+    /// Nodes of the account, for its owner's disco#items.
+    pub account_nodes: fn(&Account) -> Vec<String>,
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
     /// Ad-hoc commands of an account, for its owner. XEP-0050.
@@ -110,9 +114,11 @@ impl Module {
     pub const EMPTY: Module = Module {
         name: "",
         specs: &[],
+        identities: &[],
         host_features: &[],
         account_features: &[],
         account_iq: &[],
+        account_nodes: |_| Vec::new(),
         host_iq: &[],
         commands: &[],
         own_at_host: false,

@@ -23,13 +23,22 @@ pub struct Limits {
     pub directed_max: usize,
     pub private_bytes_max: usize,
     pub vcard_bytes_max: usize,
+    /// What an account publishes to itself: nodes, items of one, bytes of an item, bytes in all.
+    pub pep_nodes_max: usize,
+    pub pep_items_max: usize,
+    pub pep_item_bytes_max: usize,
+    pub pep_bytes_max: u64,
     /// Subscription requests of strangers kept per account.
     pub requests_max: usize,
     /// Distinct addresses that are no contacts and that a session may write to for the first time, a minute; `None`:
     /// any number.
     pub strangers_per_minute: Option<u32>,
+    /// Messages of one sender that is no contact, a minute; `None`: any number.
+    pub stranger_messages_per_minute: Option<u32>,
     /// What is archived goes when it is older than so many days, or when all of it weighs more than so many bytes.
     pub archive_days_max: u32,
+    /// … or when so many are newer; `None`: any number.
+    pub archive_records_max: Option<u64>,
     pub archive_bytes_max: u64,
     /// Messages in one answer of the archive: when the client does not say, and at most.
     pub archive_page_default: usize,
@@ -60,9 +69,15 @@ impl Default for Limits {
             directed_max: 1_000,
             private_bytes_max: 256 << 10,
             vcard_bytes_max: 256 << 10,
+            pep_nodes_max: 200,
+            pep_items_max: 256,
+            pep_item_bytes_max: 64 << 10,
+            pep_bytes_max: 64 << 20,
             requests_max: 1_000,
             strangers_per_minute: Some(20),
+            stranger_messages_per_minute: None,
             archive_days_max: 365,
+            archive_records_max: None,
             archive_bytes_max: 1 << 30,
             archive_page_default: 50,
             archive_page_max: 100,
@@ -81,6 +96,8 @@ pub struct HostPolicy {
     pub limits: Limits,
     /// Keep messages in the log also when they were delivered (archive). Off: only what is pending is kept.
     pub archive: bool,
+    /// The archive can be searched for words. XEP-0431.
+    pub fulltext: bool,
     /// Services that may be switched off: presence, instant messages (MISSION rows 5, 8).
     pub presence: bool,
     pub messages: bool,
@@ -120,6 +137,7 @@ impl HostPolicy {
             domain,
             limits: Limits::default(),
             archive: true,
+            fulltext: false,
             presence: true,
             messages: true,
             solicited_presence: false,

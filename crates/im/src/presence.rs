@@ -42,9 +42,9 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
         }
         (PresenceType::Probe | PresenceType::Error, true) if account.policy.presence => tell_on(passage, fx),
         (PresenceType::Probe | PresenceType::Error, _) => {}
-        _ => return Ok(Flow::Next),
+        _ => {}
     }
-    Ok(Flow::Done)
+    Ok(Flow::Next)
 }
 
 /// available, unavailable, probe, error from others.
@@ -966,6 +966,7 @@ mod tests {
             presence: presence.into(),
             directed: directed.iter().map(|to| jid(to)).collect(),
             since: START,
+            received: None,
         }
     }
 

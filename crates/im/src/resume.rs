@@ -2,13 +2,14 @@
 
 use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects, Managed};
-use crate::item::{EdgeRef, ManagementRequest, SessionId};
+use crate::item::{EdgeRef, ManagementRequest, SessionId, Ticket};
 use crate::modules::push;
 use crate::policy::Limits;
 use crate::session::{self, Session};
 use crate::{inbox, late};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use store::{Change, SessionRow};
 use xmpp::{PresenceType, Stanza, StanzaType, StreamCondition, StreamFault};
 
 /// Counters of one managed session. RFC numbers wrap at 2^32.
@@ -24,6 +25,9 @@ pub struct Management {
     pub acked: u32,
     /// Inbound `h` when the stream was lost.
     pub received: u32,
+    /// There is no stream, and all that the last one took in is done: `received` is what a client may be told after a
+    /// crash.
+    pub settled: bool,
     /// So many of the unacknowledged, from the front, may have been sent; what is behind waits for a stream.
     pub sent_unacked: usize,
     /// Monotonic milliseconds when a hibernated session ends.
@@ -198,6 +202,14 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
     }
 }
 
+/// All that the lost stream took in is done. Unless a new one has come, the ledger remembers how much that was.
+pub(crate) fn settled(account: &mut Account, id: SessionId, received: u32, fx: &mut Effects) {
+    let Some(session) = account.session_mut(id).filter(|s| is_hibernated(s)) else { return };
+    let Some(management) = session.management.as_mut().filter(|m| m.received == received) else { return };
+    management.settled = true;
+    session::touch_ledger(account, id, fx);
+}
+
 fn is_hibernated(session: &Session) -> bool {
     session.edge.is_none() && session.management.as_ref().is_some_and(|m| m.ends_at.is_some())
 }
@@ -229,7 +241,7 @@ pub(crate) fn next_end(account: &Account) -> Option<u64> {
 pub fn resume(account: &mut Account, edge: EdgeRef, id: &str, h: u32, fx: &mut Effects) {
     let owner = |s: &&mut Session| s.management.as_ref().is_some_and(|m| m.id.as_deref() == Some(id));
     let Some(session) = account.sessions.iter_mut().find(owner).filter(|s| !s.overrun) else {
-        let received = account.ended.iter().find(|(ended, _)| **ended == *id).map(|(_, received)| *received);
+        let received = received_by(account, id);
         fx.edge(edge, EdgeItem::ResumeRefused { h: received });
         return;
     };
@@ -246,9 +258,19 @@ pub fn resume(account: &mut Account, edge: EdgeRef, id: &str, h: u32, fx: &mut E
     }
 }
 
+/// What a session had received that cannot be resumed any more: it ended lately, or with an earlier process.
+fn received_by(account: &Account, id: &str) -> Option<u32> {
+    let ended = account.ended.iter().find(|(ended, _)| **ended == *id).map(|(_, received)| *received);
+    let of_before = || {
+        let hash = SessionRow::hash_of_resume_id(id);
+        account.ledger.iter().find(|row| row.resume_id_hash == hash)?.received
+    };
+    ended.or_else(of_before)
+}
+
 /// Nothing is attached any more: the new stream hears what its client did not handle.
 fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &mut Effects) {
-    let now = account.now.mono_ms;
+    let (now, epoch) = (account.now.mono_ms, account.epoch);
     let Some(session) = account.session_mut(id) else { return };
     let Some(management) = &mut session.management else { return };
     let deliveries = match management.ack(h) {
@@ -264,6 +286,7 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     };
     management.ends_at = None;
     management.lost_at = None;
+    management.settled = false;
     session.edge = Some(edge);
     // XEP-0352 §5.2: a resumed stream starts active.
     session.inactive = false;
@@ -277,9 +300,16 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
         sent: management.acked,
         stream: session.stream,
     };
+    // `received` counts what is on its way to the disk, so it is told behind that; and the ledger forgets it before the
+    // client can be told more.
+    let row = session.in_ledger.then(|| session.ledger_row(epoch));
+    let unacked = session.management.iter().flat_map(|m| m.unacked.iter().cloned()).collect::<Vec<_>>();
+    let mut changes = inbox::marks(account, fx);
+    changes.extend(row.map(|row| Change::SessionPut { account: account.jid.clone(), row }));
+    fx.commit(changes, None, &Ticket::default());
     fx.edge(edge, resumed);
-    for delivery in &management.unacked {
-        fx.edge(edge, EdgeItem::Deliver(delivery.clone()));
+    for delivery in unacked {
+        fx.edge(edge, EdgeItem::Deliver(delivery));
     }
     session::release(account, id, fx);
     inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
@@ -309,8 +339,9 @@ const ENDED_MAX: usize = 8;
 mod tests {
     use super::*;
     use crate::item::{DetachReason, Item};
-    use crate::testing::{Fx, Scene, account};
+    use crate::testing::{Fx, Scene, account, account_with};
     use proptest::prelude::*;
+    use store::AccountRecord;
     use xmpp::write::Additions;
     use xmpp::{MessageType, Stanza};
 
@@ -335,6 +366,49 @@ mod tests {
 
     fn presence(status: &str) -> String {
         format!("<presence from='romeo@montague.example/x'><status>{status}</status></presence>")
+    }
+
+    // XEP-0198 §5: "the 'h' attribute … if the server still knows".
+    #[test]
+    fn after_a_crash_a_client_hears_how_much_of_what_it_sent_was_done_before() {
+        let mut juliet = juliet();
+        let session = juliet.id("home");
+        juliet.loses("home", 0, 5);
+        // Not as long as something is on its way to the disk.
+        assert!(rows(&juliet.after_ms(1_000)).iter().all(|row| row.received.is_none()));
+        juliet.item(Item::Settled { session, received: 5 });
+        let row = rows(&juliet.after_ms(1_000)).remove(0);
+        assert_eq!(row.received, Some(5));
+
+        let row = SessionRow { epoch: row.epoch - 1, ..row };
+        let mut after = account_with(JULIET, AccountRecord { sessions: vec![row], ..AccountRecord::default() });
+        assert_eq!(refused(&resumes(&mut after, 0)), Some(Some(5)));
+        let other = after.item(Item::Resume { edge: NEW, id: "sm2".into(), h: 0 });
+        assert_eq!(refused(&other), Some(None));
+    }
+
+    #[test]
+    fn the_ledger_forgets_what_was_received_before_a_client_that_resumed_is_told_more() {
+        let mut juliet = juliet();
+        let session = juliet.id("home");
+        juliet.loses("home", 0, 5);
+        juliet.item(Item::Settled { session, received: 5 });
+        juliet.after_ms(1_000);
+        let fx = resumes(&mut juliet, 0);
+        assert_eq!(rows(&fx).remove(0).received, None);
+        let is_resumed = |e: &Effect| matches!(e, Effect::Edge { item: EdgeItem::Resumed { .. }, .. });
+        assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), is_resumed));
+        // What settles late is of a stream that is gone.
+        juliet.item(Item::Settled { session, received: 5 });
+        assert!(rows(&juliet.after_ms(1_000)).is_empty());
+    }
+
+    fn rows(fx: &Fx) -> Vec<SessionRow> {
+        let put = |change| match change {
+            Change::SessionPut { row, .. } => Some(row),
+            _ => None,
+        };
+        fx.commits().into_iter().filter_map(put).collect()
     }
 
     fn resumes(juliet: &mut Scene, h: u32) -> Fx {
@@ -469,7 +543,8 @@ mod tests {
         assert!(wire[0].contains("<body>2</body>"), "{wire:?}");
         assert!(wire[1].contains("<status>3</status>"), "{wire:?}");
         assert!(wire[2].contains("<body>4</body>"), "{wire:?}");
-        assert!(matches!(fx.list.first(), Some(Effect::Edge { edge: NEW, item: EdgeItem::Resumed { .. } })));
+        let is_resumed = |e: &Effect| matches!(e, Effect::Edge { edge: NEW, item: EdgeItem::Resumed { .. } });
+        assert!(fx.in_order(is_resumed, |e| matches!(e, Effect::Edge { item: EdgeItem::Deliver(_), .. })));
         assert_eq!(juliet.sessions[0].edge, Some(NEW));
         assert_eq!(juliet.sessions[0].queued, 3);
         // And the counters go on.

@@ -50,7 +50,8 @@ pub(crate) fn trim(account: &mut Account) -> Option<Change> {
     account.retention.trimmed(now.mono_ms);
     let limits = &account.policy.limits;
     let Stamp(before) = now.utc.plus_seconds(-i64::from(limits.archive_days_max) * DAY_SECONDS);
-    Some(Change::Trim { account: account.jid.clone(), before, bytes_max: limits.archive_bytes_max })
+    let (records_max, bytes_max) = (limits.archive_records_max, limits.archive_bytes_max);
+    Some(Change::Trim { account: account.jid.clone(), before, records_max, bytes_max })
 }
 
 #[cfg(test)]
@@ -79,6 +80,7 @@ mod tests {
     fn the_log_is_cut_with_a_batch_at_most_once_an_hour() {
         let mut juliet = juliet().policy(|policy| {
             policy.limits.archive_days_max = 10;
+            policy.limits.archive_records_max = Some(70);
             policy.limits.archive_bytes_max = 4_000;
         });
         is_written_to(&mut juliet, 1);
@@ -87,7 +89,8 @@ mod tests {
         is_written_to(&mut juliet, 2);
         let trimmed = trims(&mut juliet, 1_000);
         let before = START.plus_seconds(3_602 - 10 * DAY_SECONDS).0;
-        assert_eq!(trimmed, [Change::Trim { account: juliet.jid.clone(), before, bytes_max: 4_000 }]);
+        let trim = Change::Trim { account: juliet.jid.clone(), before, records_max: Some(70), bytes_max: 4_000 };
+        assert_eq!(trimmed, [trim]);
         is_written_to(&mut juliet, 2);
         assert_eq!(trims(&mut juliet, 1_000), []);
     }

@@ -6,7 +6,7 @@ use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
 use crate::late::{self, Late};
 use crate::messages;
-use crate::modules::{self, client_state, client_state::Held, fetch, push, subscription_status};
+use crate::modules::{self, client_state, client_state::Held, fetch, interest::Interest, push, subscription_status};
 use crate::policy::{Limits, ResourceConflict};
 use crate::presence;
 use crate::resume::{self, Management};
@@ -80,6 +80,8 @@ pub struct Session {
     pub in_ledger: bool,
     /// The row is behind; written with the next batch.
     pub ledger_touched: bool,
+    /// What its client wants to be told of. XEP-0163 §4.2.
+    pub interest: Interest,
     /// Whom it has written to.
     pub strangers: Strangers,
     /// A bound was passed: the session ends with this step and is given nothing more.
@@ -120,6 +122,7 @@ impl Session {
             since,
             in_ledger: false,
             ledger_touched: false,
+            interest: Interest::default(),
             strangers: Strangers::default(),
             overrun: false,
         }
@@ -138,6 +141,11 @@ impl Session {
     /// Is it given the presence of others?
     pub fn hears_presence(&self) -> bool {
         (self.presence.is_some() || self.unseen) && self.roles.watcher
+    }
+
+    /// Has it sent this address presence or a message?
+    pub fn has_met(&self, address: &Jid) -> bool {
+        self.directed.iter().any(|directed| directed.same_bare(address)) || self.strangers.knows(address)
     }
 
     /// Is its queue of what is not yet taken below (`quarters`/4) of its bounds?
@@ -181,6 +189,7 @@ impl Session {
             presence: self.presence.as_deref().map(to_stored).unwrap_or_default(),
             directed: self.directed.clone(),
             since: self.since,
+            received: self.management.as_ref().filter(|m| m.settled).map(|m| m.received),
         }
     }
 }
@@ -353,7 +362,7 @@ pub fn end(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let in_ledger = session.in_ledger;
     let resource: Box<str> = session.jid.resource_str().into();
     presence::session_ended(account, session, fx);
-    let mut changes = inbox::marks(account);
+    let mut changes = inbox::marks(account, fx);
     if in_ledger {
         changes.push(Change::SessionDelete { account: account.jid.clone(), resource });
     }
@@ -385,7 +394,7 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
 /// Commits what was left for the next batch: pending marks and rows of the ledger.
 pub(crate) fn commit_batch(account: &mut Account, fx: &mut Effects) {
     inbox::expire_old(account, fx);
-    let mut changes = inbox::marks(account);
+    let mut changes = inbox::marks(account, fx);
     changes.extend(retention::trim(account));
     for session in &mut account.sessions {
         if std::mem::take(&mut session.ledger_touched) && session.in_ledger {
@@ -440,6 +449,7 @@ pub fn disable(account: &mut Account, disabled: bool, fx: &mut Effects) {
 /// The account goes: contacts are told, sessions closed, rows deleted. XEP-0077 §3.2.
 pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) {
     account.removed = true;
+    modules::outcome::refuse_all(account, fx);
     presence::leave_all_rosters(account, fx);
     // The client that asked hears of the success, then all streams are closed: both when nothing is left on disk.
     let mut last = Effects::default();

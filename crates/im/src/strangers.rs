@@ -22,6 +22,13 @@ pub struct Strangers {
 }
 
 impl Strangers {
+    /// Was the address written to?
+    pub fn knows(&self, address: &Jid) -> bool {
+        let mut hasher = DefaultHasher::new();
+        address.bare_str().hash(&mut hasher);
+        self.known.contains(&hasher.finish())
+    }
+
     /// May the session write to this address now? An allowance of `per_minute` comes back evenly within a minute.
     fn may_write_to(&mut self, address: &Jid, per_minute: u32, now_us: u64) -> bool {
         let mut hasher = DefaultHasher::new();
@@ -60,8 +67,7 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     }
     let now_us = account.now.mono_ms * 1_000;
     let Some(session) = passage.session.and_then(|id| account.session_mut(id)) else { return Ok(Flow::Next) };
-    let met = session.directed.iter().any(|directed| directed.same_bare(to));
-    if met || session.strangers.may_write_to(to, per_minute, now_us) {
+    if session.has_met(to) || session.strangers.may_write_to(to, per_minute, now_us) {
         return Ok(Flow::Next);
     }
     fx.push(Effect::Count("strangers_refused"));
@@ -77,8 +83,61 @@ fn is_stranger(account: &Account, to: &Jid) -> bool {
     !(own || state.to || state.from || state.pending_in)
 }
 
+/// Senders that are remembered; whoever was silent longest is forgotten.
+const SENDERS_MAX: usize = 256;
+
+/// How much strangers have sent the account lately.
+#[derive(Debug, Default)]
+pub struct Senders {
+    /// Hashes of bare JIDs, and monotonic microseconds when nothing of the sender's allowance is used any more; whoever
+    /// wrote last stands last.
+    rested_at: VecDeque<(u64, u64)>,
+}
+
+impl Senders {
+    /// One more from this sender. False if that is too much: an allowance of `per_minute` comes back evenly.
+    fn may_write(&mut self, sender: &Jid, per_minute: u32, now_us: u64) -> bool {
+        let mut hasher = DefaultHasher::new();
+        sender.bare_str().hash(&mut hasher);
+        let sender = hasher.finish();
+        let known = self.rested_at.iter().position(|(known, _)| *known == sender);
+        let rested_at = known.and_then(|at| self.rested_at.remove(at)).map_or(0, |(_, at)| at).max(now_us);
+        let more = rested_at + MINUTE_US / u64::from(per_minute.max(1));
+        let may = more <= now_us + MINUTE_US;
+        if self.rested_at.len() >= SENDERS_MAX {
+            self.rested_at.pop_front();
+        }
+        self.rested_at.push_back((sender, if may { more } else { rested_at }));
+        may
+    }
+}
+
+/// A message of somebody who is no contact, and whom no client of the account has written to: only so many a minute.
+///
+/// # Errors
+/// `policy-violation`, to be tried again later, if there were too many in the last minute.
+pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
+    let Some(per_minute) = account.policy.limits.stranger_messages_per_minute else { return Ok(Flow::Next) };
+    let Some(from) = passage.stanza.from.as_ref() else { return Ok(Flow::Next) };
+    if matches!(passage.stanza.kind, StanzaType::Message(MessageType::Error | MessageType::Groupchat))
+        || !is_stranger(account, from)
+        || account.sessions.iter().any(|session| session.has_met(from))
+    {
+        return Ok(Flow::Next);
+    }
+    let now_us = account.now.mono_ms * 1_000;
+    if account.senders.may_write(from, per_minute, now_us) {
+        return Ok(Flow::Next);
+    }
+    fx.push(Effect::Count("messages_of_strangers_refused"));
+    Err(StanzaError::from(StanzaCondition::PolicyViolation)
+        .with_type(ErrorType::Wait)
+        .with_text("Too many messages to somebody who is no contact; try again in a minute."))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::testing::{Fx, Scene, account_with, contact};
     use store::AccountRecord;
 
@@ -93,6 +152,36 @@ mod tests {
 
     fn writes(scene: &mut Scene, to: &str) -> Fx {
         scene.sends("home", &format!("<message to='{to}' id='m1' type='chat'><body>hi</body></message>"))
+    }
+
+    // XEP-0205 §6.7.
+    #[test]
+    fn a_stranger_writes_so_much_a_minute_and_hears_why_not_more() {
+        let mut juliet = juliet().policy(|policy| policy.limits.stranger_messages_per_minute = Some(5));
+        let receives = |juliet: &mut Scene, from: &str| {
+            let fx = juliet.receive(&format!("<message from='{from}' type='chat'><body>hi</body></message>"));
+            !fx.told().iter().any(|(_, xml)| xml.contains("<policy-violation") && xml.contains("type='wait'"))
+        };
+        let many = |juliet: &mut Scene, from: &str| (0..20).filter(|_| receives(juliet, from)).count();
+        assert_eq!(many(&mut juliet, &stranger(1)), 5);
+        // Nobody pays for another, and a contact writes as much as it likes.
+        assert_eq!(many(&mut juliet, &stranger(2)), 5);
+        assert_eq!(many(&mut juliet, "romeo@montague.example/x"), 20);
+        juliet.after_ms(12_000);
+        assert_eq!(many(&mut juliet, &stranger(1)), 1);
+        // Whom the user answers is no stranger any more.
+        writes(&mut juliet, &stranger(1));
+        assert_eq!(many(&mut juliet, &stranger(1)), 20);
+    }
+
+    #[test]
+    fn of_many_senders_those_that_were_silent_longest_are_forgotten() {
+        let mut senders = Senders::default();
+        for n in 0..2 * SENDERS_MAX as u32 {
+            let jid = crate::testing::jid(&stranger(n));
+            assert!(senders.may_write(&jid, 5, 0));
+        }
+        assert_eq!(senders.rested_at.len(), SENDERS_MAX);
     }
 
     fn stranger(n: u32) -> String {

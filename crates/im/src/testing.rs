@@ -3,6 +3,7 @@
 //! Commits count as done: what stands behind one in the list of effects has happened.
 
 use crate::account::Account;
+use crate::archive_ids::ArchiveIds;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::item::{DetachReason, EdgeRef, Ingress, Item, Now, SessionId, Ticket};
 use crate::policy::HostPolicy;
@@ -36,7 +37,13 @@ pub fn account_with(jid: &str, stored: AccountRecord) -> Scene {
     let mut account = Account::new(jid, policy, 7, stored);
     account.now = now;
     account.retention.trimmed(now.mono_ms);
+    account.archive_ids = ArchiveIds::from_stored(Some(&[0; 32])).expect("it is a key");
     Scene { account, now, stanzas: 0 }
+}
+
+/// What a client of any account on the stage is told a position is.
+pub fn archive_id(position: i64) -> String {
+    ArchiveIds::from_stored(Some(&[0; 32])).expect("it is a key").text(position)
 }
 
 pub fn bare(jid: &str) -> BareJid {

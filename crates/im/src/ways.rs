@@ -20,14 +20,23 @@ static MESSAGE_OUTBOUND: &[Step] = &[
     messages::strip_outbound,
     messages::unseen,
     strangers::outbound,
+    modules::displayed::outbound,
     messages::outbound,
+    modules::retraction::kept,
     messages::copy_sent,
 ];
 static SUBSCRIPTION_OUTBOUND: &[Step] =
     &[operations::outbound, roles::outbound, block::outbound, subscription::outbound];
-static PRESENCE_OUTBOUND: &[Step] = &[operations::outbound, roles::outbound, block::outbound, presence::outbound];
-static IQ_OUTBOUND: &[Step] =
-    &[operations::outbound, roles::outbound, block::outbound, modules::unseen, modules::outbound_iq];
+static PRESENCE_OUTBOUND: &[Step] =
+    &[operations::outbound, roles::outbound, block::outbound, presence::outbound, modules::interest::presence];
+static IQ_OUTBOUND: &[Step] = &[
+    operations::outbound,
+    roles::outbound,
+    block::outbound,
+    modules::unseen,
+    modules::interest::answered,
+    modules::outbound_iq,
+];
 
 /// INBOUND: what a stanza for the account or one of its resources passes, by kind.
 static MESSAGE_INBOUND: &[Step] = &[
@@ -35,7 +44,9 @@ static MESSAGE_INBOUND: &[Step] = &[
     messages::service,
     block::inbound,
     messages::strip_inbound,
+    strangers::inbound,
     messages::inbound,
+    modules::retraction::kept,
     messages::copy_received,
     modules::push::received,
 ];
@@ -106,6 +117,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Detached { session, edge, reason, deliveries, received } => {
             session::detached(account, session, edge, reason, deliveries, received, fx);
         }
+        Item::Settled { session, received } => resume::settled(account, session, received, fx),
         Item::FromClient { session, stanza, ingress, ticket } => {
             outbound(account, session, stanza, ingress, ticket, fx)
         }

@@ -41,6 +41,9 @@ pub enum Command {
     /// Show and change an account's access rules: who sees what of it, and who may write
     #[command(subcommand)]
     Rules(Rules),
+    /// Export or purge the archive of one account, in the running server or in the data folder
+    #[command(subcommand)]
+    Archive(Archive),
     /// Check the configuration, or show the one in effect
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -224,6 +227,27 @@ pub enum Rules {
         jid: BareJid,
         /// Who looks
         watcher: Jid,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Archive {
+    /// Print all messages of the archive, oldest first, one JSON object a line
+    Export {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove the messages of the archive; what still waits for delivery stays
+    Purge {
+        /// The account
+        jid: BareJid,
+        /// Only what is older than this, such as 2026-01-31T00:00:00Z
+        #[arg(long, value_name = "TIME")]
+        before: Option<String>,
         #[command(flatten)]
         place: Place,
     },

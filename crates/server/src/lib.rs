@@ -3,6 +3,7 @@
 //! - [`cli`]: the command line; [`commands`]: what each command does, `serve` among them.
 //! - [`config`]: the configuration; [`data`]: the data folder; [`certificates`]: certificates and TLS.
 //! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
+//! - [`archives`]: one account's archive, for those who run the server.
 //! - [`listen`], [`edge`], [`house`]: connections, streams, and the accounts behind them.
 //! - [`s2s`]: streams between servers, and what waits for other domains.
 //! - [`component`]: services of their own domains that connect to the server.
@@ -11,6 +12,7 @@
 //! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
 
 mod admin;
+mod archives;
 pub mod certificates;
 pub mod cli;
 mod client;

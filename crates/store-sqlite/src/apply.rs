@@ -161,7 +161,11 @@ impl<'c> Applier<'c> {
                 self.run("DELETE FROM requests WHERE account = ?1 AND contact = ?2", &[&id, &contact.as_str()])?;
             }
             Change::Prune { up_to, .. } => self.prune(id, *up_to)?,
-            Change::Trim { before, bytes_max, .. } => self.trim(id, *before, *bytes_max)?,
+            Change::Rewrite { position, stanza, .. } => self.rewrite(id, *position, stanza)?,
+            Change::Trim { before, records_max, bytes_max, .. } => {
+                let before = self.surplus(id, *records_max)?.map_or(*before, |newest| (*before).max(newest + 1));
+                self.trim(id, before, *bytes_max)?;
+            }
             Change::SessionPut { row, .. } => self.session_put(id, row)?,
             Change::SessionDelete { resource, .. } => {
                 self.run("DELETE FROM sessions WHERE account = ?1 AND resource = ?2", &[&id, resource])?;
@@ -379,6 +383,28 @@ impl<'c> Applier<'c> {
         Ok(())
     }
 
+    /// What is counted of the archive's weight stays right.
+    fn rewrite(&self, id: i64, position: i64, stanza: &[u8]) -> rusqlite::Result<()> {
+        let mut weigh = self.statement("SELECT length(stanza) FROM log WHERE account = ?1 AND position = ?2")?;
+        let Some(before) = weigh.query_row([id, position], |row| row.get::<_, i64>(0)).optional()? else {
+            return Ok(());
+        };
+        self.run("UPDATE log SET stanza = ?3 WHERE account = ?1 AND position = ?2", &[&id, &position, &stanza])?;
+        let more = stanza.len() as i64 - before;
+        let sql = "UPDATE accounts SET archive_bytes = max(archive_bytes + ?3, 0)
+                   WHERE id = ?1 AND archive_counted >= ?2 AND EXISTS (
+                       SELECT 1 FROM log WHERE account = ?1 AND position = ?2 AND archived)";
+        self.run(sql, &[&id, &position, &more])?;
+        Ok(())
+    }
+
+    /// The newest of the records that are too many. Answered by the index alone.
+    fn surplus(&self, id: i64, records_max: Option<u64>) -> rusqlite::Result<Option<i64>> {
+        let Some(max) = records_max else { return Ok(None) };
+        let sql = "SELECT position FROM log WHERE account = ?1 AND archived ORDER BY position DESC LIMIT 1 OFFSET ?2";
+        self.statement(sql)?.query_row(params![id, max as i64], |row| row.get(0)).optional()
+    }
+
     /// Counts what was archived since the last time, then removes from the oldest record on.
     fn trim(&mut self, id: i64, before: i64, bytes_max: u64) -> rusqlite::Result<()> {
         let mut counted = self.statement("SELECT archive_bytes, archive_counted FROM accounts WHERE id = ?1")?;
@@ -509,11 +535,12 @@ impl<'c> Applier<'c> {
 
     fn session_put(&self, id: i64, row: &SessionRow) -> rusqlite::Result<()> {
         self.run(
-            "INSERT INTO sessions (account, resource, epoch, resume_id_hash, presence, directed, since)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)
+            "INSERT INTO sessions (account, resource, epoch, resume_id_hash, presence, directed, since, received)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
              ON CONFLICT (account, resource) DO UPDATE SET epoch = excluded.epoch,
                  resume_id_hash = excluded.resume_id_hash, presence = excluded.presence,
-                 directed = excluded.directed, since = excluded.since",
+                 directed = excluded.directed, since = excluded.since,
+                 received = excluded.received",
             &[
                 &id,
                 &row.resource,
@@ -522,6 +549,7 @@ impl<'c> Applier<'c> {
                 &row.presence,
                 &rows::join(row.directed.iter().map(|jid| jid.as_str())),
                 &row.since.0,
+                &row.received,
             ],
         )?;
         Ok(())

@@ -11,6 +11,7 @@
 
 mod apply;
 mod checkpoint;
+mod fulltext;
 mod open;
 mod read;
 mod rows;
@@ -66,6 +67,8 @@ pub struct Options {
     /// Version that is stamped on what it writes.
     pub producer: &'static str,
     pub on_fatal: Option<OnFatal>,
+    /// Keep the words of archived messages, so that they can be searched for. XEP-0431.
+    pub fulltext: bool,
     /// UTC.
     pub clock: fn() -> Stamp,
     /// For tests: how many pages the file may have, as a full disk would; 0 is no limit. It may change at any time.
@@ -80,6 +83,7 @@ impl Default for Options {
             purpose: Purpose::Serving,
             producer: env!("CARGO_PKG_VERSION"),
             on_fatal: None,
+            fulltext: false,
             clock: system_clock,
             page_limit: Arc::default(),
         }
@@ -128,6 +132,7 @@ impl SqliteStore {
             gauge: Default::default(),
             epoch: epoch as u64,
             clock: options.clock,
+            fulltext: options.fulltext,
             on_fatal: options.on_fatal,
             page_limit: options.page_limit,
         });

@@ -1,6 +1,7 @@
 //! The readers: two threads, each with a connection that only reads.
 
 use crate::apply::{SCRAM_SHA_1, SCRAM_SHA_256};
+use crate::fulltext;
 use crate::rows::{self, Decoded};
 use crate::upkeep::Unreadable;
 use crate::writer::Shared;
@@ -139,7 +140,7 @@ impl Reader {
         })?;
         loaded.sessions = self.owned(
             "sessions",
-            "SELECT resource, epoch, resume_id_hash, presence, directed, since FROM sessions
+            "SELECT resource, epoch, resume_id_hash, presence, directed, since, received FROM sessions
              WHERE account = ?1 ORDER BY resource",
             id,
             rows::session,
@@ -233,6 +234,9 @@ impl Reader {
         if !query.ids.is_empty() {
             return self.page_of_ids(id, query);
         }
+        if let Some(text) = &query.text {
+            return self.page_of_words(id, query, text);
+        }
         let mut page = self.page_of_range(id, query)?;
         if query.want_count {
             page.count = self.count(id, query, query.last_position())?;
@@ -271,6 +275,43 @@ impl Reader {
         let sql = if query.backwards { BACKWARDS } else { FORWARDS };
         let limit = query.limit.saturating_add(1);
         page.records = self.records(sql, params![id, first, last, peer, resource], id, limit)?;
+        page.complete = page.records.len() <= query.limit;
+        page.records.truncate(query.limit);
+        if query.backwards {
+            page.records.reverse();
+        }
+        Ok(page)
+    }
+
+    /// XEP-0431. The index gives its rows in the order of arrival, which within an account is that of positions.
+    fn page_of_words(&self, id: i64, query: &PageQuery, text: &str) -> rusqlite::Result<Page> {
+        const FORWARDS: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+                expires, log.arrival
+            FROM fulltext CROSS JOIN log ON log.arrival = fulltext.rowid
+            LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+            WHERE fulltext MATCH ?6 AND log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
+                AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
+            ORDER BY fulltext.rowid";
+        const BACKWARDS: &str = "
+            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+                expires, log.arrival
+            FROM fulltext CROSS JOIN log ON log.arrival = fulltext.rowid
+            LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+            WHERE fulltext MATCH ?6 AND log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
+                AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
+            ORDER BY fulltext.rowid DESC";
+        let mut page = Page { complete: true, ..Page::default() };
+        let first = query.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
+        let last = query.before.map_or(Some(i64::MAX), |before| before.checked_sub(1));
+        let (Some(first), Some(last), Some(words)) = (first, last, fulltext::expression(id, text)) else {
+            return Ok(page);
+        };
+        let (first, last) = (first.max(query.first_position()), last.min(query.last_position()));
+        let (peer, resource) = with(query);
+        let sql = if query.backwards { BACKWARDS } else { FORWARDS };
+        let limit = query.limit.saturating_add(1);
+        page.records = self.records(sql, params![id, first, last, peer, resource, words], id, limit)?;
         page.complete = page.records.len() <= query.limit;
         page.records.truncate(query.limit);
         if query.backwards {
@@ -366,13 +407,13 @@ impl Reader {
 
     pub fn session_ledger(&self) -> rusqlite::Result<Vec<(BareJid, SessionRow)>> {
         let decode =
-            |row: &Row<'_>| Ok((rows::account(rows::text(row, 7)?, rows::text(row, 6)?)?, rows::session(row)?));
+            |row: &Row<'_>| Ok((rows::account(rows::text(row, 8)?, rows::text(row, 7)?)?, rows::session(row)?));
         let blame = |row: &Row<'_>, reason| {
             let key = rows::text(row, 0).unwrap_or("?").into();
-            let account = rows::integer(row, 8).unwrap_or_default();
+            let account = rows::integer(row, 9).unwrap_or_default();
             Some(Unreadable { source: "sessions", account, key, reason, position: None })
         };
-        let sql = "SELECT resource, epoch, resume_id_hash, presence, directed, since, host, local, id
+        let sql = "SELECT resource, epoch, resume_id_hash, presence, directed, since, received, host, local, id
                    FROM sessions JOIN accounts ON accounts.id = sessions.account
                    WHERE epoch < ?1 ORDER BY sessions.account, resource";
         self.rows(sql, [self.shared.epoch as i64], usize::MAX, decode, blame)

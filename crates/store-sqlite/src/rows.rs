@@ -48,7 +48,7 @@ pub fn request(row: &Row<'_>) -> Decoded<(BareJid, Vec<u8>, Stamp)> {
     Ok((bare(text(row, 0)?)?, blob(row, 1)?.to_vec(), Stamp(integer(row, 2)?)))
 }
 
-/// Reads `resource, epoch, resume_id_hash, presence, directed, since`.
+/// Reads `resource, epoch, resume_id_hash, presence, directed, since, received`.
 pub fn session(row: &Row<'_>) -> Decoded<SessionRow> {
     Ok(SessionRow {
         resource: text(row, 0)?.into(),
@@ -57,6 +57,7 @@ pub fn session(row: &Row<'_>) -> Decoded<SessionRow> {
         presence: blob(row, 3)?.to_vec(),
         directed: split(text(row, 4)?)?.into_iter().map(jid).collect::<Decoded<_>>()?,
         since: Stamp(integer(row, 5)?),
+        received: optional(row, 6, integer)?.map(|received| received as u32),
     })
 }
 

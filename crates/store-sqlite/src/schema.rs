@@ -12,8 +12,12 @@ use xmpp::Stamp;
 const APPLICATION_ID: i32 = 0x7761_6674;
 
 /// Name and text; the n-th brings a file from schema n - 1 to schema n. Never changed once released.
-const MIGRATIONS: &[(&str, &str)] =
-    &[("first", include_str!("migrations/0001_first.sql")), ("outbox", include_str!("migrations/0002_outbox.sql"))];
+const MIGRATIONS: &[(&str, &str)] = &[
+    ("first", include_str!("migrations/0001_first.sql")),
+    ("outbox", include_str!("migrations/0002_outbox.sql")),
+    ("session received", include_str!("migrations/0003_session_received.sql")),
+    ("fulltext", include_str!("migrations/0004_fulltext.sql")),
+];
 
 /// The schema that this build reads and writes.
 pub const SCHEMA: u32 = MIGRATIONS.len() as u32;

@@ -2,6 +2,7 @@
 //! rows that could not be read.
 
 use crate::apply::{self, Tally};
+use crate::fulltext;
 use rusqlite::{Connection, OptionalExtension, params};
 use xmpp::Stamp;
 
@@ -33,30 +34,35 @@ pub struct Upkeep {
     debt: u64,
     /// Is there a removed account whose rows are not gone yet?
     removed: bool,
+    /// The words of messages are to be kept.
+    fulltext: bool,
+    /// … and there may be messages whose words are not.
+    unindexed: bool,
     commits: u32,
 }
 
 impl Upkeep {
-    pub fn open(connection: &Connection) -> rusqlite::Result<Upkeep> {
+    pub fn open(connection: &Connection, fulltext: bool) -> rusqlite::Result<Upkeep> {
         let removed = connection.query_row("SELECT EXISTS (SELECT 1 FROM removed)", [], |row| row.get(0))?;
-        Ok(Upkeep { removed, ..Upkeep::default() })
+        Ok(Upkeep { removed, fulltext, unindexed: fulltext, ..Upkeep::default() })
     }
 
     /// Takes notice of a commit.
     pub fn committed(&mut self, tally: &Tally) {
         self.debt += tally.keys * SWEEP_PER_KEY;
         self.removed |= tally.removed > 0;
+        self.unindexed |= self.fulltext && tally.records > 0;
         self.commits += 1;
     }
 
     /// Is there a step to do while the writer has nothing else to do?
     pub fn waits(&self) -> bool {
-        self.removed || self.sweeps()
+        self.removed || self.unindexed || self.sweeps()
     }
 
     /// Must a step be done even though the writer is busy?
     pub fn due(&self) -> bool {
-        self.sweeps() || self.removed && self.commits >= COMMITS_PER_STEP
+        self.sweeps() || (self.removed || self.unindexed) && self.commits >= COMMITS_PER_STEP
     }
 
     fn sweeps(&self) -> bool {
@@ -73,6 +79,9 @@ impl Upkeep {
         }
         if self.removed {
             self.removed = clear_removed(connection, tally)?;
+        }
+        if self.unindexed {
+            self.unindexed = fulltext::step(connection)?;
         }
         Ok(())
     }

@@ -37,6 +37,8 @@ pub struct Shared {
     pub gauge: Gauge,
     pub epoch: u64,
     pub clock: fn() -> Stamp,
+    /// Are the words of messages kept?
+    pub fulltext: bool,
     pub on_fatal: Option<crate::OnFatal>,
     /// For tests: pages that the file may have; 0 is no limit.
     pub page_limit: Arc<AtomicU64>,
@@ -187,7 +189,7 @@ pub struct Writer {
 
 impl Writer {
     pub fn new(shared: Arc<Shared>, mut connection: Connection) -> rusqlite::Result<Writer> {
-        let upkeep = Upkeep::open(&connection)?;
+        let upkeep = Upkeep::open(&connection, shared.fulltext)?;
         let gauge = shared.clone();
         connection.wal_hook(Some(move |_: &mut _, pages| {
             gauge.gauge.grown(pages);
@@ -391,6 +393,11 @@ impl Writer {
         match step().map_err(fault) {
             Ok(()) => self.shared.figures.count(&tally),
             Err(fault) => {
+                let why = match &fault {
+                    Fault::Call => "a call that cannot be done".to_owned(),
+                    Fault::All(error) => format!("{error:?}"),
+                };
+                tracing::error!(why, "upkeep of the store failed; it is tried again after the next restart");
                 // Tried again after the next restart: it can wait, and must not be tried in a loop.
                 self.upkeep = Upkeep::default();
                 self.memory.forget();

@@ -391,3 +391,57 @@ fn sql_is_never_put_together_from_values() {
     }
     assert!(seen > 10, "the sources were read");
 }
+
+// ---- words ----
+
+fn said(position: i64, body: &str) -> Change {
+    let stanza = format!("<message><body>{body}</body></message>").into_bytes();
+    append(Record { stanza, pending: false, ..record(position) })
+}
+
+fn found(store: &SqliteStore, text: &str, backwards: bool) -> Vec<i64> {
+    let query = PageQuery { text: Some(text.into()), limit: 10, backwards, ..PageQuery::default() };
+    let page = wait(store.inbox_page(&bare("juliet@capulet.example"), &query)).expect("the store reads");
+    page.records.iter().map(|record| record.position).collect()
+}
+
+/// The index follows when the writer is idle: looked at until it says so, with an end.
+fn comes_to(store: &SqliteStore, text: &str, expected: &[i64]) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while found(store, text, false) != expected {
+        assert!(Instant::now() < until, "{text}: {:?}", found(store, text, false));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+// XEP-0431.
+#[test]
+fn words_are_found_in_the_account_that_has_them_and_leave_with_their_messages() {
+    let folder = folder();
+    // Before it is switched on.
+    let store = with_juliet(&folder, Options::default());
+    commit(&store, vec![said(1, "Wherefore art thou Romeo?")]).expect("it grows");
+    wait(store.close()).expect("it closes");
+
+    let store = open_with(&folder, Options { fulltext: true, ..Options::default() });
+    commit(&store, vec![create("nurse@capulet.example")]).expect("it is new");
+    let nurses = Record { stanza: b"<message><body>romeo</body></message>".to_vec(), pending: false, ..record(1) };
+    commit(&store, vec![Change::Append { account: bare("nurse@capulet.example"), record: nurses }]).expect("it grows");
+    commit(&store, vec![said(2, "Romeo, doff thy name"), said(3, "r\u{f4}meo"), said(4, "a rose")]).expect("it grows");
+    comes_to(&store, "romeo", &[1, 2, 3]);
+    assert_eq!(found(&store, "romeo", true), [1, 2, 3]);
+    assert_eq!(found(&store, "NAME romeo", false), [2]);
+    assert_eq!(found(&store, "tybalt", false), []);
+    assert_eq!(found(&store, "\"*", false), []);
+
+    let juliet = || bare("juliet@capulet.example");
+    let tombstone = b"<message><retracted xmlns='urn:xmpp:message-retract:1' id='r'/></message>".to_vec();
+    commit(&store, vec![Change::Rewrite { account: juliet(), position: 2, stanza: tombstone }]).expect("it is there");
+    assert_eq!(found(&store, "romeo", false), [1, 3]);
+    // All go; the next record may be given the place of one of them.
+    commit(&store, vec![Change::Prune { account: juliet(), up_to: 4 }]).expect("they are there");
+    assert_eq!(found(&store, "romeo", false), []);
+    commit(&store, vec![said(5, "no more of romeo")]).expect("it grows");
+    comes_to(&store, "romeo", &[5]);
+    assert_eq!(found(&store, "rose", false), []);
+}

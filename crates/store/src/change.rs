@@ -62,6 +62,12 @@ pub enum Change {
         account: BareJid,
         record: Record,
     },
+    /// Puts another stanza in place of a record's; nothing happens if there is no such record.
+    Rewrite {
+        account: BareJid,
+        position: i64,
+        stanza: Vec<u8>,
+    },
     /// Clears pending marks; records that are not part of the archive leave the log with them.
     Taken {
         account: BareJid,
@@ -72,12 +78,14 @@ pub enum Change {
         account: BareJid,
         up_to: i64,
     },
-    /// Cuts the archive from its oldest record on: all that is older than `before` (a position), then as many as it takes
-    /// until what is archived weighs no more than `bytes_max` (stanzas; what is pending counts). Pending records stay, and
+    /// Cuts the archive from its oldest record on: all that is older than `before` (a position), all but the newest
+    /// `records_max`, then as many as it takes until what is archived weighs no more than `bytes_max` (stanzas; what is
+    /// pending counts). Pending records stay, and
     /// those that are not archived. One change removes [`TRIM_MAX`] at most.
     Trim {
         account: BareJid,
         before: i64,
+        records_max: Option<u64>,
         bytes_max: u64,
     },
     SessionPut {
@@ -161,6 +169,7 @@ impl Change {
             | Change::RequestPut { account, .. }
             | Change::RequestDelete { account, .. }
             | Change::Append { account, .. }
+            | Change::Rewrite { account, .. }
             | Change::Taken { account, .. }
             | Change::Prune { account, .. }
             | Change::Trim { account, .. }
@@ -181,7 +190,7 @@ impl Change {
     /// What it weighs in a queue, in bytes; roughly.
     pub fn weight(&self) -> usize {
         let held = match self {
-            Change::RequestPut { stanza, .. } => stanza.len(),
+            Change::RequestPut { stanza, .. } | Change::Rewrite { stanza, .. } => stanza.len(),
             Change::Append { record, .. } => record.stanza.len() + record.peer.as_str().len(),
             Change::Taken { positions, .. } => positions.len() * size_of::<i64>(),
             Change::SessionPut { row, .. } => {

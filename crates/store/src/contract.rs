@@ -48,6 +48,9 @@ macro_rules! contract_tests {
             pruning_spares_what_is_pending_and_what_is_later,
             an_archive_is_cut_by_age_from_its_oldest_record_on,
             an_archive_is_cut_by_size_from_its_oldest_record_on,
+            an_archive_is_cut_by_number_from_its_oldest_record_on,
+            pages_partition_an_archive_whatever_is_asked_for,
+            a_record_that_is_rewritten_keeps_its_place_and_weighs_what_it_weighs,
             no_cut_removes_more_than_it_may,
             a_page_is_the_first_or_last_of_what_its_bounds_let_pass,
             a_page_says_when_nothing_more_comes,
@@ -220,6 +223,7 @@ fn session(resource: &str, epoch: u64) -> SessionRow {
         presence: b"<presence/>".to_vec(),
         directed: vec![jid("romeo@montague.example/garden"), jid("nurse@capulet.example")],
         since: Stamp(5),
+        received: Some(u32::MAX),
     }
 }
 
@@ -497,7 +501,7 @@ pub fn pruning_spares_what_is_pending_and_what_is_later<S: Subject>() {
 }
 
 fn trim(before: i64, bytes_max: u64) -> Change {
-    Change::Trim { account: juliet(), before, bytes_max }
+    Change::Trim { account: juliet(), before, records_max: None, bytes_max }
 }
 
 pub fn an_archive_is_cut_by_age_from_its_oldest_record_on<S: Subject>() {
@@ -511,6 +515,101 @@ pub fn an_archive_is_cut_by_age_from_its_oldest_record_on<S: Subject>() {
     done(&subject, vec![Change::Taken { account: juliet(), positions: vec![2] }, trim(6, u64::MAX)]);
     assert_eq!(inbox(&subject), [6, 7]);
     assert_eq!(load(&subject).last_position, 7);
+}
+
+/// Numbers that look random and are the same each time.
+fn numbers(mut state: u64) -> impl FnMut(u64) -> u64 {
+    move |below| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    }
+}
+
+// XEP-0313 §4.3: whoever walks an archive page by page, from either end, finds each message once and in order.
+pub fn pages_partition_an_archive_whatever_is_asked_for<S: Subject>() {
+    const PEERS: [&str; 4] =
+        ["romeo@montague.example/a", "romeo@montague.example/b", "nurse@capulet.example", "paris@x.example"];
+    for seed in 1..4 {
+        let mut random = numbers(seed);
+        let subject = with_juliet::<S>();
+        let mut position = 0;
+        let records: Vec<Record> = (0..120)
+            .map(|_| {
+                position += 1 + random(3) as i64;
+                let peer = jid(PEERS[random(4) as usize]);
+                Record { pending: random(4) == 0, archived: random(5) > 0, peer, ..record(position) }
+            })
+            .collect();
+        done(&subject, records.iter().cloned().map(append).collect());
+        for _ in 0..40 {
+            let with = (random(2) == 0).then(|| PEERS[random(4) as usize]);
+            let with = with.map(|peer| if random(2) == 0 { jid(peer) } else { jid(peer).to_bare().into() });
+            let mut bound = || (random(3) == 0).then(|| Stamp(random(position as u64 + 10) as i64));
+            let filter = PageQuery { with, start: bound(), end: bound(), ..PageQuery::default() };
+            let limit = [1, 2, 7, 50][random(4) as usize];
+            let expected: Vec<i64> =
+                records.iter().filter(|r| r.archived && filter.matches(r)).map(|r| r.position).collect();
+            for backwards in [false, true] {
+                let walked = walk(&subject, &PageQuery { limit, backwards, ..filter.clone() }, expected.len());
+                assert_eq!(walked, expected, "{filter:?}, {limit} at a time, backwards: {backwards}");
+            }
+        }
+    }
+}
+
+/// Positions of all pages, oldest first.
+fn walk<S: Subject>(subject: &S, query: &PageQuery, most: usize) -> Vec<i64> {
+    let mut found = Vec::new();
+    let mut query = query.clone();
+    // One page more than there can be.
+    for _ in 0..=most + 1 {
+        let page = wait(subject.store().inbox_page(&juliet(), &query)).expect("a page");
+        assert!(page.records.len() <= query.limit);
+        let positions: Vec<i64> = page.records.iter().map(|record| record.position).collect();
+        if query.backwards {
+            query.before = positions.first().copied().or(query.before);
+            found.splice(0..0, positions);
+        } else {
+            query.after = positions.last().copied().or(query.after);
+            found.extend(positions);
+        }
+        if page.complete {
+            return found;
+        }
+    }
+    panic!("it never ends: {query:?}");
+}
+
+pub fn an_archive_is_cut_by_number_from_its_oldest_record_on<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let kept = |position| Record { pending: position == 1, archived: position != 4, ..record(position) };
+    done(&subject, (1..=6).map(|position| append(kept(position))).collect());
+    done(&subject, vec![Change::Taken { account: juliet(), positions: vec![4] }]);
+    let trim = |max| Change::Trim { account: juliet(), before: 0, records_max: Some(max), bytes_max: u64::MAX };
+    done(&subject, vec![trim(5)]);
+    assert_eq!(inbox(&subject), [1, 2, 3, 5, 6]);
+    done(&subject, vec![trim(2)]);
+    assert_eq!(inbox(&subject), [1, 5, 6]);
+    done(&subject, vec![trim(0)]);
+    assert_eq!(inbox(&subject), [1]);
+}
+
+pub fn a_record_that_is_rewritten_keeps_its_place_and_weighs_what_it_weighs<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let sized = |position| append(Record { pending: false, stanza: vec![b'x'; 100], ..record(position) });
+    done(&subject, (1..=4).map(sized).collect());
+    // Weighed once.
+    done(&subject, vec![trim(0, 400)]);
+    let rewrite = |position| Change::Rewrite { account: juliet(), position, stanza: b"short".to_vec() };
+    done(&subject, vec![rewrite(3), rewrite(99)]);
+    let page = wait(subject.store().inbox_page(&juliet(), &PageQuery { limit: 10, ..PageQuery::default() }));
+    let page = page.expect("a page");
+    assert_eq!(page.records.iter().map(|record| record.position).collect::<Vec<_>>(), [1, 2, 3, 4]);
+    assert_eq!(page.records[2].stanza, b"short");
+    done(&subject, vec![trim(0, 305)]);
+    assert_eq!(inbox(&subject), [1, 2, 3, 4]);
+    done(&subject, vec![trim(0, 304)]);
+    assert_eq!(inbox(&subject), [2, 3, 4]);
 }
 
 pub fn an_archive_is_cut_by_size_from_its_oldest_record_on<S: Subject>() {
@@ -654,7 +753,7 @@ pub fn a_session_of_an_earlier_epoch_is_in_the_ledger_until_deleted<S: Subject>(
     let epoch = subject.store().epoch();
     let put = |row: &SessionRow| Change::SessionPut { account: juliet(), row: row.clone() };
     let balcony = session("balcony", epoch);
-    let chamber = SessionRow { directed: vec![], presence: vec![], ..session("chamber", epoch) };
+    let chamber = SessionRow { directed: vec![], presence: vec![], received: None, ..session("chamber", epoch) };
     done(&subject, vec![put(&chamber), put(&SessionRow { presence: vec![], ..balcony.clone() }), put(&balcony)]);
     let subject = subject.reopened();
     let mut ledger = wait(subject.store().session_ledger()).expect("the store reads");

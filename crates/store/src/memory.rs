@@ -396,6 +396,11 @@ impl Account {
                 self.requests.remove(contact);
             }
             Change::Append { record, .. } => return self.append(record),
+            Change::Rewrite { position, stanza, .. } => {
+                if let Some(record) = self.log.get_mut(position) {
+                    record.stanza = stanza.clone();
+                }
+            }
             Change::Taken { positions, .. } => {
                 for position in positions {
                     let Some(record) = self.log.get_mut(position) else {
@@ -408,7 +413,7 @@ impl Account {
                 }
             }
             Change::Prune { up_to, .. } => self.log.retain(|position, record| record.pending || position > up_to),
-            Change::Trim { before, bytes_max, .. } => self.trim(*before, *bytes_max),
+            Change::Trim { before, records_max, bytes_max, .. } => self.trim(*before, *records_max, *bytes_max),
             Change::SessionPut { row, .. } => {
                 self.sessions.insert(row.resource.clone(), row.clone());
             }
@@ -458,8 +463,10 @@ impl Account {
         Ok(Outcome::Done)
     }
 
-    fn trim(&mut self, before: i64, bytes_max: u64) {
+    fn trim(&mut self, before: i64, records_max: Option<u64>, bytes_max: u64) {
         let archived = || self.log.values().filter(|record| record.archived);
+        let surplus = records_max.and_then(|max| archived().rev().nth(max as usize));
+        let before = surplus.map_or(before, |newest| before.max(newest.position + 1));
         let mut bytes: u64 = archived().map(|record| record.stanza.len() as u64).sum();
         let mut gone = Vec::new();
         for record in archived().filter(|record| !record.pending).take(TRIM_MAX) {

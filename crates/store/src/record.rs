@@ -136,6 +136,8 @@ pub struct PageQuery {
     pub after: Option<i64>,
     pub before: Option<i64>,
     pub ids: Vec<i64>,
+    /// Only messages whose body has all these words. A backend may know none, and finds what came just now later.
+    pub text: Option<Box<str>>,
     /// Take the last `limit` of the range instead of the first.
     pub backwards: bool,
     pub limit: usize,
@@ -153,6 +155,7 @@ impl PageQuery {
         with && self.first_position() <= record.position
             && record.position <= self.last_position()
             && (self.ids.is_empty() || self.ids.contains(&record.position))
+            && self.text.as_deref().is_none_or(|text| has_words(&record.stanza, text))
     }
 
     /// Is the position within the page's bounds (`after`, `before`)?
@@ -169,6 +172,18 @@ impl PageQuery {
     pub fn last_position(&self) -> i64 {
         self.end.map_or(i64::MAX, |end| end.0)
     }
+}
+
+/// Has the message's body all words of the text?
+fn has_words(stanza: &[u8], text: &str) -> bool {
+    let words = |text: &str| -> Vec<String> {
+        text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(str::to_lowercase).collect()
+    };
+    let Ok(message) = xmpp::Stanza::parse(stanza) else { return false };
+    let Some(body) = message.payload.child("body", xmpp::ns::CLIENT) else { return false };
+    let body = words(&body.to_element().text_content());
+    let wanted = words(text);
+    !wanted.is_empty() && wanted.iter().all(|word| body.contains(word))
 }
 
 /// How many matches a backend counts at least before it may answer no count. XEP-0059 §2.6 lets a count be left out.
@@ -200,6 +215,9 @@ pub struct SessionRow {
     /// Whom directed presence went to and must be told `unavailable`.
     pub directed: Vec<Jid>,
     pub since: Stamp,
+    /// Stanzas taken in under stream management, all of them done, when the stream was lost; `None` while there is a
+    /// stream. XEP-0198 §5: the `h` of a resumption that comes too late.
+    pub received: Option<u32>,
 }
 
 impl SessionRow {

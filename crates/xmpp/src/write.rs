@@ -24,8 +24,9 @@ pub enum Wire {
 /// What the server appends before the end tag.
 #[derive(Debug, Clone, Default)]
 pub struct Additions {
-    /// `<stanza-id xmlns='urn:xmpp:sid:0' id='…' by='…'/>`, XEP-0359: position in the log of `by`.
-    pub stanza_id: Option<(i64, Jid)>,
+    /// `<stanza-id xmlns='urn:xmpp:sid:0' id='…' by='…'/>`, XEP-0359: in the archive of `by`, as sixteen hexadecimal
+    /// digits.
+    pub stanza_id: Option<(u64, Jid)>,
     /// `<delay xmlns='urn:xmpp:delay' from='…' stamp='…'/>`, XEP-0203.
     pub delay: Option<(Jid, Stamp)>,
 }
@@ -64,7 +65,7 @@ pub fn write_stanza(out: &mut Vec<u8>, stanza: &Stanza, to: Option<&Jid>, more: 
     out.extend_from_slice(stanza.payload.bytes());
     if let Some((id, by)) = &more.stanza_id {
         out.extend_from_slice(b"<stanza-id xmlns='urn:xmpp:sid:0' id='");
-        write!(out, "{id}").expect("a Vec takes all that is written to it");
+        write!(out, "{id:016x}").expect("a Vec takes all that is written to it");
         attribute(out, b"' by='", by.as_str());
         out.extend_from_slice(b"/>");
     }

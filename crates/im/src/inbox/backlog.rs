@@ -7,6 +7,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{SessionId, Ticket};
 use crate::messages;
+use crate::modules::outcome::State;
 use crate::session::{self, Session};
 use std::sync::Arc;
 use store::Record;
@@ -91,7 +92,7 @@ fn ask(account: &mut Account, mut reading: Reading, fx: &mut Effects) {
     if reading.asked {
         // The page stands behind a commit, so that it shows what was appended before.
         if !fx.list.iter().any(|effect| matches!(effect, Effect::Commit { .. })) {
-            let changes = marks(account);
+            let changes = marks(account, fx);
             fx.commit(changes, None, &Ticket::default());
         }
         reading.asked_at = account.inbox.last_position;
@@ -193,7 +194,8 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
     }
     if is_too_old(account, position) || record.expires.is_some_and(|expires| expires <= account.now.utc) {
         fx.push(Effect::Count("messages_expired"));
-        taken(account, [position], fx);
+        account.inbox.fail(position, State::Expired);
+        taken(account, [], fx);
         return;
     }
     if record.archived && account.session(reading.session).is_some_and(|s| position <= s.archive_to) {
@@ -204,7 +206,8 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
     let Ok(stanza) = Stanza::parse(&record.stanza) else {
         // LIMITS.md §2 row 34: one record that cannot be read holds nothing back.
         fx.push(Effect::Count("inbox_records_damaged"));
-        taken(account, [position], fx);
+        account.inbox.fail(position, State::Refused);
+        taken(account, [], fx);
         return;
     };
     let stanza = Arc::new(stanza);
@@ -240,7 +243,7 @@ pub(crate) fn expire_old(account: &mut Account, fx: &mut Effects) {
             return;
         }
         fx.push(Effect::Count("messages_expired"));
-        account.inbox.take(position);
+        account.inbox.fail(position, State::Expired);
     }
 }
 
@@ -257,7 +260,7 @@ mod tests {
     use super::*;
     use crate::inbox::tests::*;
     use crate::item::Item;
-    use crate::testing::{START, account, stanza};
+    use crate::testing::{START, account, archive_id, stanza};
     use xmpp::write::to_stored;
 
     // XEP-0160 §2, XEP-0203.
@@ -274,7 +277,7 @@ mod tests {
         assert_eq!(wire.len(), 2);
         let delay = "<delay xmlns='urn:xmpp:delay' from='capulet.example' stamp='2026-01-01T00:00:00Z'/>";
         assert!(wire[0].contains(delay) && wire[0].contains("<body>one</body>"), "{wire:?}");
-        assert!(wire[0].contains(&format!("id='{first}' by='{JULIET}'")), "{wire:?}");
+        assert!(wire[0].contains(&format!("id='{}' by='{JULIET}'", archive_id(first))), "{wire:?}");
         assert!(wire[1].contains("2026-01-01T00:01:00Z"), "{wire:?}");
         assert_eq!(page_asked(&fx), None);
         juliet.writes_all("home");

@@ -1,10 +1,12 @@
 //! Message Archive Management, XEP-0313: the account's log, page by page, for its own clients.
 //!
-//! The ids are the positions of the log: what a live message carries as stanza-id is what the archive says.
+//! The ids are made of the positions of the log ([`crate::archive_ids`]): what a live message carries as stanza-id is
+//! what the archive says.
 
 use super::data_form::{self, form};
 use super::rsm::{self, Paging};
 use crate::account::Account;
+use crate::archive_ids::{self, ArchiveIds};
 use crate::effects::{Delivery, Effect, Effects, Query, QueryAnswer};
 use crate::item::{SessionId, Ticket};
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
@@ -21,12 +23,24 @@ use xmpp::{Element, IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError};
 pub const NS: &str = "urn:xmpp:mam:2";
 pub const EXTENDED: &str = "urn:xmpp:mam:2#extended";
 const GROUPCHAT_FIELD: &str = "urn:xmpp:mam:2#groupchat-field";
+const WORDS: &str = "urn:xmpp:fulltext:0";
+/// XEP-0431 §3.1.
+const WORDS_FIELD: &str = "{urn:xmpp:fulltext:0}fulltext";
 const FORWARD: &str = "urn:xmpp:forward:0";
 const VALIDATE: &str = "http://jabber.org/protocol/xdata-validate";
 
+/// Full Text Search in MAM, XEP-0431: one field more, where the store keeps the words.
+pub static FULLTEXT: Module = Module {
+    name: "full text",
+    specs: &[xep(431, "0.2.0")],
+    account_features: &[WORDS],
+    offered: |policy| policy.archive && policy.fulltext,
+    ..Module::EMPTY
+};
+
 pub static MODULE: Module = Module {
     name: "archive",
-    specs: &[xep(313, "1.1.3").without("unpredictable ids (§3)")],
+    specs: &[xep(313, "1.1.3")],
     account_features: &[NS, EXTENDED, GROUPCHAT_FIELD],
     account_iq: &[
         (IqType::Get, NS, "query", Who::Owner, fields),
@@ -38,19 +52,21 @@ pub static MODULE: Module = Module {
 };
 
 /// What a query may say. XEP-0313 §4.1.5.
-fn fields(_: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
+fn fields(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
     let field = |var: &str, kind: &str| Element::new("field", DATA_FORM).attr("type", kind).attr("var", var);
     let open = Element::new("validate", VALIDATE).attr("datatype", "xs:string").child(Element::new("open", VALIDATE));
     let form = form("form", NS)
         .child(field("with", "jid-single"))
         .children_from(["start", "end", "before-id", "after-id"].map(|var| field(var, "text-single")))
         .child(field("ids", "list-multi").child(open))
-        .child(field("include-groupchat", "boolean"));
+        .child(field("include-groupchat", "boolean"))
+        .children_from(account.policy.fulltext.then(|| field(WORDS_FIELD, "text-single")));
     Ok(Answer::Result(Some(Element::new("query", NS).child(form))))
 }
 
 /// First whether the messages that it names are there (§4.1.3, §4.3.2), then the page.
 fn query(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
+    archive_ids::keep_now(account, fx);
     let wanted = Wanted::of(iq.child, account)?;
     if iq.session.is_none() {
         readers::note(account, iq, fx);
@@ -79,10 +95,10 @@ impl Wanted {
     fn of(query: &Element, account: &Account) -> Result<Wanted, StanzaError> {
         let limits = &account.policy.limits;
         let mut page = match query.find("x", DATA_FORM) {
-            Some(form) => filter(form, limits.archive_page_max)?,
+            Some(form) => filter(form, account)?,
             None => PageQuery::default(),
         };
-        let paging = Paging::of(query)?;
+        let paging = Paging::of(query, &account.archive_ids)?;
         let bounds = [page.after, page.before, paging.after, paging.before];
         let mut named: Vec<i64> = page.ids.iter().copied().chain(bounds.into_iter().flatten()).collect();
         named.sort_unstable();
@@ -93,7 +109,8 @@ impl Wanted {
 }
 
 /// The form of a query. XEP-0313 §4.1.
-fn filter(form: &Element, ids_max: usize) -> Result<PageQuery, StanzaError> {
+fn filter(form: &Element, account: &Account) -> Result<PageQuery, StanzaError> {
+    let (ids, ids_max) = (&account.archive_ids, account.policy.limits.archive_page_max);
     let bad = || StanzaError::from(StanzaCondition::BadRequest);
     if form.attribute("type") != Some("submit") || data_form::value(form, "FORM_TYPE").as_deref() != Some(NS) {
         return Err(bad());
@@ -110,12 +127,16 @@ fn filter(form: &Element, ids_max: usize) -> Result<PageQuery, StanzaError> {
             "start" => page.start = Some(time()?),
             // A stamp that we told has milliseconds, the position behind it microseconds.
             "end" => page.end = Some(time().map(|end| Stamp(end.0.saturating_add(999 - end.0.rem_euclid(1_000))))?),
-            "after-id" => page.after = Some(rsm::id(value)?),
-            "before-id" => page.before = Some(rsm::id(value)?),
+            "after-id" => page.after = Some(rsm::id(value, ids)?),
+            "before-id" => page.before = Some(rsm::id(value, ids)?),
             "ids" if values.len() > ids_max => return Err(StanzaCondition::PolicyViolation.into()),
-            "ids" => page.ids = values.iter().map(|value| rsm::id(value)).collect::<Result<_, _>>()?,
+            "ids" => page.ids = values.iter().map(|value| rsm::id(value, ids)).collect::<Result<_, _>>()?,
             // Messages of rooms are in the rooms' archives only.
             "include-groupchat" => {}
+            // An empty one searches for nothing. XEP-0431 §2.2.
+            WORDS_FIELD if account.policy.fulltext => {
+                page.text = Some(value.as_str().into()).filter(|_| !value.trim().is_empty());
+            }
             _ => return Err(StanzaCondition::FeatureNotImplemented.into()),
         }
     }
@@ -170,7 +191,7 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
     let mut results: Vec<Stanza> = Vec::with_capacity(page.records.len());
     for record in &page.records {
         // What cannot be read is skipped and counted, the next is told (LIMITS.md §2 row 34).
-        match result(record, queryid) {
+        match result(record, queryid, &account.archive_ids) {
             Some(message) => results.push(message.with_from(account.jid.clone()).with_to(to.clone())),
             None => fx.push(Effect::Count("inbox_records_damaged")),
         }
@@ -190,7 +211,7 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
             None => fx.push(Effect::Tell { to: to.clone(), stanza, ingress: OWN, ticket: Ticket::default() }),
         }
     }
-    answer(account, iq, session, Ok(Some(fin(&page))), fx);
+    answer(account, iq, session, Ok(Some(fin(&page, &account.archive_ids))), fx);
 }
 
 /// Bytes of the messages of one page; one message there is always.
@@ -232,17 +253,17 @@ fn fitted(mut page: Page, query: &Element, id: SessionId, account: &Account) -> 
     page
 }
 
-fn fin(page: &Page) -> Element {
+fn fin(page: &Page, ids: &ArchiveIds) -> Element {
     let complete = page.complete.then_some("true");
-    Element::new("fin", NS).attr_opt("complete", complete).child(rsm::set(page))
+    Element::new("fin", NS).attr_opt("complete", complete).child(rsm::set(page, ids))
 }
 
 /// One message of the answer. `None` if the record cannot be read.
-fn result(record: &Record, queryid: Option<&str>) -> Option<Stanza> {
+pub(super) fn result(record: &Record, queryid: Option<&str>, ids: &ArchiveIds) -> Option<Stanza> {
     // The wrapping is written around the stored bytes, which are in `jabber:client` like the answer itself.
     let stored = record.stanza.strip_prefix(b"<message")?;
     let mut head = Vec::new();
-    let result = Element::new("result", NS).attr_opt("queryid", queryid).attr("id", record.position.to_string());
+    let result = Element::new("result", NS).attr_opt("queryid", queryid).attr("id", ids.text(record.position));
     let delay = Element::new("delay", DELAY).attr("stamp", Stamp(record.position).to_xmpp());
     result.child(Element::new("forwarded", FORWARD).child(delay)).write(&mut head, xmpp::ns::CLIENT);
     let tail = b"</forwarded></result>";
@@ -259,7 +280,8 @@ fn result(record: &Record, queryid: Option<&str>) -> Option<Stanza> {
 }
 
 /// Where the archive begins and ends. XEP-0313 §5.
-fn metadata(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
+fn metadata(account: &mut Account, _: &Iq<'_>, fx: &mut Effects) -> Handled {
+    archive_ids::keep_now(account, fx);
     let query = PageQuery { limit: 1, ..PageQuery::default() };
     Ok(Answer::Query(Query::Page { account: account.jid.clone(), query }, after_first))
 }
@@ -272,8 +294,9 @@ fn after_first(
     found: QueryAnswer,
     fx: &mut Effects,
 ) {
+    let ids = &account.archive_ids;
     let first = match found {
-        QueryAnswer::Page(page) => page.records.first().map(|record| end("start", record)),
+        QueryAnswer::Page(page) => page.records.first().map(|record| end("start", record, ids)),
         other => return answer(account, iq, session, Err(unexpected(other)), fx),
     };
     let Some(first) = first else {
@@ -292,8 +315,9 @@ fn after_last(
     found: QueryAnswer,
     fx: &mut Effects,
 ) {
+    let ids = &account.archive_ids;
     let last = match found {
-        QueryAnswer::Page(page) => page.records.last().map(|record| end("end", record)),
+        QueryAnswer::Page(page) => page.records.last().map(|record| end("end", record, ids)),
         other => return answer(account, iq, session, Err(unexpected(other)), fx),
     };
     let first = iq.payload.child("start", NS).map(|child| child.to_element());
@@ -302,21 +326,22 @@ fn after_last(
 }
 
 /// `<metadata/>` of an archive that begins and ends with these records. XEP-0313 §5, XEP-0386 §3.2.
-pub fn metadata_of(first: Option<&Record>, last: Option<&Record>) -> Element {
-    let ends = first.map(|record| end("start", record)).into_iter().chain(last.map(|record| end("end", record)));
+pub fn metadata_of(first: Option<&Record>, last: Option<&Record>, ids: &ArchiveIds) -> Element {
+    let ends =
+        first.map(|record| end("start", record, ids)).into_iter().chain(last.map(|record| end("end", record, ids)));
     Element::new("metadata", NS).children_from(ends)
 }
 
-fn end(name: &str, record: &Record) -> Element {
+fn end(name: &str, record: &Record, ids: &ArchiveIds) -> Element {
     let stamp = Stamp(record.position).to_xmpp();
-    Element::new(name, NS).attr("id", record.position.to_string()).attr("timestamp", stamp)
+    Element::new(name, NS).attr("id", ids.text(record.position)).attr("timestamp", stamp)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::item::Item;
-    use crate::testing::{Fx, START, Scene, account, jid};
+    use crate::testing::{Fx, START, Scene, account, archive_id, jid};
     use store::Direction;
 
     fn juliet() -> Scene {
@@ -418,18 +443,23 @@ mod tests {
         assert_eq!(told.len(), 3);
         assert_eq!(
             told[0],
-            "<message from='juliet@capulet.example' to='juliet@capulet.example/chamber'>\
-             <result xmlns='urn:xmpp:mam:2' queryid='f27' id='1767225600000000'><forwarded xmlns='urn:xmpp:forward:0'>\
+            format!(
+                "<message from='juliet@capulet.example' to='juliet@capulet.example/chamber'>\
+             <result xmlns='urn:xmpp:mam:2' queryid='f27' id='{}'><forwarded xmlns='urn:xmpp:forward:0'>\
              <delay xmlns='urn:xmpp:delay' stamp='2026-01-01T00:00:00Z'/>\
              <message xmlns='jabber:client' from='witch@shakespeare.example' to='juliet@capulet.example'>\
-             <body>Hail</body></message></forwarded></result></message>"
+             <body>Hail</body></message></forwarded></result></message>",
+                archive_id(START.0)
+            )
         );
         assert!(told[1].contains("<body>to thee</body>"));
         assert!(
-            told[2].contains(
+            told[2].contains(&format!(
                 "<fin xmlns='urn:xmpp:mam:2' complete='true'><set xmlns='http://jabber.org/protocol/rsm'>\
-             <first index='0'>1767225600000000</first><last>1767225600000001</last><count>2</count></set></fin>"
-            ),
+             <first index='0'>{}</first><last>{}</last><count>2</count></set></fin>",
+                archive_id(START.0),
+                archive_id(START.0 + 1)
+            )),
             "{}",
             told[2]
         );
@@ -460,13 +490,27 @@ mod tests {
         assert_eq!(query.end, Some(Stamp(START.0 + 1_000_999)));
     }
 
+    // XEP-0431.
+    #[test]
+    fn words_are_searched_for_where_the_store_keeps_them() {
+        let ask = field(WORDS_FIELD, "thee Hail");
+        let mut without = juliet();
+        assert!(queries(&mut without, &ask).delivered("chamber")[0].contains("feature-not-implemented"));
+        let mut juliet = juliet().policy(|policy| policy.fulltext = true);
+        let query = |juliet: &mut Scene, content: &str| asks(&queries(juliet, content)).and_then(|q| q.text.clone());
+        assert_eq!(query(&mut juliet, &ask).as_deref(), Some("thee Hail"));
+        assert_eq!(query(&mut juliet, &field(WORDS_FIELD, " ")), None);
+        let form = juliet.sends("chamber", &format!("<iq type='get' id='f'><query xmlns='{NS}'/></iq>"));
+        assert!(form.delivered("chamber")[0].contains(WORDS_FIELD));
+    }
+
     // XEP-0313 §4.3.2.
     #[test]
     fn an_id_that_is_not_in_the_archive_is_not_found() {
         for content in [
-            field("after-id", "17"),
-            field("ids", "17"),
-            "<set xmlns='http://jabber.org/protocol/rsm'><after>17</after></set>".into(),
+            field("after-id", &archive_id(17)),
+            field("ids", &archive_id(17)),
+            format!("<set xmlns='http://jabber.org/protocol/rsm'><after>{}</after></set>", archive_id(17)),
         ] {
             let mut juliet = juliet();
             let fx = queries(&mut juliet, &content);
@@ -479,8 +523,13 @@ mod tests {
     #[test]
     fn after_an_id_that_is_in_the_archive_comes_the_page_behind_it() {
         let mut juliet = juliet();
-        let fx =
-            queries(&mut juliet, "<set xmlns='http://jabber.org/protocol/rsm'><max>10</max><after>17</after></set>");
+        let fx = queries(
+            &mut juliet,
+            &format!(
+                "<set xmlns='http://jabber.org/protocol/rsm'><max>10</max><after>{}</after></set>",
+                archive_id(17)
+            ),
+        );
         let fx = answered(&mut juliet, fx, Page { records: vec![record(17, "x")], ..Page::default() });
         assert_eq!(asks(&fx).map(|query| (query.after, query.limit, query.backwards)), Some((Some(17), 10, false)));
         let told =
@@ -539,10 +588,12 @@ mod tests {
         let told =
             answered(&mut juliet, fx, Page { records: vec![record(START.0 + 1_000_000, "last")], ..Page::default() });
         assert!(
-            told.delivered("chamber")[0].contains(
-                "<metadata xmlns='urn:xmpp:mam:2'><start id='1767225600000000' timestamp='2026-01-01T00:00:00Z'/>\
-             <end id='1767225601000000' timestamp='2026-01-01T00:00:01Z'/></metadata>"
-            ),
+            told.delivered("chamber")[0].contains(&format!(
+                "<metadata xmlns='urn:xmpp:mam:2'><start id='{}' timestamp='2026-01-01T00:00:00Z'/>\
+             <end id='{}' timestamp='2026-01-01T00:00:01Z'/></metadata>",
+                archive_id(START.0),
+                archive_id(START.0 + 1_000_000)
+            )),
             "{:?}",
             told.delivered("chamber")
         );

@@ -145,7 +145,7 @@ mod tests {
     fn the_stream_feature_carries_the_hash_of_the_hosts_info() {
         let policy = HostPolicy::of(bare("capulet.example"));
         let feature = stream_feature(&policy, |input| {
-            assert!(input.starts_with(b"server/im//waft<"));
+            assert!(input.starts_with(b"pubsub/pep//<server/im//waft<"));
             [0; 20]
         });
         assert_eq!(feature.attribute("ver"), Some("AAAAAAAAAAAAAAAAAAAAAAAAAAA="));

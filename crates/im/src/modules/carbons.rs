@@ -242,7 +242,7 @@ mod tests {
         let copies = copied(&mut romeo(), xml, Side::Received, &["garden"], &more);
         assert!(
             copies[0].contains(
-                "<stanza-id xmlns='urn:xmpp:sid:0' id='17' by='romeo@montague.example'/></message></forwarded>"
+                "<stanza-id xmlns='urn:xmpp:sid:0' id='0000000000000011' by='romeo@montague.example'/></message></forwarded>"
             ),
             "{copies:?}"
         );

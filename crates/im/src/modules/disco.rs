@@ -27,10 +27,12 @@ pub static MODULE: Module = Module {
 
 /// The host's disco#info, without a node. A pure function of the policy: the caps hash is made from it.
 pub fn info_of_host(policy: &HostPolicy) -> Element {
-    let identity = identity("server", "im").attr("name", policy.software.0);
+    let itself = identity("server", "im").attr("name", policy.software.0);
+    let others = offered(policy).flat_map(|module| module.identities).map(|(category, kind)| identity(category, kind));
     let features = features(offered(policy).flat_map(|module| module.host_features));
     let forms = offered(policy).filter_map(|module| (module.host_form)(policy));
-    Element::new("query", DISCO_INFO).child(identity).children_from(features).children_from(forms)
+    let query = Element::new("query", DISCO_INFO).child(itself).children_from(others);
+    query.children_from(features).children_from(forms)
 }
 
 fn identity(category: &str, kind: &str) -> Element {
@@ -74,15 +76,27 @@ fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled 
             .children_from(features([&commands::NS, &xmpp::ns::DATA_FORM].into_iter()));
         return Ok(Answer::Result(Some(info)));
     }
-    if iq.child.attribute("node").is_some() {
-        return Err(StanzaCondition::ItemNotFound.into());
+    if let Some(node) = iq.child.attribute("node") {
+        if iq.session.is_none() || !nodes(account).contains(&node.to_owned()) {
+            return Err(StanzaCondition::ItemNotFound.into());
+        }
+        // XEP-0060 §5.3.
+        let leaf = Element::new("query", DISCO_INFO).attr("node", node).child(identity("pubsub", "leaf"));
+        return Ok(Answer::Result(Some(leaf)));
     }
     let features = features(offered(&account.policy).flat_map(|module| module.account_features));
-    let info = Element::new("query", DISCO_INFO).child(identity("account", "registered")).children_from(features);
+    let others = offered(&account.policy).flat_map(|module| module.identities);
+    let others = others.map(|(category, kind)| identity(category, kind));
+    let info = Element::new("query", DISCO_INFO).child(identity("account", "registered"));
+    let info = info.children_from(others).children_from(features);
     Ok(Answer::Result(Some(info)))
 }
 
-/// The available resources. XEP-0030 §4.1, example 15.
+fn nodes(account: &Account) -> Vec<String> {
+    offered(&account.policy).flat_map(|module| (module.account_nodes)(account)).collect()
+}
+
+/// The available resources, and for the owner the nodes. XEP-0030 §4.1, example 15; XEP-0060 §5.2.
 fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     let node = iq.child.attribute("node");
     if node == Some(commands::NS) && iq.session.is_some() {
@@ -94,7 +108,12 @@ fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled
     let view = view(account, iq.from, Exit::Resources);
     let resources = view::sessions(account, &view).filter(|_| node.is_none());
     let items = resources.map(|session| Element::new("item", DISCO_ITEMS).attr("jid", session.jid.as_str()));
-    Ok(Answer::Result(Some(Element::new("query", DISCO_ITEMS).attr_opt("node", node).children_from(items))))
+    let own_nodes = if iq.session.is_some() && node.is_none() { nodes(account) } else { Vec::new() };
+    let own_nodes = own_nodes
+        .into_iter()
+        .map(|name| Element::new("item", DISCO_ITEMS).attr("jid", account.jid.as_str()).attr("node", name));
+    let query = Element::new("query", DISCO_ITEMS).attr_opt("node", node);
+    Ok(Answer::Result(Some(query.children_from(items).children_from(own_nodes))))
 }
 
 #[cfg(test)]

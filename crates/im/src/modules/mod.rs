@@ -17,20 +17,26 @@ pub mod contact_addresses;
 pub mod data_form;
 pub mod delivery;
 pub mod disco;
+pub mod displayed;
 pub mod expiry;
 pub mod external_services;
 pub mod fetch;
 pub mod hints;
 pub mod inbox_readers;
+pub mod interest;
 pub mod last_activity;
 pub mod legacy_session;
+pub mod outcome;
+pub mod overview;
 pub mod ping;
 pub mod privacy_lists;
 pub mod private;
 pub mod publish;
+pub mod pubsub;
 pub mod push;
 pub mod register;
 pub mod reports;
+pub mod retraction;
 pub mod roster;
 pub mod rsm;
 pub mod session_roles;
@@ -66,6 +72,7 @@ pub static MODULES: &[&Module] = &[
     &private::MODULE,
     &vcard::MODULE,
     &rsm::MODULE,
+    &pubsub::MODULE,
     &register::MODULE,
     &version::MODULE,
     &commands::MODULE,
@@ -80,12 +87,15 @@ pub static MODULES: &[&Module] = &[
     &external_services::MODULE,
     &carbons::MODULE,
     &archive::MODULE,
+    &archive::FULLTEXT,
     &hints::MODULE,
     &client_state::MODULE,
     &push::MODULE,
     &delivery::STABLE_IDS,
     &reports::MODULE,
     &legacy_session::MODULE,
+    &retraction::MODULE,
+    &overview::MODULE,
     &archive_preferences::MODULE,
     &fetch::MODULE,
     &publish::MODULE,
@@ -96,6 +106,8 @@ pub static MODULES: &[&Module] = &[
     &access_rules_forms::MODULE,
     &inbox_readers::MODULE,
     &solicited::MODULE,
+    &displayed::MODULE,
+    &outcome::MODULE,
 ];
 
 /// Those that a host offers.

@@ -14,6 +14,7 @@ use store::{Change, SETTINGS};
 use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
 
 pub const NS: &str = "urn:xmpp:push:0";
+const REGISTRATIONS: &str = "urn:waft:push-registrations:0";
 const SUMMARY: &str = "urn:xmpp:push:summary";
 const PUBSUB: &str = "http://jabber.org/protocol/pubsub";
 const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
@@ -23,8 +24,22 @@ pub const KEY: &str = "push";
 /// Services and nodes of one account; the oldest goes first.
 const REGISTRATIONS_MAX: usize = 16;
 const REGISTRATION_BYTES_MAX: usize = 4 << 10;
-/// So many errors in a row end a registration. §7.1.
-const ERRORS_MAX: u32 = 5;
+/// After so many passing errors in a row the operator reads of it.
+const ERRORS_TOLD: u32 = 5;
+/// Conditions by which a service says that it does not know the registration, or wants no more of it: it ends. Others
+/// pass, such as those of a service that is not there at the moment. §7.1.
+const PERMANENT: &[&str] = &[
+    "bad-request",
+    "feature-not-implemented",
+    "forbidden",
+    "gone",
+    "item-not-found",
+    "jid-malformed",
+    "not-acceptable",
+    "not-allowed",
+    "not-authorized",
+    "registration-required",
+];
 
 /// Payloads besides a body that a user wants to be woken for: encrypted messages, calls.
 const WORTH: &[(&str, &str)] = &[
@@ -36,8 +51,12 @@ const WORTH: &[(&str, &str)] = &[
 pub static MODULE: Module = Module {
     name: "push",
     specs: &[xep(357, "0.4.1")],
-    account_features: &[NS],
-    account_iq: &[(IqType::Set, NS, "enable", Who::Owner, enable), (IqType::Set, NS, "disable", Who::Owner, disable)],
+    account_features: &[NS, REGISTRATIONS],
+    account_iq: &[
+        (IqType::Set, NS, "enable", Who::Owner, enable),
+        (IqType::Set, NS, "disable", Who::Owner, disable),
+        (IqType::Get, REGISTRATIONS, "registrations", Who::Owner, show),
+    ],
     ..Module::EMPTY
 };
 
@@ -200,7 +219,26 @@ fn id_of(registration: &Registration) -> String {
     format!("push-{:016x}", hasher.finish())
 }
 
-/// What a service answers: after too many errors in a row it is told nothing more. §7.1.
+/// The condition of an error. RFC 6120 §8.3.2.
+fn condition(error: &Stanza) -> String {
+    let error = error.payload.child("error", ns::CLIENT).map(|child| child.to_element());
+    let conditions = error.iter().flat_map(Element::elements).filter(|child| *child.ns == *ns::STANZA_ERRORS);
+    let condition = conditions.map(|child| child.name.to_string()).find(|name| name != "text");
+    condition.unwrap_or_else(|| "no condition".into())
+}
+
+/// The registrations, for their owner to see. `docs/protocol/push-registrations.md`.
+fn show(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
+    let registrations = account.push.iter().map(|registration| {
+        Element::new("registration", REGISTRATIONS)
+            .attr("jid", registration.service.as_str())
+            .attr("node", &registration.node)
+            .attr("errors", registration.errors.to_string())
+    });
+    Ok(Answer::Result(Some(Element::new("registrations", REGISTRATIONS).children_from(registrations))))
+}
+
+/// What a service answers: if it does not want the registration any more, it is told nothing more. §7.1.
 pub fn answered(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     let StanzaType::Iq(kind @ (IqType::Result | IqType::Error)) = passage.stanza.kind else { return Ok(Flow::Next) };
     let (Some(id), Some(from)) = (passage.stanza.id.as_deref(), passage.stanza.from.as_ref()) else {
@@ -212,11 +250,19 @@ pub fn answered(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     let asked = account.push.iter().position(|known| known.service == *from && id_of(known) == id);
     let Some(index) = asked else { return Ok(Flow::Next) };
     let registration = &mut account.push[index];
-    registration.errors = if kind == IqType::Error { registration.errors + 1 } else { 0 };
-    if registration.errors >= ERRORS_MAX {
+    let Some(reason) = (kind == IqType::Error).then(|| condition(&passage.stanza)) else {
+        registration.errors = 0;
+        return Ok(Flow::Done);
+    };
+    registration.errors += 1;
+    let (service, node, errors) = (registration.service.clone(), registration.node.clone(), registration.errors);
+    if PERMANENT.contains(&reason.as_str()) {
         account.push.remove(index);
         fx.push(Effect::Count("push_registrations_ended"));
+        fx.push(Effect::Noted(format!("push to {service}, node {node:?}, is no longer wanted there: {reason}")));
         save(account, None, &passage.ticket, fx);
+    } else if errors == ERRORS_TOLD {
+        fx.push(Effect::Noted(format!("push to {service}, node {node:?}, fails again and again: {reason}")));
     }
     Ok(Flow::Done)
 }
@@ -342,20 +388,54 @@ mod tests {
         assert!(fx.delivered("phone")[0].contains("<resource-constraint"));
     }
 
+    fn answers(juliet: &mut Scene, condition: &str, from: &str) -> Fx {
+        let id = id_of(&juliet.push[0]);
+        let stanzas = "urn:ietf:params:xml:ns:xmpp-stanzas";
+        juliet.receive(&format!(
+            "<iq type='error' from='{from}' id='{id}'><error type='cancel'><{condition} xmlns='{stanzas}'/></error></iq>"
+        ))
+    }
+
+    fn notes(fx: &Fx) -> Vec<&String> {
+        let mut notes = Vec::new();
+        for effect in &fx.list {
+            if let Effect::Noted(what) = effect {
+                notes.push(what);
+            }
+        }
+        notes
+    }
+
     // §7.1.
     #[test]
-    fn a_service_that_fails_again_and_again_is_told_nothing_more() {
+    fn a_service_that_wants_no_more_is_told_nothing_more_and_the_log_says_why() {
         let mut juliet = juliet();
         juliet.closes("phone");
-        let id = id_of(&juliet.push[0]);
-        let answer = |kind: &str, from: &str| format!("<iq type='{kind}' from='{from}' id='{id}'/>");
-        for kind in ["error", "error", "error", "error", "result", "error", "error", "error", "error"] {
-            juliet.receive(&answer(kind, "push.client.example"));
-            juliet.receive(&answer("error", "somebody.example"));
-        }
+        answers(&mut juliet, "item-not-found", "somebody.example");
         assert_eq!(juliet.push.len(), 1);
-        let fx = juliet.receive(&answer("error", "push.client.example"));
+        let fx = answers(&mut juliet, "item-not-found", "push.client.example");
         assert!(juliet.push.is_empty() && matches!(fx.commits()[..], [Change::BlobDelete { .. }]));
+        assert!(notes(&fx)[0].contains("push.client.example") && notes(&fx)[0].contains("item-not-found"));
         assert!(notified(&chat(&mut juliet, "<body>hi</body>")).is_empty());
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_at_the_moment_stays_registered() {
+        let mut juliet = juliet();
+        juliet.closes("phone");
+        let mut said = 0;
+        for _ in 0..20 {
+            said += notes(&answers(&mut juliet, "remote-server-timeout", "push.client.example")).len();
+        }
+        assert_eq!((juliet.push.len(), said), (1, 1));
+        assert_eq!(notified(&chat(&mut juliet, "<body>hi</body>")).len(), 1);
+    }
+
+    #[test]
+    fn the_owner_sees_what_is_registered() {
+        let mut juliet = juliet();
+        let ask = format!("<iq type='get' id='1'><registrations xmlns='{REGISTRATIONS}'/></iq>");
+        let told = juliet.sends("phone", &ask).delivered("phone");
+        assert!(told[0].contains("<registration jid='push.client.example' node='n1' errors='0'/>"), "{told:?}");
     }
 }

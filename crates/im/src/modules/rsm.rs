@@ -1,7 +1,9 @@
 //! Result Set Management, XEP-0059: which page of a long answer is wanted, and which one it is.
 //!
-//! Ids are positions in a log, in decimal. What is no such number was never an id here (LIMITS.md §2 row 30).
+//! Ids are positions in a log as clients know them ([`crate::archive_ids`]). What does not look like one was never an id
+//! here (LIMITS.md §2 row 30).
 
+use crate::archive_ids::ArchiveIds;
 use crate::module::{Module, xep};
 use store::{Page, PageQuery};
 use xmpp::{Element, StanzaCondition, StanzaError};
@@ -27,7 +29,7 @@ impl Paging {
     /// # Errors
     /// `bad-request` for a `<max/>` that is no number, `item-not-found` for an id that cannot be one (§2.4),
     /// `feature-not-implemented` for a page by index (§2.6).
-    pub fn of(request: &Element) -> Result<Paging, StanzaError> {
+    pub fn of(request: &Element, ids: &ArchiveIds) -> Result<Paging, StanzaError> {
         let Some(set) = request.find("set", NS) else { return Ok(Paging::default()) };
         let text = |name| set.find(name, NS).map(Element::text_content);
         if text("index").is_some() {
@@ -40,9 +42,9 @@ impl Paging {
         let before = text("before");
         Ok(Paging {
             max,
-            after: text("after").map(|text| id(&text)).transpose()?,
+            after: text("after").map(|text| id(&text, ids)).transpose()?,
             backwards: before.is_some(),
-            before: before.filter(|text| !text.is_empty()).map(|text| id(&text)).transpose()?,
+            before: before.filter(|text| !text.is_empty()).map(|text| id(&text, ids)).transpose()?,
         })
     }
 
@@ -65,22 +67,21 @@ fn number(text: &str) -> Option<usize> {
     digits.then(|| text.parse().unwrap_or(usize::MAX))
 }
 
-/// A position as it was told to clients.
+/// The position of an id as it was told to clients.
 ///
 /// # Errors
 /// `item-not-found`: it was never told.
-pub fn id(text: &str) -> Result<i64, StanzaError> {
-    let position = text.parse().ok().filter(|position: &i64| *position > 0 && position.to_string() == text);
-    position.ok_or_else(|| StanzaCondition::ItemNotFound.into())
+pub fn id(text: &str, ids: &ArchiveIds) -> Result<i64, StanzaError> {
+    ids.position(text).filter(|position| *position > 0).ok_or_else(|| StanzaCondition::ItemNotFound.into())
 }
 
 /// `<set/>` of an answer: first and last, and how many there are, if that was counted. §2.2.
-pub fn set(page: &Page) -> Element {
+pub fn set(page: &Page, ids: &ArchiveIds) -> Element {
     let mut set = Element::new("set", NS);
     if let (Some(first), Some(last)) = (page.records.first(), page.records.last()) {
         let index = page.first_index.map(|index| index.to_string());
-        let first = Element::new("first", NS).attr_opt("index", index).text(first.position.to_string());
-        set = set.child(first).child(Element::new("last", NS).text(last.position.to_string()));
+        let first = Element::new("first", NS).attr_opt("index", index).text(ids.text(first.position));
+        set = set.child(first).child(Element::new("last", NS).text(ids.text(last.position)));
     }
     match page.count {
         Some(count) => set.child(Element::new("count", NS).text(count.to_string())),
@@ -92,10 +93,14 @@ pub fn set(page: &Page) -> Element {
 mod tests {
     use super::*;
 
+    fn ids() -> ArchiveIds {
+        ArchiveIds::from_stored(Some(&[0; 32])).expect("it is a key")
+    }
+
     fn paging(content: &str) -> Result<Paging, StanzaCondition> {
         let request = format!("<query xmlns='urn:xmpp:mam:2'><set xmlns='{NS}'>{content}</set></query>");
         let request = Element::parse(request.as_bytes(), "jabber:client").expect("well-formed");
-        Paging::of(&request).map_err(|error| error.condition)
+        Paging::of(&request, &ids()).map_err(|error| error.condition)
     }
 
     #[test]
@@ -116,9 +121,9 @@ mod tests {
     #[test]
     fn the_tighter_bound_holds() {
         let mut query = PageQuery { after: Some(10), before: Some(20), ..PageQuery::default() };
-        paging("<after>5</after>").expect("good").apply(&mut query, 50, 100);
+        paging(&format!("<after>{}</after>", ids().text(5))).expect("good").apply(&mut query, 50, 100);
         assert_eq!((query.after, query.before), (Some(10), Some(20)));
-        paging("<before>15</before>").expect("good").apply(&mut query, 50, 100);
+        paging(&format!("<before>{}</before>", ids().text(15))).expect("good").apply(&mut query, 50, 100);
         assert_eq!((query.after, query.before), (Some(10), Some(15)));
     }
 
@@ -126,7 +131,21 @@ mod tests {
     #[test]
     fn what_is_no_id_is_not_found_whatever_it_is() {
         let long = "9".repeat(65_536);
-        let ids = ["'", "1' OR '1'='1", "1;--", "-1", "+1", "01", "0", "1e3", " 1", "9223372036854775808", "é", &long];
+        let ids = [
+            "'",
+            "1' OR '1'='1",
+            "1;--",
+            "-1",
+            "+1",
+            "01",
+            "0",
+            "1e3",
+            " 1",
+            "9223372036854775808",
+            "é",
+            "00000000000000AF",
+            &long,
+        ];
         for id in ids {
             for bound in ["before", "after"] {
                 assert_eq!(paging(&format!("<{bound}>{id}</{bound}>")), Err(StanzaCondition::ItemNotFound), "{id}");

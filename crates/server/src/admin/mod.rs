@@ -19,13 +19,15 @@ use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
-use xmpp::{BareJid, Jid};
+use xmpp::{BareJid, Jid, Stamp};
 use zeroize::Zeroize;
 
 /// Longest line that is read; an answer of [`USERS_PER_PAGE`] accounts fits.
 pub const LINE_BYTES_MAX: usize = 4 << 20;
 /// Accounts or sessions of one answer.
 pub const USERS_PER_PAGE: usize = 1_000;
+/// Messages of one answer, unless they are long.
+pub const ARCHIVE_PAGE: usize = 500;
 
 /// What is asked.
 #[derive(Debug, Serialize, Deserialize)]
@@ -73,6 +75,16 @@ pub enum Request {
         set: bool,
         content: String,
     },
+    /// Messages of an account's archive behind this position, oldest first; at most [`ARCHIVE_PAGE`].
+    ArchivePage {
+        jid: String,
+        after: i64,
+    },
+    /// Removes what is older than a time (XEP-0082), or all, from an account's archive.
+    ArchivePurge {
+        jid: String,
+        before: Option<String>,
+    },
     Sessions,
     Status,
     /// Streams with servers of other domains, and what waits for them.
@@ -108,6 +120,9 @@ pub enum Answer {
     /// What the account answered, as XML; empty: nothing but yes.
     Told {
         content: String,
+    },
+    Archive {
+        records: Vec<ArchiveRecord>,
     },
     Sessions {
         sessions: Vec<Session>,
@@ -172,6 +187,24 @@ impl From<store::AccountSummary> for User {
             disabled: it.disabled,
         }
     }
+}
+
+/// A message of an archive as it is exported.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ArchiveRecord {
+    /// Where it stands in the log.
+    pub position: i64,
+    /// When it came, as XEP-0082 writes it.
+    pub at: String,
+    /// `in` or `out`.
+    pub direction: String,
+    /// The other side.
+    pub with: String,
+    /// Nobody has taken it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pending: bool,
+    /// The message, in `jabber:client`.
+    pub stanza: String,
 }
 
 /// A session as it is listed.
@@ -329,6 +362,8 @@ pub trait AdminOps: Send + Sync + 'static {
     /// Gives the watchers, and how many attempts are not listed.
     fn watchers(&self, jid: BareJid) -> Doing<'_, (Vec<Watcher>, u64)>;
     fn fetch(&self, jid: BareJid, watcher: Option<Jid>) -> Doing<'_, Option<String>>;
+    fn archive_page(&self, jid: BareJid, after: i64) -> Doing<'_, Vec<ArchiveRecord>>;
+    fn archive_purge(&self, jid: BareJid, before: Option<Stamp>) -> Doing<'_, ()>;
     fn sessions(&self) -> Doing<'_, Vec<Session>>;
     fn status(&self) -> Doing<'_, Status>;
     fn links(&self) -> Doing<'_, Vec<Link>>;

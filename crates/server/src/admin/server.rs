@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use xmpp::{BareJid, Jid};
+use xmpp::{BareJid, Jid, Stamp};
 use zeroize::Zeroizing;
 
 /// Commands that may be under way at once.
@@ -206,6 +206,28 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             }
             Err(why) => Answer::Refused { why },
         },
+        Request::ArchivePage { jid, after } => match account(&jid) {
+            Ok(account) => {
+                if after == 0 {
+                    tracing::info!(%account, uid, "admin: export an archive");
+                }
+                match ops.archive_page(account, after).await {
+                    Ok(records) => Answer::Archive { records },
+                    Err(why) => Answer::Refused { why },
+                }
+            }
+            Err(why) => Answer::Refused { why },
+        },
+        Request::ArchivePurge { jid, before } => {
+            let parsed = before.as_deref().map(|text| Stamp::from_xmpp(text).ok_or(format!("\"{text}\" is no time")));
+            match (account(&jid), parsed.transpose()) {
+                (Ok(account), Ok(before)) => {
+                    tracing::info!(%account, ?before, uid, "admin: purge an archive");
+                    done(ops.archive_purge(account, before).await)
+                }
+                (Err(why), _) | (_, Err(why)) => Answer::Refused { why },
+            }
+        }
         Request::Sessions => match ops.sessions().await {
             Ok(sessions) => Answer::Sessions { sessions },
             Err(why) => Answer::Refused { why },
@@ -256,7 +278,7 @@ pub fn account(jid: &str) -> Result<BareJid, String> {
 mod tests {
     use super::*;
     use crate::admin::client::AdminConnection;
-    use crate::admin::{Doing, Secret, Session, Status, User, Watcher};
+    use crate::admin::{ArchiveRecord, Doing, Secret, Session, Status, User, Watcher};
     use parking_lot::Mutex;
 
     /// Keeps accounts in a list.
@@ -309,6 +331,12 @@ mod tests {
         }
         fn fetch(&self, _: BareJid, _: Option<Jid>) -> Doing<'_, Option<String>> {
             Box::pin(async { Ok(None) })
+        }
+        fn archive_page(&self, _: BareJid, _: i64) -> Doing<'_, Vec<ArchiveRecord>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn archive_purge(&self, _: BareJid, _: Option<Stamp>) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
         }
         fn sessions(&self) -> Doing<'_, Vec<Session>> {
             Box::pin(async { Ok(Vec::new()) })

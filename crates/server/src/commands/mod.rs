@@ -3,10 +3,12 @@
 //! - [`serve`]: the server, from its start to its end.
 //! - [`user`]: accounts, in the running server or in the store.
 //! - [`rules`]: the access rules of an account.
+//! - [`archive`]: one account's archive, exported or purged.
 //! - [`init`]: a first configuration. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
 //! - [`password`]: how a password is asked for.
 
+pub mod archive;
 pub mod check;
 pub mod config;
 pub mod init;
@@ -55,6 +57,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Serve(arguments) => serve::serve(&arguments),
         Command::User(arguments) => user::user(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
+        Command::Archive(arguments) => archive::archive(&arguments),
         Command::Config(arguments) => config::config(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Init(arguments) => init::init(&arguments),

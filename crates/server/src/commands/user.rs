@@ -3,7 +3,8 @@
 use super::{Failure, password, say, status::unexpected};
 use crate::admin::client::AdminConnection;
 use crate::admin::server::account;
-use crate::admin::{Answer, Request, Secret, USERS_PER_PAGE, User};
+use crate::admin::{Answer, ArchiveRecord, Request, Secret, USERS_PER_PAGE, User};
+use crate::archives;
 use crate::cli;
 use crate::config::Config;
 use crate::{crypto, data};
@@ -84,6 +85,41 @@ impl Accounts {
         let store = SqliteStore::open(&config.data, options).map_err(Failure::said)?;
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::said)?;
         Ok(Accounts { config, way: Way::Store { store, runtime } })
+    }
+
+    /// The running server, if there is one.
+    pub fn server(&mut self) -> Option<&mut AdminConnection> {
+        match &mut self.way {
+            Way::Server(server) => Some(server),
+            Way::Store { .. } => None,
+        }
+    }
+
+    /// A page of an archive in the store, see [`archives::page`].
+    pub fn archive_page(&self, jid: &BareJid, after: i64) -> Result<Vec<ArchiveRecord>, Failure> {
+        let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
+        self.must_exist(jid)?;
+        runtime.block_on(archives::page(store, jid, after)).map_err(|error| trouble(&error))
+    }
+
+    /// Purges an archive in the store, see [`archives::purge`].
+    pub fn archive_purge(&self, jid: &BareJid, before: Option<Stamp>) -> Result<(), Failure> {
+        let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
+        self.must_exist(jid)?;
+        let commit = |change: Change| async move {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            let fence = Fence { partition: Key::Bare(jid.clone()).partition(), epoch: store.epoch() };
+            store.commit(fence, vec![change], Box::new(move |result| drop(tell.send(result))));
+            told.await.unwrap_or(Err(StoreError::Fatal("the writer ended".into())))
+        };
+        runtime.block_on(archives::purge(store, jid, before, commit)).map_err(|error| trouble(&error))
+    }
+
+    fn must_exist(&self, jid: &BareJid) -> Result<(), Failure> {
+        let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
+        account(jid.as_str())?;
+        let found = runtime.block_on(store.login(jid)).map_err(|error| trouble(&error))?;
+        exists(jid, if found.is_some() { &Outcome::Done } else { &Outcome::NoAccount })
     }
 
     /// A server refuses a domain that it does not host. Without one the domain may have been named on its command line,

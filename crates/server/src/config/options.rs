@@ -210,6 +210,9 @@ section! {
         /// `full`: what was acknowledged survives a power cut. `os`: it survives a crash of the server, not of the
         /// machine; faster.
         durability: Durability = Durability::Full;
+        /// Keep the words of archived messages, so that clients can search for them (XEP-0431)? The index takes some room,
+        /// and is built and kept up when the server has nothing better to do.
+        fulltext: bool = false;
     }
 }
 
@@ -328,6 +331,8 @@ section! {
         stanzas_burst: u32 = 500, in 1 ..= 10_000_000;
         /// Distinct addresses that are no contacts and that a session may write to for the first time, a minute.
         strangers_per_minute: u32 = 20, in 1 ..= 1_000_000;
+        /// Messages that one sender who is no contact may send an account, a minute.
+        stranger_messages_per_minute: u32 = 60, in 1 ..= 1_000_000;
 
         /// Sessions of one account at once.
         sessions_per_account_max: usize = 16, in 1 ..= 1_000;
@@ -362,6 +367,14 @@ section! {
         vcard_bytes_max: usize = 262_144, in 1_024 ..= 16_777_216;
         /// Bytes of one account's private XML, in all.
         private_bytes_max: usize = 262_144, in 1_024 ..= 16_777_216;
+        /// Nodes that one account has (XEP-0163).
+        pep_nodes_max: usize = 200, in 1 ..= 10_000;
+        /// Items of one node; the oldest go first.
+        pep_items_max: usize = 256, in 1 ..= 10_000;
+        /// Bytes of one item.
+        pep_item_bytes_max: usize = 65_536, in 1_024 ..= 1_048_576;
+        /// Bytes of one account's items, in all.
+        pep_bytes_max: u64 = 67_108_864, in 65_536 ..= 1_099_511_627_776;
 
         /// Messages that wait for an account that is offline; then senders get `service-unavailable`.
         offline_messages_max: usize = 1_000, in 0 ..= 1_000_000;
@@ -373,6 +386,8 @@ section! {
         archive_bytes_max: u64 = 1_073_741_824, in 65_536 ..= 1_099_511_627_776;
         /// Days for which messages stay in the archive.
         archive_days_max: u32 = 365, in 1 ..= 36_500;
+        /// Messages in one account's archive; the oldest go first. 0: any number.
+        archive_messages_max: u64 = 0, in 0 ..= 1_000_000_000;
         /// Bytes of one stanza of an authenticated server.
         s2s_stanza_bytes_max: usize = 524_288, in 10_000 ..= 16_777_216;
         /// Stanzas that wait for one other domain.

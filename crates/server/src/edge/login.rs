@@ -219,7 +219,8 @@ impl Edge {
     async fn resume(&mut self, request: ResumeRequest, out: &mut Vec<u8>) -> Result<(), End> {
         let owner = self.house.resumable.get(&request.id).map(|o| o.clone());
         let account = self.stream.account().cloned();
-        let Some(account) = owner.filter(|owner| Some(owner) == account.as_ref()) else {
+        // A session of before a restart is known by its account's ledger alone.
+        let Some(account) = account.filter(|account| owner.is_none_or(|owner| owner == *account)) else {
             self.stream.resume_refused(StanzaCondition::ItemNotFound, None, out);
             return Ok(());
         };

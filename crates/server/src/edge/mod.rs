@@ -527,6 +527,16 @@ impl Edge {
                 received: self.received.wrapping_sub(self.managed_from),
             };
             self.house.post_to(&cell, crate::house::entity::CellItem::Im(item));
+            let received = self.received.wrapping_sub(self.managed_from);
+            let house = self.house.clone();
+            self.handle.when_done(Box::new(move || {
+                // A ticket may go in the middle of a step.
+                let runtime = house.runtime.clone();
+                runtime.spawn(async move {
+                    let item = im::Item::Settled { session, received };
+                    house.post_to(&cell, crate::house::entity::CellItem::Im(item));
+                });
+            }));
         }
     }
 }

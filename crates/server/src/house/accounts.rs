@@ -296,7 +296,13 @@ impl House {
         let end = |backwards| PageQuery { limit: 1, backwards, ..PageQuery::default() };
         let first = self.store.inbox_page(account, &end(false)).await.ok()?;
         let last = self.store.inbox_page(account, &end(true)).await.ok()?;
-        Some(im::modules::archive::metadata_of(first.records.first(), last.records.last()))
+        let (first, last) = (first.records.first(), last.records.last());
+        let key = self.store.blob(account, store::SETTINGS, im::archive_ids::KEY).await.ok()?;
+        match im::archive_ids::ArchiveIds::from_stored(key.as_deref()) {
+            Some(ids) => Some(im::modules::archive::metadata_of(first, last, &ids)),
+            None if last.is_none() => Some(xmpp::Element::new("metadata", im::modules::archive::NS)),
+            None => None,
+        }
     }
 
     pub async fn put_token(&self, account: &BareJid, token: Token) -> bool {

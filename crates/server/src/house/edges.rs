@@ -48,7 +48,9 @@ struct Queue {
 }
 
 /// The house's end of a stream: its task holds the other.
-#[derive(Debug)]
+/// Called once.
+type Then = Box<dyn FnOnce() + Send>;
+
 pub struct EdgeHandle {
     pub id: EdgeRef,
     queue: Mutex<Queue>,
@@ -59,12 +61,20 @@ pub struct EdgeHandle {
     /// The stream waits for stanzas to be done (an ack was asked for, or too many are in flight).
     pub wants_done: AtomicBool,
     done: Mutex<Done>,
+    /// For the time when nothing is in flight any more.
+    when_done: Mutex<Option<Then>>,
     queue_items_max: usize,
     queue_bytes_max: usize,
     /// The peer does not take what was written: the bounds of the queue hold.
     pub blocked: AtomicBool,
     /// It went over its bounds and was closed for that.
     pub overran: AtomicBool,
+}
+
+impl std::fmt::Debug for EdgeHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EdgeHandle").field("id", &self.id).finish_non_exhaustive()
+    }
 }
 
 /// `h` is the longest prefix of stanzas that are done (CLUSTER rule 6).
@@ -170,6 +180,21 @@ impl EdgeHandle {
         *self.done.lock() = Done { prefix, later: Vec::new() };
     }
 
+    /// Calls `then` once nothing is in flight any more; for a stream that takes in nothing more.
+    pub fn when_done(&self, then: Then) {
+        *self.when_done.lock() = Some(then);
+        if self.in_flight.load(Ordering::Acquire) == 0 {
+            self.is_done();
+        }
+    }
+
+    fn is_done(&self) {
+        let then = self.when_done.lock().take();
+        if let Some(then) = then {
+            then();
+        }
+    }
+
     fn mark_done(&self, ordinal: u32) {
         {
             let mut done = self.done.lock();
@@ -183,7 +208,9 @@ impl EdgeHandle {
                 done.later.push(ordinal);
             }
         }
-        self.in_flight.fetch_sub(1, Ordering::AcqRel);
+        if self.in_flight.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.is_done();
+        }
         if self.wants_done.swap(false, Ordering::AcqRel) {
             self.wake();
         }
@@ -265,6 +292,7 @@ impl Edges {
             in_flight: AtomicU32::new(0),
             wants_done: AtomicBool::new(false),
             done: Mutex::default(),
+            when_done: Mutex::default(),
             queue_items_max,
             queue_bytes_max,
             blocked: AtomicBool::new(false),

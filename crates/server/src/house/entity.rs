@@ -154,6 +154,7 @@ pub fn is_upkeep(change: &Change) -> bool {
             | Change::Taken { .. }
             | Change::Trim { .. }
     ) || is_ledger_of_watchers(change)
+        || matches!(change, Change::BlobDelete { space, key, .. } if im::modules::outcome::is_key(space, key))
 }
 
 fn is_ledger_of_watchers(change: &Change) -> bool {
@@ -393,6 +394,7 @@ impl House {
                     let _ = tell.send(stanza);
                 }
             }
+            Effect::Noted(what) => tracing::info!(account = %cell.jid, "{what}"),
             Effect::Count(name) => self.count(name),
             Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
             Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
@@ -454,6 +456,16 @@ impl House {
                 Ok(value) => QueryAnswer::Blob(value),
                 Err(error) => QueryAnswer::Failed(error),
             },
+            Query::Blobs { account, space, keys } => {
+                let mut found = Vec::with_capacity(keys.len());
+                for key in keys {
+                    match self.store.blob(&account, &space, &key).await {
+                        Ok(value) => found.extend(value.map(|value| (key, value))),
+                        Err(error) => return QueryAnswer::Failed(error),
+                    }
+                }
+                QueryAnswer::Blobs(found)
+            }
             Query::Page { account, query } => match self.store.inbox_page(&account, &query).await {
                 Ok(page) => QueryAnswer::Page(page),
                 Err(error) => QueryAnswer::Failed(error),
@@ -484,7 +496,7 @@ impl House {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::config;
     use crate::house::{accounts, commits, edges::EdgeHandle, run};

@@ -319,6 +319,9 @@ impl House {
         };
         let mut account = Account::new(jid, policy, self.store.epoch(), record);
         account.now = self.now();
+        let mut key = [0; 32];
+        self.crypto.random(&mut key);
+        account.offer_key(key);
         Resident::new(account, fence)
     }
 

@@ -1,13 +1,16 @@
 //! What an operator's commands do to the running house.
 
 use super::{House, run::Running};
-use crate::admin::{AdminOps, Check, Doing, KnownServer, Link, Secret, Session, Status, USERS_PER_PAGE, User, Watcher};
+use crate::admin::{
+    AdminOps, ArchiveRecord, Check, Doing, KnownServer, Link, Secret, Session, Status, USERS_PER_PAGE, User, Watcher,
+};
+use crate::archives;
 use im::roles::Roles;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
-use xmpp::{BareJid, Element, Jid, StanzaCondition, StanzaError};
+use xmpp::{BareJid, Element, Jid, Stamp, StanzaCondition, StanzaError};
 
 /// The commands, on the house and its running parts.
 pub struct Operations {
@@ -30,6 +33,14 @@ fn why(account: &BareJid, error: &StanzaError) -> String {
 impl Operations {
     fn house(&self) -> &Arc<House> {
         &self.running.house
+    }
+
+    async fn must_exist(&self, account: &BareJid) -> Result<(), String> {
+        match self.house().store.login(account).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(format!("there is no account {account} here")),
+            Err(error) => Err(format!("the store cannot be read: {error:?}")),
+        }
     }
 
     fn must_be_hosted(&self, account: &BareJid) -> Result<(), String> {
@@ -148,6 +159,27 @@ impl AdminOps for Operations {
             let watcher = watcher.unwrap_or_else(|| jid.clone().into());
             let document = self.house().look_at(&jid, |account| im::tuples::compose(account, &watcher)).await?;
             Ok(document.map(|it| String::from_utf8_lossy(&it.to_bytes("")).into_owned()))
+        })
+    }
+
+    fn archive_page(&self, jid: BareJid, after: i64) -> Doing<'_, Vec<ArchiveRecord>> {
+        Box::pin(async move {
+            self.must_exist(&jid).await?;
+            archives::page(&*self.house().store, &jid, after)
+                .await
+                .map_err(|e| format!("the store cannot be read: {e:?}"))
+        })
+    }
+
+    fn archive_purge(&self, jid: BareJid, before: Option<Stamp>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_exist(&jid).await?;
+            let house = self.house();
+            let account = &jid;
+            let commit = |change| async move { house.commit(account, vec![change]).await };
+            archives::purge(&*house.store, account, before, commit)
+                .await
+                .map_err(|e| format!("the archive could not be purged: {e:?}"))
         })
     }
 

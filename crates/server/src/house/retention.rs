@@ -54,7 +54,8 @@ async fn cut(house: &House, summary: &AccountSummary) {
     let Some(policy) = house.policy(summary.account.domain()).filter(|_| !used) else { return };
     let Stamp(before) = now.plus_seconds(-i64::from(policy.limits.archive_days_max) * DAY_SECONDS);
     let account = summary.account.clone();
-    let change = Change::Trim { account, before, bytes_max: policy.limits.archive_bytes_max };
+    let (records_max, bytes_max) = (policy.limits.archive_records_max, policy.limits.archive_bytes_max);
+    let change = Change::Trim { account, before, records_max, bytes_max };
     if let Err(error) = house.commit(&summary.account, vec![change]).await {
         tracing::warn!(account = %summary.account, ?error, "the archive could not be cut; it is tried again tomorrow");
     }

@@ -424,6 +424,7 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
             crate::config::Durability::Full => store_sqlite::Durability::Full,
             crate::config::Durability::Os => store_sqlite::Durability::Os,
         },
+        fulltext: config.store.fulltext,
         on_fatal: Some(Box::new(move |why| {
             tracing::error!(
                 why,

@@ -232,6 +232,20 @@ fn a_client_may_not_read_slowly_another_one() {
 }
 
 #[test]
+fn a_stranger_sends_so_many_messages_a_minute() {
+    static QUIET: LazyLock<Server> = LazyLock::new(|| Server::start("[limits]\nstranger_messages_per_minute = 5\n"));
+    let mut victim = Client::available(&QUIET, "victim", "r");
+    let mut pest = Client::available(&QUIET, "pest", "r");
+    for n in 0..8 {
+        pest.send(format!("<message to='victim@localhost' type='chat' id='p{n}'><body>psst {n}</body></message>"));
+    }
+    let heard = pest.sync();
+    assert_eq!(heard.matches("<policy-violation ").count(), 3, "{heard}");
+    let heard = victim.sync();
+    assert_eq!(heard.matches("psst").count(), 5, "{heard}");
+}
+
+#[test]
 fn a_session_writes_to_few_strangers_a_minute() {
     static STRANGERS: LazyLock<Server> = LazyLock::new(|| Server::start("[limits]\nstrangers_per_minute = 5\n"));
     let mut client = Client::available(&STRANGERS, "spammer", "r");

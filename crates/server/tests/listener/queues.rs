@@ -21,6 +21,10 @@ groups_per_item_max = 3
 block_items_max = 4
 vcard_bytes_max = 2000
 private_bytes_max = 2000
+pep_nodes_max = 2
+pep_items_max = 3
+pep_item_bytes_max = 30000
+pep_bytes_max = 65536
 requests_max = 3
 archive_page_default = 2
 archive_page_max = 4
@@ -252,6 +256,40 @@ fn a_vcard_and_private_data_have_so_many_bytes() {
     assert_eq!(heard.matches("type='error'").count(), 2, "{heard}");
     client.send("<iq type='get' id='g'><vCard xmlns='vcard-temp'/></iq>");
     assert!(client.sync().contains(&"x".repeat(1_500)), "the old one is left");
+}
+
+#[test]
+fn nodes_items_and_their_bytes_are_bounded() {
+    let mut client = Client::available(&SERVER, "publishes", "r");
+    let mut n = 0;
+    let mut publishes = |client: &mut Client, node: &str, bytes: usize| {
+        n += 1;
+        let form = "<x xmlns='jabber:x:data' type='submit'><field var='FORM_TYPE'>\
+            <value>http://jabber.org/protocol/pubsub#publish-options</value></field>\
+            <field var='pubsub#max_items'><value>max</value></field></x>";
+        client.send(format!(
+            "<iq type='set' id='p{n}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='{node}'>\
+             <item id='i{n}'><n xmlns='urn:n'>{}</n></item></publish><publish-options>{form}</publish-options></pubsub></iq>",
+            "x".repeat(bytes)
+        ));
+        client.sync()
+    };
+    let items = |client: &mut Client, node: &str| {
+        client.send(format!(
+            "<iq type='get' id='g'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='{node}'/></pubsub></iq>"
+        ));
+        client.sync().matches("<item ").count()
+    };
+    assert!(publishes(&mut client, "a", 31_000).contains("<payload-too-big"), "one item");
+    for _ in 0..5 {
+        assert!(!publishes(&mut client, "a", 100).contains("type='error'"));
+    }
+    assert_eq!(items(&mut client, "a"), 3, "the oldest go");
+    assert!(!publishes(&mut client, "b", 29_000).contains("type='error'"));
+    assert!(publishes(&mut client, "c", 100).contains("<max-nodes-exceeded"), "nodes");
+    assert!(!publishes(&mut client, "b", 29_000).contains("type='error'"));
+    assert!(publishes(&mut client, "b", 29_000).contains("<resource-constraint"), "bytes in all");
+    assert_eq!(items(&mut client, "b"), 2, "what was there is left");
 }
 
 #[test]

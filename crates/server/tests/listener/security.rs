@@ -365,6 +365,10 @@ fn row_17_what_is_another_accounts_is_neither_read_nor_written() {
     owner.send("<iq type='set' id='k'><block xmlns='urn:xmpp:blocking'><item jid='precious@localhost'/></block></iq>");
     owner.send("<iq type='set' id='r'><query xmlns='jabber:iq:roster'><item jid='precious@localhost'/></query></iq>");
     owner.send("<message to='owner17@localhost' type='chat'><body>precious</body></message>");
+    owner.send(
+        "<iq type='set' id='n'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:n'>\
+         <item><a xmlns='urn:precious'/></item></publish></pubsub></iq>",
+    );
     owner.sync();
     let mut thief = Client::available(&SERVER, "thief17", "r");
     let requests = [
@@ -393,6 +397,10 @@ fn row_17_what_is_another_accounts_is_neither_read_nor_written() {
             "<pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='urn:n'><item><a xmlns='urn:evil'/></item></publish></pubsub>",
         ),
         ("get", "<pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:n'/></pubsub>"),
+        ("get", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><configure node='urn:n'/></pubsub>"),
+        ("set", "<pubsub xmlns='http://jabber.org/protocol/pubsub#owner'><delete node='urn:n'/></pubsub>"),
+        ("get", "<query xmlns='http://jabber.org/protocol/disco#items'/>"),
+        ("get", "<inbox xmlns='urn:xmpp:inbox:1'/>"),
         ("set", "<enable xmlns='urn:xmpp:push:0' jid='push.localhost' node='n'/>"),
         ("set", "<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>evil</resource></bind>"),
     ];

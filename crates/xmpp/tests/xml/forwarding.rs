@@ -226,13 +226,16 @@ fn additions_stand_behind_the_payload() {
     write_stanza(&mut out, &stanza, Some(&by), &more, Wire::Client);
     assert_eq!(
         String::from_utf8(out).unwrap(),
-        "<message to='juliet@example.com'><body>x</body><stanza-id xmlns='urn:xmpp:sid:0' id='42' by='juliet@example.com'/>\
+        "<message to='juliet@example.com'><body>x</body><stanza-id xmlns='urn:xmpp:sid:0' id='000000000000002a' by='juliet@example.com'/>\
          <delay xmlns='urn:xmpp:delay' from='juliet@example.com' stamp='1970-01-01T00:00:01Z'/></message>"
     );
     let mut out = Vec::new();
     let empty = stanza_of("<presence/>");
-    write_stanza(&mut out, &empty, None, &Additions { stanza_id: Some((-1, by)), delay: None }, Wire::Client);
-    assert_eq!(out, b"<presence><stanza-id xmlns='urn:xmpp:sid:0' id='-1' by='juliet@example.com'/></presence>");
+    write_stanza(&mut out, &empty, None, &Additions { stanza_id: Some((u64::MAX, by)), delay: None }, Wire::Client);
+    assert_eq!(
+        out,
+        b"<presence><stanza-id xmlns='urn:xmpp:sid:0' id='ffffffffffffffff' by='juliet@example.com'/></presence>"
+    );
 }
 
 fn stanza_of(text: &str) -> Stanza {

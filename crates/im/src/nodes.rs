@@ -1,0 +1,426 @@
+//! The nodes of an account's own publish-subscribe service, XEP-0163: what is published there, and for whom.
+//!
+//! They are private: the one access model is `whitelist` with nobody on the list (XEP-0060 §4.5), so that all that is
+//! here is the owner's alone. In memory is what a step must know to decide: each node's configuration, and of its items
+//! the ids, in order of publication, and sizes. The payloads are in the store, one blob an item.
+
+use crate::account::Account;
+use crate::policy::Limits;
+use std::collections::BTreeMap;
+use store::{Change, SETTINGS};
+use xmpp::{BareJid, Element, Stamp, StanzaCondition, StanzaError};
+
+/// The namespace of errors. XEP-0060 §17.
+pub const ERRORS: &str = "http://jabber.org/protocol/pubsub#errors";
+/// Where payloads are kept.
+pub const SPACE: &str = "pubsub";
+/// What the keys of nodes begin with, in the space of settings.
+const KEY: &str = "node:";
+/// Bytes of the name of a node, or of an item's id.
+const NAME_BYTES_MAX: usize = 1_024;
+const STORED: &str = "urn:waft:node";
+
+/// When a node's last item is sent without being asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SendLast {
+    Never,
+    /// To a resource that becomes available.
+    OnPresence,
+}
+
+/// XEP-0060 §16.4.4, as far as it can be chosen here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Off: items are told and forgotten.
+    pub persist: bool,
+    /// `None`: as many as the limit allows (`max`).
+    pub items_max: Option<usize>,
+    pub send_last: SendLast,
+    /// Are publications told?
+    pub deliver: bool,
+    pub notify_retract: bool,
+    pub notify_delete: bool,
+}
+
+impl Default for Config {
+    /// The defaults of XEP-0163 §5, with one item a node (XEP-0060 §12.21).
+    fn default() -> Config {
+        Config {
+            persist: true,
+            items_max: Some(1),
+            send_last: SendLast::OnPresence,
+            deliver: true,
+            notify_retract: true,
+            notify_delete: true,
+        }
+    }
+}
+
+impl Config {
+    /// For what is kept for oneself, one item a thing. XEP-0490 §4.2.
+    pub fn private() -> Config {
+        Config { items_max: None, send_last: SendLast::Never, ..Config::default() }
+    }
+}
+
+/// An item's id and its payload.
+pub type Published = (Box<str>, Vec<u8>);
+
+/// What is known of an item without its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Item {
+    pub id: Box<str>,
+    /// Of the payload.
+    pub bytes: usize,
+    pub published: Stamp,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Node {
+    pub config: Config,
+    /// In order of publication, the last published last.
+    pub items: Vec<Item>,
+}
+
+#[derive(Debug, Default)]
+pub struct Nodes {
+    nodes: BTreeMap<Box<str>, Node>,
+    /// Of all payloads.
+    bytes: u64,
+}
+
+fn refused(condition: StanzaCondition, application: &'static str) -> StanzaError {
+    StanzaError::from(condition).with_application(application, ERRORS)
+}
+
+/// The key of an item's payload. U+001F is in no XML, so in no name.
+pub fn item_key(node: &str, item: &str) -> Box<str> {
+    [node, "\u{1f}", item].concat().into()
+}
+
+impl Nodes {
+    /// As they were stored; a node that cannot be read is left out.
+    pub fn from_stored(settings: &[(Box<str>, Vec<u8>)]) -> Nodes {
+        let read = |(key, value): &(Box<str>, Vec<u8>)| {
+            let name = key.strip_prefix(KEY)?;
+            Some((name.into(), Node::from_stored(value)?))
+        };
+        let nodes: BTreeMap<Box<str>, Node> = settings.iter().filter_map(read).collect();
+        let bytes = nodes.values().flat_map(|node| &node.items).map(|item| item.bytes as u64).sum();
+        Nodes { nodes, bytes }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// All, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.nodes.iter().map(|(name, node)| (&**name, node))
+    }
+
+    /// # Errors
+    /// `conflict` if there is one of that name, `resource-constraint` when there are too many, `not-acceptable` for a
+    /// name that is none. XEP-0060 §8.1.
+    fn create(&mut self, name: &str, config: Config, limits: &Limits) -> Result<(), StanzaError> {
+        is_name(name)?;
+        if self.nodes.contains_key(name) {
+            return Err(StanzaCondition::Conflict.into());
+        }
+        if self.nodes.len() >= limits.pep_nodes_max {
+            return Err(refused(StanzaCondition::ResourceConstraint, "max-nodes-exceeded"));
+        }
+        self.nodes.insert(name.into(), Node { config, items: Vec::new() });
+        Ok(())
+    }
+
+    /// Takes the oldest items until no more are left than there may be; their ids.
+    fn cut(&mut self, name: &str, limits: &Limits) -> Vec<Box<str>> {
+        let Some(node) = self.nodes.get_mut(name) else { return Vec::new() };
+        let surplus = node.items.len().saturating_sub(node.items_max(limits));
+        let gone: Vec<Item> = node.items.drain(..surplus).collect();
+        self.bytes -= gone.iter().map(|item| item.bytes as u64).sum::<u64>();
+        gone.into_iter().map(|item| item.id).collect()
+    }
+}
+
+impl Node {
+    /// Items that may be in it.
+    pub fn items_max(&self, limits: &Limits) -> usize {
+        let most = self.config.items_max.unwrap_or(usize::MAX).min(limits.pep_items_max);
+        if self.config.persist { most } else { 0 }
+    }
+
+    fn to_stored(&self) -> Vec<u8> {
+        let Config { persist, items_max, send_last, deliver, notify_retract, notify_delete } = &self.config;
+        let flags = [*persist, *send_last == SendLast::OnPresence, *deliver, *notify_retract, *notify_delete];
+        let flags: String = flags.iter().map(|flag| if *flag { '1' } else { '0' }).collect();
+        let items = self.items.iter().map(|item| {
+            let element = Element::new("item", STORED).attr("id", &item.id).attr("bytes", item.bytes.to_string());
+            element.attr("at", item.published.0.to_string())
+        });
+        let node = Element::new("node", STORED).attr("flags", flags);
+        node.attr_opt("max", items_max.map(|max| max.to_string())).children_from(items).to_bytes("")
+    }
+
+    fn from_stored(value: &[u8]) -> Option<Node> {
+        let stored = Element::parse(value, STORED).ok()?;
+        let flags = stored.attribute("flags")?.as_bytes();
+        let flag = |at: usize| flags.get(at).map(|flag| *flag == b'1');
+        let items = stored.elements().filter_map(|item| {
+            Some(Item {
+                id: item.attribute("id")?.into(),
+                bytes: item.attribute("bytes")?.parse().ok()?,
+                published: Stamp(item.attribute("at")?.parse().ok()?),
+            })
+        });
+        let config = Config {
+            persist: flag(0)?,
+            items_max: stored.attribute("max").and_then(|max| max.parse().ok()),
+            send_last: if flag(1)? { SendLast::OnPresence } else { SendLast::Never },
+            deliver: flag(2)?,
+            notify_retract: flag(3)?,
+            notify_delete: flag(4)?,
+        };
+        Some(Node { config, items: items.collect() })
+    }
+}
+
+fn is_name(name: &str) -> Result<(), StanzaError> {
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(StanzaCondition::NotAcceptable.into());
+    }
+    Ok(())
+}
+
+fn not_found() -> StanzaError {
+    StanzaCondition::ItemNotFound.into()
+}
+
+fn delete_item(owner: &BareJid, node: &str, item: &str) -> Change {
+    Change::BlobDelete { account: owner.clone(), space: SPACE.into(), key: item_key(node, item) }
+}
+
+fn save(account: &Account, name: &str) -> Option<Change> {
+    let value = account.nodes.get(name)?.to_stored();
+    let key = [KEY, name].concat().into();
+    Some(Change::BlobPut { account: account.jid.clone(), space: SETTINGS.into(), key, value })
+}
+
+/// Makes a node. Gives the changes to be committed, as all of these do.
+///
+/// # Errors
+/// See [`Nodes::create`].
+pub fn create(account: &mut Account, name: &str, config: Config) -> Result<Vec<Change>, StanzaError> {
+    let limits = account.policy.limits.clone();
+    account.nodes.create(name, config, &limits)?;
+    Ok(save(account, name).into_iter().collect())
+}
+
+/// # Errors
+/// `item-not-found` if there is no such node.
+pub fn configure(account: &mut Account, name: &str, config: Config) -> Result<Vec<Change>, StanzaError> {
+    let node = account.nodes.nodes.get_mut(name).ok_or_else(not_found)?;
+    node.config = config;
+    let limits = account.policy.limits.clone();
+    let gone = account.nodes.cut(name, &limits);
+    let deletes = gone.iter().map(|item| delete_item(&account.jid, name, item));
+    let mut changes: Vec<Change> = deletes.collect();
+    changes.extend(save(account, name));
+    Ok(changes)
+}
+
+/// Publishes items (id and payload) to a node, which is made with `config` if it is not there. The oldest make room.
+/// XEP-0060 §7.1.
+///
+/// # Errors
+/// `not-acceptable` for a payload or an id that is too long, `not-allowed` for more items than a node may have,
+/// `resource-constraint` when the account's nodes hold too much.
+pub fn publish(
+    account: &mut Account,
+    name: &str,
+    config: &Config,
+    items: &[Published],
+) -> Result<Vec<Change>, StanzaError> {
+    let limits = account.policy.limits.clone();
+    for (id, payload) in items {
+        is_name(id)?;
+        if payload.len() > limits.pep_item_bytes_max {
+            return Err(refused(StanzaCondition::NotAcceptable, "payload-too-big"));
+        }
+    }
+    let made = account.nodes.get(name).is_none();
+    let new = Node { config: config.clone(), items: Vec::new() };
+    let node = account.nodes.get(name).unwrap_or(&new);
+    let items_max = node.items_max(&limits);
+    if node.config.persist && items.len() > items_max {
+        return Err(refused(StanzaCondition::NotAllowed, "max-items-exceeded"));
+    }
+    let old = |id: &str| node.items.iter().find(|item| *item.id == *id).map_or(0, |item| item.bytes as u64);
+    let more: u64 = items.iter().map(|(id, payload)| (payload.len() as u64).saturating_sub(old(id))).sum();
+    if node.config.persist && account.nodes.bytes + more > limits.pep_bytes_max {
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("the nodes hold too much"));
+    }
+    if made {
+        account.nodes.create(name, config.clone(), &limits)?;
+    }
+
+    let mut changes = Vec::new();
+    let persists = account.nodes.get(name).is_some_and(|node| node.config.persist);
+    if persists {
+        let now = account.now.utc;
+        for (id, payload) in items {
+            let key = item_key(name, id);
+            let value = payload.clone();
+            changes.push(Change::BlobPut { account: account.jid.clone(), space: SPACE.into(), key, value });
+            let Some(node) = account.nodes.nodes.get_mut(name) else { continue };
+            if let Some(at) = node.items.iter().position(|item| item.id == *id) {
+                account.nodes.bytes -= node.items.remove(at).bytes as u64;
+            }
+            account.nodes.bytes += payload.len() as u64;
+            node.items.push(Item { id: id.clone(), bytes: payload.len(), published: now });
+        }
+        let gone = account.nodes.cut(name, &limits);
+        changes.extend(gone.iter().map(|item| delete_item(&account.jid, name, item)));
+    }
+    if made || persists {
+        changes.extend(save(account, name));
+    }
+    Ok(changes)
+}
+
+/// Takes one item out of a node. XEP-0060 §7.2.
+///
+/// # Errors
+/// `item-not-found` if there is none.
+pub fn retract(account: &mut Account, name: &str, item: &str) -> Result<Vec<Change>, StanzaError> {
+    let node = account.nodes.nodes.get_mut(name).ok_or_else(not_found)?;
+    let at = node.items.iter().position(|known| *known.id == *item).ok_or_else(not_found)?;
+    account.nodes.bytes -= node.items.remove(at).bytes as u64;
+    let mut changes = vec![delete_item(&account.jid, name, item)];
+    changes.extend(save(account, name));
+    Ok(changes)
+}
+
+/// Takes all items out of a node. XEP-0060 §8.5.
+///
+/// # Errors
+/// `item-not-found` if there is no such node.
+pub fn purge(account: &mut Account, name: &str) -> Result<Vec<Change>, StanzaError> {
+    let node = account.nodes.nodes.get_mut(name).ok_or_else(not_found)?;
+    let gone = std::mem::take(&mut node.items);
+    account.nodes.bytes -= gone.iter().map(|item| item.bytes as u64).sum::<u64>();
+    let mut changes: Vec<Change> = gone.iter().map(|item| delete_item(&account.jid, name, &item.id)).collect();
+    changes.extend(save(account, name));
+    Ok(changes)
+}
+
+/// XEP-0060 §8.4.
+///
+/// # Errors
+/// `item-not-found` if there is no such node.
+pub fn delete(account: &mut Account, name: &str) -> Result<Vec<Change>, StanzaError> {
+    let mut changes = purge(account, name)?;
+    account.nodes.nodes.remove(name);
+    changes.pop();
+    let key = [KEY, name].concat().into();
+    changes.push(Change::BlobDelete { account: account.jid.clone(), space: SETTINGS.into(), key });
+    Ok(changes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Scene, account};
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn juliet() -> Scene {
+        account("juliet@capulet.example").policy(|policy| {
+            policy.limits.pep_items_max = 4;
+            policy.limits.pep_nodes_max = 2;
+            policy.limits.pep_bytes_max = 12;
+            policy.limits.pep_item_bytes_max = 5;
+        })
+    }
+
+    fn item(id: &str, payload: &str) -> (Box<str>, Vec<u8>) {
+        (id.into(), payload.into())
+    }
+
+    fn condition<T>(result: Result<T, StanzaError>) -> Option<StanzaCondition> {
+        result.err().map(|error| error.condition)
+    }
+
+    #[test]
+    fn a_node_is_read_as_it_was_stored() {
+        for config in [
+            Config::default(),
+            Config::private(),
+            Config { persist: false, deliver: false, notify_retract: false, notify_delete: false, ..Config::default() },
+        ] {
+            let items = vec![Item { id: "a&'b".into(), bytes: 3, published: Stamp(7) }];
+            let node = Node { config, items };
+            assert_eq!(Node::from_stored(&node.to_stored()), Some(node));
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_and_changes_nothing() {
+        let mut juliet = juliet();
+        let private = Config::private();
+        publish(&mut juliet.account, "a", &private, &[item("1", "12345"), item("2", "12345")]).expect("it fits");
+        let big = publish(&mut juliet.account, "a", &private, &[item("3", "123456")]);
+        assert_eq!(condition(big), Some(StanzaCondition::NotAcceptable));
+        let more = publish(&mut juliet.account, "b", &private, &[item("3", "123")]);
+        assert_eq!(condition(more), Some(StanzaCondition::ResourceConstraint));
+        let many: Vec<_> = (0..5).map(|n| item(&n.to_string(), "")).collect();
+        let many = publish(&mut juliet.account, "b", &private, &many);
+        assert_eq!(condition(many), Some(StanzaCondition::NotAllowed));
+        assert_eq!(juliet.nodes.iter().count(), 1);
+        create(&mut juliet.account, "b", private.clone()).expect("there is room for two");
+        let third = publish(&mut juliet.account, "c", &private, &[item("1", "")]);
+        assert_eq!(condition(third), Some(StanzaCondition::ResourceConstraint));
+        // In place of what was there it fits.
+        publish(&mut juliet.account, "a", &private, &[item("1", "54321")]).expect("it replaces");
+    }
+
+    proptest! {
+        // What is in the store after any changes is what the memory says, within its bounds.
+        #[test]
+        fn memory_and_store_say_the_same(acts in proptest::collection::vec((0..5u8, 0..3usize, 0..6usize, 0..6usize), 1..60)) {
+            let mut juliet = juliet();
+            let mut blobs: std::collections::BTreeMap<(Box<str>, Box<str>), Vec<u8>> = Default::default();
+            for (act, node, id, bytes) in acts {
+                let name = ["a", "b", "c"][node];
+                let id = id.to_string();
+                let account = &mut juliet.account;
+                let changes = match act {
+                    0 | 1 => publish(account, name, &Config::private(), &[item(&id, &"x".repeat(bytes))]),
+                    2 => retract(account, name, &id),
+                    3 => delete(account, name),
+                    _ => configure(account, name, Config { items_max: Some(bytes.max(1)), ..Config::private() }),
+                };
+                for change in changes.unwrap_or_default() {
+                    match change {
+                        Change::BlobPut { space, key, value, .. } => { blobs.insert((space, key), value); }
+                        Change::BlobDelete { space, key, .. } => { blobs.remove(&(space, key)); }
+                        other => panic!("{other:?}"),
+                    }
+                }
+                let of = |wanted: &str| -> Vec<(Box<str>, Vec<u8>)> {
+                    let some = blobs.iter().filter(|((space, _), _)| **space == *wanted);
+                    some.map(|((_, key), value)| (key.clone(), value.clone())).collect()
+                };
+                let read = Nodes::from_stored(&of(SETTINGS));
+                prop_assert_eq!(&read.nodes, &juliet.nodes.nodes);
+                prop_assert_eq!(read.bytes, juliet.nodes.bytes);
+                let payloads: BTreeSet<Box<str>> = of(SPACE).into_iter().map(|(key, _)| key).collect();
+                let known: BTreeSet<Box<str>> = juliet.nodes.iter()
+                    .flat_map(|(name, node)| node.items.iter().map(move |item| item_key(name, &item.id))).collect();
+                prop_assert_eq!(payloads, known);
+                prop_assert!(juliet.nodes.bytes <= 12 && juliet.nodes.iter().count() <= 2);
+            }
+        }
+    }
+}
