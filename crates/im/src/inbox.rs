@@ -593,6 +593,7 @@ pub fn commit_failed(
     account: &mut Account,
     bounce: Option<Arc<Stanza>>,
     error: StoreError,
+    ticket: &Ticket,
     stored: Option<Box<AccountRecord>>,
     fx: &mut Effects,
 ) {
@@ -641,7 +642,7 @@ pub fn commit_failed(
         && !xmpp::planted::is(xmpp::planted::Bug::SilentFailure)
         && let Some(from) = stanza.from.clone()
     {
-        crate::ways::answer(account, &from, &stanza, &condition.into(), &Ticket::default(), fx);
+        crate::ways::answer(account, &from, &stanza, &condition.into(), ticket, fx);
     }
 }
 
@@ -892,7 +893,7 @@ mod tests {
             _ => None,
         });
         let bounce = bounce.expect("a commit");
-        scene.item(Item::CommitFailed { bounce, error, stored: stored.map(Box::new) })
+        scene.item(Item::CommitFailed { bounce, error, ticket: Ticket::default(), stored: stored.map(Box::new) })
     }
 
     #[test]

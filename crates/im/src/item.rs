@@ -196,6 +196,8 @@ pub enum Item {
     CommitFailed {
         bounce: Option<Arc<Stanza>>,
         error: StoreError,
+        /// Goes with the error that `bounce` is answered with: it is the outcome.
+        ticket: Ticket,
         stored: Option<Box<AccountRecord>>,
     },
     /// The time that [`crate::Effect::WakeAt`] asked for has come. May come early or twice.

@@ -131,7 +131,9 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Answered { iq, session, answer, then } => then(account, &iq, session, answer, fx),
         Item::Pending { after, records } => inbox::pending_page(account, after, records, fx),
         Item::Dropped { effects } => session::dropped(account, effects, fx),
-        Item::CommitFailed { bounce, error, stored } => inbox::commit_failed(account, bounce, error, stored, fx),
+        Item::CommitFailed { bounce, error, ticket, stored } => {
+            inbox::commit_failed(account, bounce, error, &ticket, stored, fx);
+        }
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),

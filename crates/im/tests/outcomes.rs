@@ -306,7 +306,12 @@ impl House {
         }
         if fail {
             let stored = Some(Box::new(self.stored()));
-            self.items.push_back(Item::CommitFailed { bounce, error: StoreError::Full, stored });
+            self.items.push_back(Item::CommitFailed {
+                bounce,
+                error: StoreError::Full,
+                ticket: ticket.clone(),
+                stored,
+            });
             self.settle();
         }
         drop(ticket);

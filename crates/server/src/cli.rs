@@ -62,6 +62,23 @@ pub enum Command {
     Reload(Place),
     /// Tell the running server to stop: streams are told, what is queued is written
     Stop(Place),
+    /// Write all that is kept (store, secrets, certificates) into one file, while the server runs or not
+    Backup {
+        /// The file, which must not be there yet; only its owner can read it
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make a data folder of a backup; no server may run on it
+    Restore {
+        /// The backup
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+        /// Move what is in the data folder into a folder within it first
+        #[arg(long)]
+        replace: bool,
+    },
     /// A small XMPP client, for scripts and for a first look
     Client(Client),
 }

@@ -92,10 +92,25 @@ pub struct Tally {
 
 /// One transaction's hands.
 pub struct Applier<'c> {
-    pub connection: &'c Connection,
+    connection: &'c Connection,
     pub memory: &'c mut Memory,
     pub tally: Tally,
-    pub now: Stamp,
+    now: Stamp,
+    log: Hot<'c>,
+    mark: Hot<'c>,
+    clear: Hot<'c>,
+}
+
+/// A statement that nearly every call needs: looked up once a transaction.
+struct Hot<'c>(Option<CachedStatement<'c>>);
+
+impl<'c> Hot<'c> {
+    fn of(&mut self, connection: &'c Connection, sql: &'static str) -> rusqlite::Result<&mut CachedStatement<'c>> {
+        match &mut self.0 {
+            Some(statement) => Ok(statement),
+            none => Ok(none.insert(connection.prepare_cached(sql)?)),
+        }
+    }
 }
 
 /// The hour that a time is in.
@@ -104,6 +119,11 @@ pub fn hour(at: Stamp) -> i64 {
 }
 
 impl<'c> Applier<'c> {
+    pub fn new(connection: &'c Connection, memory: &'c mut Memory, now: Stamp) -> Applier<'c> {
+        let tally = Tally::default();
+        Applier { connection, memory, tally, now, log: Hot(None), mark: Hot(None), clear: Hot(None) }
+    }
+
     pub fn call(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, Stop> {
         changes.iter().map(|change| self.change(change)).collect()
     }
@@ -278,11 +298,12 @@ impl<'c> Applier<'c> {
             Some((bare, resource)) => (bare, Some(resource)),
             None => (peer, None),
         };
-        self.statement(
+        let insert = self.log.of(
+            self.connection,
             "INSERT INTO log (account, position, peer, resource, outgoing, archived, expires, dedupe, stanza)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
-        )?
-        .execute(params![
+        )?;
+        insert.execute(params![
             id,
             record.position,
             peer,
@@ -298,7 +319,8 @@ impl<'c> Applier<'c> {
             let arrival = self.connection.last_insert_rowid();
             let sql = "INSERT INTO pending (account, position, arrival, archived, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
             let bytes = record.stanza.len() as i64;
-            self.statement(sql)?.execute(params![id, record.position, arrival, record.archived, bytes])?;
+            let mark = self.mark.of(self.connection, sql)?;
+            mark.execute(params![id, record.position, arrival, record.archived, bytes])?;
         }
         Ok(Outcome::Done)
     }
@@ -345,17 +367,18 @@ impl<'c> Applier<'c> {
     }
 
     fn taken(&mut self, id: i64, positions: &[i64]) -> rusqlite::Result<()> {
-        let mut find = self.statement("SELECT arrival, archived FROM pending WHERE account = ?1 AND position = ?2")?;
-        let mut clear = self.statement("DELETE FROM pending WHERE account = ?1 AND position = ?2")?;
         for position in positions {
-            let mark = find.query_row(params![id, position], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, bool>(1)?)));
-            let Some((arrival, archived)) = mark.optional()? else {
+            let sql = "DELETE FROM pending WHERE account = ?1 AND position = ?2 AND archived";
+            if self.clear.of(self.connection, sql)?.execute(params![id, position])? > 0 {
+                continue;
+            }
+            // What was only queued goes from the log as well.
+            let mut find = self.statement("SELECT arrival FROM pending WHERE account = ?1 AND position = ?2")?;
+            let Some(arrival) = find.query_row(params![id, position], |row| row.get::<_, i64>(0)).optional()? else {
                 continue;
             };
-            clear.execute(params![id, position])?;
-            if !archived {
-                self.tally.records -= self.run("DELETE FROM log WHERE arrival = ?1", &[&arrival])? as i64;
-            }
+            self.run("DELETE FROM pending WHERE account = ?1 AND position = ?2", &[&id, position])?;
+            self.tally.records -= self.run("DELETE FROM log WHERE arrival = ?1", &[&arrival])? as i64;
         }
         Ok(())
     }

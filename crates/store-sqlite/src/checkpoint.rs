@@ -4,7 +4,7 @@
 //! Only a WAL of which every page was moved starts over, and while the writer writes there is always one more. So the
 //! last few are left to the writer itself, between two transactions.
 
-use crate::writer::Shared;
+use crate::writer::{self, Shared};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use std::sync::Arc;
@@ -100,6 +100,10 @@ pub fn run(shared: &Shared, connection: &Connection) {
         };
         if let Err(error) = if truncate { truncate_wal(connection) } else { checkpoint(shared, connection) } {
             tracing::warn!(%error, "a checkpoint failed; the WAL grows until one succeeds");
+            if let Some(reason) = writer::is_fatal(error) {
+                shared.fail(reason);
+                return;
+            }
         }
     }
 }

@@ -4,12 +4,14 @@
 //! - [`schema`] and its migrations.
 //! - [`writer`]: the queue and the transactions; [`apply`]: changes as rows; [`upkeep`]: what else it does.
 //! - [`checkpoint`]: the thread that empties the WAL.
+//! - [`backup`]: the store in one file, and back.
 //! - [`read`]: the reader threads and their queries; [`rows`]: between rows and records.
 //!
 //! All of an account is in one file and commits together: log, pending marks, dedupe keys, roster. A process that is
 //! killed at any moment leaves a file that needs no repair.
 
 mod apply;
+pub mod backup;
 mod checkpoint;
 mod fulltext;
 mod open;
@@ -24,7 +26,7 @@ pub use schema::SCHEMA;
 
 use parking_lot::Mutex;
 use read::{JOBS_MAX, Job, Reader};
-use std::fs::File;
+use rusqlite::config::DbConfig;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -111,8 +113,9 @@ impl SqliteStore {
     /// [`OpenError`]; its text tells the operator what to do.
     pub fn open(folder: impl AsRef<Path>, options: Options) -> Result<SqliteStore, OpenError> {
         let folder = folder.as_ref();
-        let lock = open::hold(folder)?;
+        let mut lock = open::hold(folder)?;
         let path = open::prepare(folder)?;
+        lock.heal(&path)?;
         let failed = |error| OpenError::of(&path, error);
         let mut connection = open::writer(&path, options.durability)?;
         schema::migrate(&mut connection, &path, options.producer, (options.clock)())?;
@@ -135,11 +138,14 @@ impl SqliteStore {
             fulltext: options.fulltext,
             on_fatal: options.on_fatal,
             page_limit: options.page_limit,
+            path: path.clone(),
         });
         let checkpointer = open::checkpointer(&path, options.durability)?;
         checkpoint::pin(&checkpointer).map_err(failed)?;
         let readers: Vec<_> = (0..READERS).map(|_| open::reader(&path)).collect::<Result<_, _>>()?;
-        let writer = Writer::new(shared.clone(), connection).map_err(failed)?;
+        let log = open::Log::open(&path);
+        let log = log.map_err(|error| OpenError::Io { path: path.clone(), what: "open the log of", error })?;
+        let writer = Writer::new(shared.clone(), connection, log).map_err(failed)?;
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
         let jobs = Arc::new(Mutex::new(Some(jobs)));
         let queue = Arc::new(Mutex::new(queue));
@@ -207,7 +213,7 @@ struct End {
     threads: Vec<JoinHandle<()>>,
     jobs: Arc<Mutex<Option<mpsc::Sender<Job>>>>,
     /// Held until the very end.
-    lock: File,
+    lock: open::Hold,
 }
 
 impl End {
@@ -220,13 +226,24 @@ impl End {
                 tracing::error!("a thread of the store panicked");
             }
         }
-        let Writer { shared, connection, .. } = writer;
+        let Writer { shared, connection, log, .. } = writer;
         if shared.fatal.lock().is_none()
             && let Err(error) = checkpoint::truncate_wal(&connection)
         {
             tracing::warn!(%error, "the last checkpoint failed; the WAL is read at the next start");
+            if let Some(reason) = writer::is_fatal(error) {
+                shared.fail(reason);
+            }
+        }
+        if shared.fatal.lock().is_some() {
+            // Closing would move the log into the file, with a disk that may not have all of the log.
+            let kept = connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true);
+            if let Err(error) = kept {
+                tracing::warn!(%error, "the log is moved into the file though a write failed");
+            }
         }
         drop(connection);
+        drop(log);
         drop(self.lock);
         shared.closed();
     }
@@ -300,6 +317,28 @@ impl Store for SqliteStore {
 
     fn epoch(&self) -> u64 {
         self.shared.epoch
+    }
+
+    fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, BackupFigures> {
+        let (say, hear) = oneshot::channel();
+        let (from, to) = (self.path.clone(), to.to_path_buf());
+        // For as long as it takes, and readers have others to serve.
+        let write = move || {
+            let folder = from.parent().unwrap_or(Path::new("."));
+            let held = backup::backup(folder, &to).map_err(|error| StoreError::Damaged(error.to_string()));
+            let _ = say.send(held);
+        };
+        let spawned = std::thread::Builder::new().name("store-backup".into()).spawn(write);
+        Box::pin(async move {
+            spawned.map_err(|error| StoreError::Damaged(error.to_string()))?;
+            let held = hear.await.map_err(|_| StoreError::Damaged("the backup panicked".into()))??;
+            Ok(BackupFigures {
+                accounts: held.accounts,
+                records: held.records,
+                bytes: held.bytes,
+                left_out: held.left_out,
+            })
+        })
     }
 
     fn figures(&self) -> store::Figures {

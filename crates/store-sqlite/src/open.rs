@@ -19,7 +19,7 @@ const WAL_BYTES_MAX: i64 = 128 << 20;
 const WRITER_CACHE_KIB: i64 = 64 << 10;
 const READER_CACHE_KIB: i64 = 16 << 10;
 /// How long a statement waits for a lock that some other program holds.
-const LOCK_PATIENCE: Duration = Duration::from_secs(5);
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(5);
 /// Prepared statements kept by each connection; there are fewer in this crate.
 const STATEMENTS_MAX: usize = 96;
 
@@ -47,6 +47,10 @@ pub enum OpenError {
     Damaged {
         path: PathBuf,
         what: String,
+    },
+    /// A restore ended before it was through.
+    HalfRestored {
+        folder: PathBuf,
     },
     /// No space to open it (opening for serving writes the epoch).
     Full {
@@ -97,21 +101,159 @@ impl std::fmt::Display for OpenError {
             OpenError::Damaged { path, what } => {
                 write!(f, "{} is damaged ({what}): restore a backup", path.display())
             }
-            OpenError::Full { path } => write!(f, "no space left to open {}", path.display()),
+            OpenError::HalfRestored { folder } => {
+                write!(f, "a restore into {} was cut short: do it again, with --replace", folder.display())
+            }
+            OpenError::Full { path } => {
+                write!(f, "no space left to open {}: free some, a start writes a page", path.display())
+            }
             OpenError::Io { path, what, error } => {
-                write!(f, "cannot {what} {}: {error}", path.display())
+                write!(f, "cannot {what} {}: {error}{}", path.display(), advice(error))
             }
             OpenError::Sqlite { path, error } => {
-                write!(f, "cannot open {}: {error}", path.display())
+                let advice = match error.sqlite_error_code() {
+                    Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => MAY_WRITE,
+                    Some(ErrorCode::SystemIoFailure) => LOOK_AT_DISK,
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => ": end the program that holds it",
+                    _ => "",
+                };
+                write!(f, "cannot open {}: {error}{advice}", path.display())
             }
         }
     }
 }
 
+const MAY_WRITE: &str = ": let the user that runs waft read and write it and its folder";
+const LOOK_AT_DISK: &str = ": look at the disk (the system's log, SMART); if the file is lost, restore a backup";
+
+fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => MAY_WRITE,
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => ": free some space",
+        // EIO has no kind of its own.
+        _ if error.raw_os_error() == Some(5) => LOOK_AT_DISK,
+        _ => "",
+    }
+}
+
 impl std::error::Error for OpenError {}
 
+/// In the lock file, behind the process id: a write of that process failed.
+const FAILED: &str = "failed";
+
+/// The folder, held: dropping it lets it go.
+pub struct Hold {
+    lock: File,
+    /// The last process ended because a write failed: what the system shows of its files is not what the disk has.
+    failed: bool,
+}
+
+impl Hold {
+    /// Writes into the lock file who holds it, and what is wrong. Only the text of a message, and the care of the next
+    /// start, depend on it, and a full disk must not keep an operator out.
+    fn write(&mut self) {
+        let text = format!("{}\n{}", std::process::id(), if self.failed { FAILED } else { "" });
+        let lock = &mut self.lock;
+        let written = lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(text.as_bytes()));
+        if let Err(error) = written {
+            tracing::warn!(%error, "cannot write the process id into the lock file");
+        }
+    }
+
+    /// After a sync that failed the system may hold for written what never came to the disk, and a later sync does not
+    /// bring it there. What the next commits build on is therefore written once more. (What a checkpoint did not bring
+    /// into the file is in the log still, and goes there with the next one.)
+    pub fn heal(&mut self, path: &Path) -> Result<(), OpenError> {
+        if !self.failed {
+            return Ok(());
+        }
+        tracing::warn!("the last server ended because a write failed; its log is written anew");
+        let wal = beside(path, "-wal");
+        rewrite(&wal).map_err(|error| OpenError::Io { path: wal, what: "write anew", error })?;
+        self.failed = false;
+        self.write();
+        Ok(())
+    }
+}
+
+/// Leaves word for the next start that a write failed: to the system's memory, which is what it must not trust. If the
+/// machine goes down as well, the disk has what it has, and no word is needed.
+pub fn leave_word(path: &Path) -> io::Result<()> {
+    let mut lock = File::options().append(true).open(path.with_file_name(LOCK))?;
+    lock.write_all(FAILED.as_bytes())
+}
+
+/// SQLite's log (the WAL) and its index, open as long as the store is: to close a file is to give up all locks that
+/// this process, and so SQLite, has on it.
+pub struct Log {
+    wal: File,
+    index: File,
+}
+
+impl Log {
+    /// Of a database that is open.
+    pub fn open(path: &Path) -> io::Result<Log> {
+        let wal = File::options().write(true).open(beside(path, "-wal"))?;
+        Ok(Log { wal, index: File::open(beside(path, "-shm"))? })
+    }
+
+    /// Takes back what a commit that failed left in the log: its frames are not part of it, but a start that finds them
+    /// whole would take them for one that was done, and its callers heard an error.
+    ///
+    /// The index says where the log ends (<https://sqlite.org/walformat.html#the_wal_index_file_format>).
+    pub fn cut(&mut self) -> io::Result<()> {
+        const HEADER_BYTES: u64 = 32;
+        const FRAME_HEADER_BYTES: u64 = 24;
+        let mut copies = [0; 96];
+        self.index.rewind()?;
+        self.index.read_exact(&mut copies)?;
+        let (index, copy) = copies.split_at(48);
+        if index != copy {
+            return Err(io::Error::other("the index of the log is being written"));
+        }
+        let frames = u32::from_ne_bytes([index[16], index[17], index[18], index[19]]);
+        let page_bytes = match u16::from_ne_bytes([index[14], index[15]]) {
+            1 => 65_536,
+            bytes => u64::from(bytes),
+        };
+        let end = HEADER_BYTES + u64::from(frames) * (FRAME_HEADER_BYTES + page_bytes);
+        if self.wal.metadata()?.len() > end {
+            self.wal.set_len(end)?;
+        }
+        Ok(())
+    }
+}
+
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_os_string();
+    name.push(end);
+    name.into()
+}
+
+/// Writes the same bytes into the file once more, and syncs it. Nothing to do if there is none.
+fn rewrite(path: &Path) -> io::Result<()> {
+    let mut file = match File::options().read(true).write(true).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let mut part = vec![0; 1 << 20];
+    let mut at = 0;
+    loop {
+        file.seek(io::SeekFrom::Start(at))?;
+        let read = file.read(&mut part)?;
+        if read == 0 {
+            break;
+        }
+        file.seek(io::SeekFrom::Start(at))?;
+        file.write_all(&part[..read])?;
+        at += read as u64;
+    }
+    file.sync_all()
+}
+
 /// Makes the folder if need be, and holds it.
-pub fn hold(folder: &Path) -> Result<File, OpenError> {
+pub fn hold(folder: &Path) -> Result<Hold, OpenError> {
     let failed = |what, path: &Path| {
         let path = path.to_path_buf();
         move |error| OpenError::Io { path, what, error }
@@ -125,29 +267,25 @@ pub fn hold(folder: &Path) -> Result<File, OpenError> {
     }
     let path = folder.join(LOCK);
     let mut lock = private(&path).map_err(failed("open", &path))?;
+    let mut text = String::new();
+    // What cannot be read says nothing.
+    let _ = lock.read_to_string(&mut text);
+    let mut lines = text.lines();
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let pid = lock.read_to_string(&mut text).ok().and_then(|_| text.trim().parse().ok());
+            let pid = lines.next().and_then(|pid| pid.trim().parse().ok());
             return Err(OpenError::Held { folder: folder.into(), pid });
         }
         Err(TryLockError::Error(error)) => return Err(failed("lock", &path)(error)),
     }
-    let write = |lock: &mut File| {
-        lock.set_len(0)?;
-        lock.rewind()?;
-        writeln!(lock, "{}", std::process::id())
-    };
-    // Only the text of a message depends on it, and a full disk must not keep an operator out.
-    if let Err(error) = write(&mut lock) {
-        tracing::warn!(%error, path = %path.display(), "cannot write the process id into the lock file");
-    }
-    Ok(lock)
+    let mut hold = Hold { lock, failed: lines.nth(1).is_some_and(|word| word.starts_with(FAILED)) };
+    hold.write();
+    Ok(hold)
 }
 
 /// Opens a file that only its owner reads; makes it if need be.
-fn private(path: &Path) -> io::Result<File> {
+pub fn private(path: &Path) -> io::Result<File> {
     let mut options = File::options();
     options.read(true).write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -163,6 +301,9 @@ pub fn prepare(folder: &Path) -> Result<PathBuf, OpenError> {
         move |error| OpenError::Io { path, what, error }
     };
     let new = !path.exists();
+    if new && crate::backup::is_half_restored(folder) {
+        return Err(OpenError::HalfRestored { folder: folder.into() });
+    }
     let mut file = private(&path).map_err(failed("open"))?;
     if new {
         // The name must be on disk before the first commit is.
@@ -171,8 +312,9 @@ pub fn prepare(folder: &Path) -> Result<PathBuf, OpenError> {
         return Ok(path);
     }
     let bytes = file.metadata().map_err(failed("read"))?.len();
-    let wal = std::fs::metadata(folder.join("waft.db-wal")).map_or(0, |wal| wal.len());
-    if bytes == 0 || wal > 0 {
+    // What a log says counts, and not the file; the first pages are written under a journal.
+    let len = |end| std::fs::metadata(beside(&path, end)).map_or(0, |file| file.len());
+    if bytes == 0 || len("-wal") > 0 || len("-journal") > 0 {
         return Ok(path);
     }
     let damaged = |what: String| OpenError::Damaged { path: path.clone(), what };

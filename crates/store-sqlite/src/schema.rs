@@ -39,10 +39,7 @@ fn migrate_by(
 ) -> Result<(), OpenError> {
     let failed = |error| OpenError::of(path, error);
     let known = migrations.len() as u32;
-    let (found, by) = stamped(connection, path)?;
-    if found > known {
-        return Err(OpenError::Newer { path: path.into(), by, schema: found, producer: producer.into(), known });
-    }
+    let (found, by) = known_stamp(connection, path, producer, known)?;
     for (number, (name, text)) in (found + 1..).zip(&migrations[found as usize..]) {
         if found > 0 {
             tracing::info!(
@@ -68,6 +65,22 @@ fn migrate_by(
         tracing::info!(schema = known, "the store is migrated");
     }
     Ok(())
+}
+
+/// Is it a file of waft, of a schema that this build can migrate?
+pub fn check(connection: &Connection, path: &Path) -> Result<(), OpenError> {
+    match known_stamp(connection, path, env!("CARGO_PKG_VERSION"), SCHEMA)? {
+        (0, _) => Err(OpenError::Damaged { path: path.into(), what: "it is empty".into() }),
+        _ => Ok(()),
+    }
+}
+
+fn known_stamp(connection: &Connection, path: &Path, producer: &str, known: u32) -> Result<(u32, String), OpenError> {
+    let (found, by) = stamped(connection, path)?;
+    if found > known {
+        return Err(OpenError::Newer { path: path.into(), by, schema: found, producer: producer.into(), known });
+    }
+    Ok((found, by))
 }
 
 /// Schema and producer of the file; schema 0 if it is empty.

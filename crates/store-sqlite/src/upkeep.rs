@@ -8,6 +8,8 @@ use xmpp::Stamp;
 
 /// Rows that one step looks at.
 const STEP_ROWS: i64 = 500;
+/// Records of a removed account that one step deletes: a commit that comes meanwhile waits for it.
+const REMOVED_ROWS: i64 = 100;
 /// Keys that the sweep passes for each key written: it has been round once the table was written a quarter anew, so
 /// that old keys are at most a quarter of it.
 const SWEEP_PER_KEY: u64 = 4;
@@ -124,13 +126,13 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
     };
     let records = connection
         .prepare_cached("DELETE FROM log WHERE arrival IN (SELECT arrival FROM log WHERE account = ?1 LIMIT ?2)")?
-        .execute([account, STEP_ROWS])?;
+        .execute([account, REMOVED_ROWS])?;
     tally.records -= records as i64;
     let keys = connection
         .prepare_cached(
             "DELETE FROM dedupe WHERE account = ?1 AND key IN (SELECT key FROM dedupe WHERE account = ?1 LIMIT ?2)",
         )?
-        .execute([account, STEP_ROWS])?;
+        .execute([account, REMOVED_ROWS])?;
     if records + keys == 0 {
         connection.prepare_cached("DELETE FROM removed WHERE account = ?1")?.execute([account])?;
     }

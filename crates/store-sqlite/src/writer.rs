@@ -4,11 +4,13 @@
 
 use crate::apply::{Applier, Memory, Stop, Tally};
 use crate::checkpoint::{self, Gauge};
+use crate::open;
 use crate::upkeep::{self, Unreadable, Upkeep};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 use store::{CLOSED, Change, Committed, Fence, Outcome, StoreError};
@@ -42,6 +44,8 @@ pub struct Shared {
     pub on_fatal: Option<crate::OnFatal>,
     /// For tests: pages that the file may have; 0 is no limit.
     pub page_limit: Arc<AtomicU64>,
+    /// The database.
+    pub path: PathBuf,
 }
 
 #[derive(Default)]
@@ -151,12 +155,16 @@ impl Shared {
         }
     }
 
-    fn fail(&self, reason: String) {
+    /// Nothing is written any more.
+    pub fn fail(&self, reason: String) {
         tracing::error!(reason, "the store accepts no more writes");
         let mut fatal = self.fatal.lock();
         if fatal.is_none() {
             *fatal = Some(reason.clone());
             drop(fatal);
+            if let Err(error) = open::leave_word(&self.path) {
+                tracing::warn!(%error, "the next start cannot be told that a write failed");
+            }
             if let Some(on_fatal) = &self.on_fatal {
                 on_fatal(&reason);
             }
@@ -185,17 +193,18 @@ pub struct Writer {
     pub upkeep: Upkeep,
     memory: Memory,
     page_limit: u64,
+    pub log: open::Log,
 }
 
 impl Writer {
-    pub fn new(shared: Arc<Shared>, mut connection: Connection) -> rusqlite::Result<Writer> {
+    pub fn new(shared: Arc<Shared>, mut connection: Connection, log: open::Log) -> rusqlite::Result<Writer> {
         let upkeep = Upkeep::open(&connection, shared.fulltext)?;
         let gauge = shared.clone();
         connection.wal_hook(Some(move |_: &mut _, pages| {
             gauge.gauge.grown(pages);
             Ok(())
         }))?;
-        Ok(Writer { shared, connection, upkeep, memory: Memory::default(), page_limit: 0 })
+        Ok(Writer { shared, connection, upkeep, memory: Memory::default(), page_limit: 0, log })
     }
 
     /// Until the store is closed.
@@ -284,11 +293,16 @@ impl Writer {
     ) -> Result<Vec<Answer>, Fault> {
         self.limit_pages();
         let attempt = self.transaction(calls, unreadable, savepoints);
-        if attempt.is_err() {
+        if let Err(fault) = &attempt {
             self.memory.forget();
             if !self.connection.is_autocommit() {
                 // What fails here was rolled back already.
                 let _ = self.connection.execute_batch("ROLLBACK");
+            }
+            if matches!(fault, Fault::All(StoreError::Fatal(_) | StoreError::Full))
+                && let Err(error) = self.log.cut()
+            {
+                tracing::warn!(%error, "what the failed commit wrote stays in the log; a restart may find it");
             }
         }
         attempt
@@ -306,7 +320,7 @@ impl Writer {
         run(connection, "BEGIN IMMEDIATE").map_err(fault)?;
         let owned = self.shared.epoch == stored_epoch(connection).map_err(fault)?;
         let memory = &mut self.memory;
-        let mut applier = Applier { connection, memory, tally: Tally::default(), now };
+        let mut applier = Applier::new(connection, memory, now);
         let mut answers = Vec::with_capacity(calls.len());
         let (mut commits, mut changes) = (0, 0);
         for call in calls.iter() {
@@ -347,6 +361,7 @@ impl Writer {
             }
         }
         let mut tally = applier.tally;
+        drop(applier);
         let mut noted = 0;
         if owned {
             noted = upkeep::quarantine(connection, unreadable, now).map_err(fault)?;
@@ -411,7 +426,7 @@ impl Writer {
     /// The last pages of a checkpoint, which the checkpointer cannot reach while we write: few by then.
     fn finish_checkpoint(&mut self) {
         if let Err(error) = checkpoint::passive(&self.connection)
-            && let Fault::All(StoreError::Fatal(reason)) = fault(error)
+            && let Some(reason) = is_fatal(error)
         {
             self.shared.fail(reason);
         }
@@ -462,9 +477,21 @@ fn stored_epoch(connection: &Connection) -> rusqlite::Result<u64> {
     Ok(epoch.and_then(|epoch| epoch.try_into().ok()).unwrap_or(u64::MAX))
 }
 
+/// Why nothing may be written any more after a checkpoint that failed; `None` if the next may do better.
+pub fn is_fatal(error: rusqlite::Error) -> Option<String> {
+    match fault(error) {
+        Fault::All(StoreError::Fatal(reason)) => Some(reason),
+        _ => None,
+    }
+}
+
 /// Whom a failure concerns. After a failed write or fsync nobody knows what is on disk: the process must end.
 fn fault(error: rusqlite::Error) -> Fault {
-    let text = error.to_string();
+    // With what only its number says: which call failed.
+    let text = match error.sqlite_error() {
+        Some(code) => format!("{error} (SQLite's code {})", code.extended_code),
+        None => error.to_string(),
+    };
     Fault::All(match error.sqlite_error().map(|error| (error.code, error.extended_code)) {
         Some((ErrorCode::DiskFull, _)) => StoreError::Full,
         // The index of the WAL could not grow: no space either, and nothing was written.

@@ -18,6 +18,7 @@ pub use key::{Fence, Key, Partition};
 pub use record::*;
 
 use std::future::Future;
+use std::path::Path;
 use std::pin::Pin;
 use xmpp::{BareJid, Stamp};
 
@@ -98,10 +99,26 @@ pub trait Store: Send + Sync + 'static {
     fn domains_reached(&self) -> Reply<'_, Vec<(BareJid, Box<str>, Stamp)>>;
     /// The boot counter: grows by one each time the store is opened for serving. CLUSTER rule 10.
     fn epoch(&self) -> u64;
+    /// Writes everything, as of one moment, into a new file; commits go on meanwhile. Where the engine behind the store
+    /// has tools of its own for it, the error says so.
+    fn backup<'a>(&'a self, to: &'a Path) -> Reply<'a, BackupFigures> {
+        let _ = to;
+        Box::pin(async { Err(StoreError::Damaged("this store is backed up by the tools of its engine".into())) })
+    }
     /// Counters for operators: queue depth, commits, records, bytes.
     fn figures(&self) -> Figures;
     /// Waits until all that is queued is on disk, then closes. Later commits answer [`StoreError::Fatal`].
     fn close(&self) -> Reply<'_, ()>;
+}
+
+/// What a backup holds. See [`Store::backup`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BackupFigures {
+    pub accounts: u64,
+    pub records: u64,
+    pub bytes: u64,
+    /// Files beside the store that it does not hold.
+    pub left_out: Vec<String>,
 }
 
 /// See [`Store::figures`].

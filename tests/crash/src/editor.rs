@@ -1,9 +1,10 @@
 //! One who changes what is kept of an account: roster, block list, private XML, card. One change after the other.
 
+use crate::PASSWORD;
 use crate::client::Client;
+use crate::cycles::Trap;
 use crate::ledger::{Ledger, Wrong};
 use crate::random::Random;
-use crate::{PASSWORD, Trap};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -21,12 +22,14 @@ pub struct Editor {
     kinds: &'static [&'static str],
     random: Random,
     count: u64,
+    /// The disk fails: an error is an answer too, and then nothing was set.
+    pub may_be_refused: bool,
     pub wrong: Vec<Wrong>,
 }
 
 impl Editor {
     pub fn new(name: &'static str, kinds: &'static [&'static str], seed: u64, stream: u64) -> Editor {
-        Editor { name, kinds, random: Random::new(seed, stream), count: 0, wrong: Vec::new() }
+        Editor { name, kinds, random: Random::new(seed, stream), count: 0, may_be_refused: false, wrong: Vec::new() }
     }
 
     /// Sets values until the server is no more.
@@ -61,6 +64,8 @@ impl Editor {
             if answer.attribute("type") == Some("result") {
                 trap.spring();
                 ledger.ack_value(kind, &key, &value)?;
+            } else if self.may_be_refused && !is_missing(&answer) {
+                ledger.refuse_value(kind, &key, &value)?;
             } else if !(kind == "roster" && value.is_empty()) {
                 // Removing what is not there is an error, rightly.
                 self.wrong.push(Wrong::Lost(format!("{kind} {key} was not set: {answer:?}")));
@@ -112,6 +117,12 @@ impl Editor {
         }
         client.end(|_| {})
     }
+}
+
+/// Is it the error that there is no such thing?
+fn is_missing(answer: &Element) -> bool {
+    let mut errors = answer.elements().filter(|child| *child.name == *"error");
+    errors.any(|error| error.elements().any(|condition| *condition.name == *"item-not-found"))
 }
 
 /// The localpart of an item's JID.

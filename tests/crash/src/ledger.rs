@@ -109,6 +109,12 @@ impl Ledger {
         self.write(&format!("acked {kind} {key} {value}\n"))
     }
 
+    /// An error was the answer: it is not set.
+    pub fn refuse_value(&self, kind: &'static str, key: &str, value: &str) -> io::Result<()> {
+        lock(&self.state).values.entry((kind, key.to_owned())).or_default().intended.remove(value);
+        self.write(&format!("refused {kind} {key} {value}\n"))
+    }
+
     /// Compares all values of a kind with what the server has; what it has is in force from now on.
     pub fn check_values(&self, kind: &'static str, found: &BTreeMap<String, String>) -> Vec<Wrong> {
         let mut state = lock(&self.state);
@@ -133,8 +139,15 @@ impl Ledger {
         wrong
     }
 
-    /// Is this what was sent? The text of a body; gives its id and receiver.
+    /// Is this what was sent? The text of a body; gives its id and receiver. What was refused came to nobody.
     pub fn recognise(&self, body: &str) -> Result<(Id, usize), String> {
+        let known = self.recognise_sent(body)?;
+        let refused = lock(&self.state).messages.get(&known.0).is_some_and(|message| message.fate == Fate::Refused);
+        if refused { Err(format!("{:?} came, and an error came too", known.0)) } else { Ok(known) }
+    }
+
+    /// The same in its sender's own archive, which may have what was refused.
+    pub fn recognise_sent(&self, body: &str) -> Result<(Id, usize), String> {
         let mut parts = body.splitn(4, ':');
         let (Some(sender), Some(number), Some(hash), Some(payload)) =
             (parts.next(), parts.next(), parts.next(), parts.next())
@@ -149,7 +162,6 @@ impl Ledger {
             return Err(format!("{sender}:{number} came with another payload"));
         }
         match lock(&self.state).messages.get(&id) {
-            Some(message) if message.fate == Fate::Refused => Err(format!("{id:?} came, and an error came too")),
             Some(message) if message.hash == hash => Ok((id, message.to)),
             Some(_) => Err(format!("{id:?} came with another hash")),
             None => Err(format!("{id:?} was never sent")),

@@ -1,98 +1,164 @@
-//! Kills the real server under load, starts it again on the same folder, and looks for what was acknowledged.
+//! Crashes, faults and power cuts: the real server under load dies, is started again on the same folder, and what was
+//! acknowledged is looked for.
 //!
 //! ```text
-//! cargo run -p crash -- --cycles 1000 --seed 1            the binary is built first
-//! cargo run -p crash -- --cycles 50 --waft path/to/waft
+//! cargo run -p crash                          200 cycles; the binary is built first
+//! cargo run -p crash -- walk                  each write of the store fails, or is the last of its process
+//! cargo run -p crash -- cuts --images 10000   images of the disk as power cuts would leave it
+//! cargo run -p crash -- scenes                a disk that fails, one that is full, backup and restore
+//! cargo run -p crash -- all --full            all of it at full size
 //! ```
 //! A cycle: start; receivers come, take what waits and walk their archives; everything is compared with the ledger;
-//! then senders and editors work until the server is killed: at a random time, at the very moment of an
-//! acknowledgement, while it recovers, or, one time in ten, by SIGTERM. All figures but the first two must be 0:
-//! lost (acknowledged, and not there), doubled, reordered (per sender), invented (there, and never sent, or sent
-//! otherwise), stuck (no answer). `repeated` counts what a crash made the server send again, within the bound and
-//! under the same stanza-id.
+//! then senders and editors work until the server ends ([`End`]): 70 % by `kill -9` (at a random time, at the very
+//! moment of an acknowledgement, at a failpoint), 10 % by SIGTERM, 10 % by a power cut, 10 % by a disk that fails.
+//! One cycle in ten begins with a server that is killed while it recovers.
+//! All figures but the first two must be 0: lost (acknowledged, and not there), doubled, reordered (per sender),
+//! invented (there, and never sent, or sent otherwise, or refused), stuck (no answer). `repeated` counts what a crash
+//! made the server send again, within the bound and under the same stanza-id.
 //!
 //! - [`server`]: the process. [`client`]: a small client. [`ledger`]: what was meant and what was acknowledged.
-//! - [`sender`], [`receiver`], [`editor`]: those who work.
+//! - [`sender`], [`receiver`], [`editor`]: those who work. [`cycles`]: the plan.
+//! - [`disk`]: the disk under the process, which fails on command. [`image`]: the disk after a power cut.
+//! - [`work`]: work on the store alone; [`walk`] and [`cuts`]: what is done to it.
+//! - [`scenes`]: what users notice of a disk that fails.
 
 mod client;
+mod cuts;
+mod cycles;
+mod disk;
 mod editor;
+mod image;
 mod ledger;
 mod random;
 mod receiver;
+mod scenes;
 mod sender;
 mod server;
+mod walk;
+mod work;
 
-use clap::Parser;
-use editor::Editor;
-use ledger::{Ledger, Wrong};
-use random::Random;
-use receiver::{Receiver, Way};
-use sender::Sender;
-use server::{Place, Server};
+use clap::{Args, Parser, Subcommand};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::time::{Duration, Instant};
 
 pub const PASSWORD: &str = "secret of the tests";
 pub const RECEIVERS: [&str; 3] = ["managed", "plain", "away"];
-const EDITORS: [(&str, &[&str]); 2] = [("editor0", &["roster", "block"]), ("editor1", &["private", "card"])];
-/// A whole walk of all archives each so many cycles; else only what is new.
-const WHOLE_WALK_EVERY: u64 = 25;
-/// Violations of one kind that are printed; all are counted.
-const PRINTED_MAX: usize = 10;
+/// Violations that are printed, of one kind; all are counted.
+pub const PRINTED_MAX: usize = 10;
 
-/// Kill waft under load, again and again, and look for what it acknowledged.
+/// Crash waft under load, again and again, and look for what it acknowledged.
 #[derive(Parser)]
-struct Options {
-    /// How often it is killed.
-    #[arg(long, default_value_t = 200)]
-    cycles: u64,
-    /// Of the plan; printed at the end.
-    #[arg(long)]
-    seed: Option<u64>,
-    /// The waft binary; else $WAFT_BIN; else it is built.
+#[command(args_conflicts_with_subcommands = true)]
+struct Cli {
+    #[command(subcommand)]
+    part: Option<Part>,
+    #[command(flatten)]
+    cycles: Cycles,
+}
+
+#[derive(Subcommand)]
+enum Part {
+    /// Crash the server under load (the default)
+    Cycles(Cycles),
+    /// Let each write of the store fail, one after the other
+    Walk {
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Every so manieth position only
+        #[arg(long, default_value_t = 1)]
+        step: u64,
+        #[command(flatten)]
+        binaries: Binaries,
+    },
+    /// Cut the power at random moments of the store's work
+    Cuts {
+        #[arg(long)]
+        seed: Option<u64>,
+        #[arg(long, default_value_t = 1_000)]
+        images: u64,
+        #[command(flatten)]
+        binaries: Binaries,
+    },
+    /// Play what users notice of a disk that fails
+    Scenes(Binaries),
+    /// All of it
+    All {
+        /// 1,000 cycles, 10,000 images, every position; else a small part of each
+        #[arg(long)]
+        full: bool,
+        #[arg(long)]
+        seed: Option<u64>,
+        #[command(flatten)]
+        binaries: Binaries,
+    },
+    /// Work on the store (started by the others)
+    #[command(hide = true)]
+    Work {
+        folder: PathBuf,
+        #[arg(long)]
+        host: String,
+        #[arg(long)]
+        seed: u64,
+    },
+}
+
+#[derive(Args, Clone, Default)]
+pub struct Binaries {
+    /// The waft binary; else $WAFT_BIN; else it is built
     #[arg(long, env = "WAFT_BIN")]
-    waft: Option<PathBuf>,
-    #[arg(long, default_value_t = 8)]
-    senders: usize,
-    /// The longest time under load, in milliseconds.
-    #[arg(long, default_value_t = 2_000)]
-    span: u64,
-    /// End at the first cycle with a violation.
+    pub waft: Option<PathBuf>,
+    /// The library that stands for the disk; else $WAFT_DISK; else it is built
+    #[arg(long, env = "WAFT_DISK")]
+    pub disk: Option<PathBuf>,
+}
+
+#[derive(Args, Clone)]
+pub struct Cycles {
+    /// How often the server ends
+    #[arg(long, default_value_t = 200)]
+    pub cycles: u64,
+    /// Go on beyond that until so many messages were acknowledged
+    #[arg(long, default_value_t = 0)]
+    pub messages: usize,
+    /// No new cycle after so many seconds; 0 is no bound
+    #[arg(long, default_value_t = 0)]
+    pub seconds: u64,
+    /// Of the plan; printed at the end
     #[arg(long)]
-    first: bool,
-}
-
-/// How a cycle ends.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum End {
-    /// SIGKILL at a random time.
-    Kill,
-    /// SIGKILL when an acknowledgement comes: before the client does anything else.
-    KillAtAck,
-    /// SIGTERM.
-    Terminate,
-}
-
-/// Kills the server at the next acknowledgement, once armed.
-pub struct Trap<'a> {
-    armed: AtomicBool,
-    server: &'a Server,
-}
-
-impl Trap<'_> {
-    pub fn spring(&self) {
-        if self.armed.swap(false, SeqCst) {
-            self.server.kill();
-        }
-    }
+    pub seed: Option<u64>,
+    #[arg(long, default_value_t = 8)]
+    pub senders: usize,
+    /// The longest time under load, in milliseconds
+    #[arg(long, default_value_t = 2_000)]
+    pub span: u64,
+    /// Walk the archives as a whole each so many cycles; else only what is new
+    #[arg(long, default_value_t = 25)]
+    pub walk_every: u64,
+    /// Every cycle ends so: kill, ack, failpoint, term, power, fault
+    #[arg(long)]
+    pub only: Option<String>,
+    /// `full`, or `os` (what was acknowledged may then be lost to a power cut, and that is found)
+    #[arg(long, default_value = "full")]
+    pub durability: String,
+    /// End at the first cycle with a violation
+    #[arg(long)]
+    pub first: bool,
+    #[command(flatten)]
+    pub binaries: Binaries,
 }
 
 fn main() -> ExitCode {
-    let options = Options::parse();
-    match run(&options) {
+    let cli = Cli::parse();
+    let done = match cli.part.unwrap_or(Part::Cycles(cli.cycles)) {
+        Part::Work { folder, host, seed } => return work::run(&folder, &host, seed),
+        Part::Cycles(options) => cycles::run(&options),
+        Part::Walk { seed, step, binaries } => walk_all(seed_or_new(seed), step, &binaries),
+        Part::Cuts { seed, images, binaries } => cut_all(seed_or_new(seed), images, &binaries),
+        Part::Scenes(binaries) => scenes::play(&binaries),
+        Part::All { full, seed, binaries } => all(full, seed, &binaries),
+    };
+    match done {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -102,42 +168,88 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(options: &Options) -> io::Result<bool> {
-    let seed = options.seed.unwrap_or_else(|| u64::from(std::process::id()) ^ 0x5eed_0000);
-    let binary = match &options.waft {
-        Some(path) => path.clone(),
-        None => build()?,
+pub fn seed_or_new(seed: Option<u64>) -> u64 {
+    seed.unwrap_or_else(|| u64::from(std::process::id()) ^ 0x5eed_0000)
+}
+
+fn all(full: bool, seed: Option<u64>, binaries: &Binaries) -> io::Result<bool> {
+    let seed = seed_or_new(seed);
+    let binaries = binaries.clone().ready()?;
+    let mut good = walk_all(seed, if full { 1 } else { 10 }, &binaries)?;
+    good &= cut_all(seed, if full { 10_000 } else { 200 }, &binaries)?;
+    good &= scenes::play(&binaries)?;
+    let words: &[&str] = if full {
+        &["crash", "--cycles", "1000", "--messages", "1000000", "--walk-every", "100"]
+    } else {
+        &["crash", "--cycles", "50", "--span", "700"]
     };
-    let folder = tempfile::Builder::new().prefix("waft-crash-").tempdir()?;
-    let mut test = Test::new(options, seed, &binary, folder.path())?;
-    let mut went = Ok(());
-    for cycle in 0..options.cycles {
-        went = test.cycle(cycle);
-        if went.is_err() || (options.first && !test.wrong.is_empty()) {
-            break;
-        }
-    }
-    if went.is_ok() {
-        went = test.finish();
-    }
-    if let Err(error) = &went {
-        println!("the server did not do its part: {error}");
-        test.wrong.push(Wrong::Stuck(error.to_string()));
-    }
-    let good = test.print();
-    if !good {
-        println!("what is left lies in {}", folder.keep().display());
-    }
+    let options = Cli::parse_from(words).cycles;
+    good &= cycles::run(&Cycles { seed: Some(seed), binaries, ..options })?;
     Ok(good)
 }
 
-/// Builds waft as this program was built, into the same target folder.
-fn build() -> io::Result<PathBuf> {
+/// On memory if there is some: nothing is kept there, and a sync costs nothing.
+fn ground(binaries: &Binaries) -> io::Result<walk::Ground> {
+    let shared = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("waft-crash-");
+    let parent = if shared.is_dir() { builder.tempdir_in(shared)? } else { builder.tempdir()? };
+    let library = binaries.clone().ready_disk()?;
+    Ok(walk::Ground { library, parent })
+}
+
+fn walk_all(seed: u64, step: u64, binaries: &Binaries) -> io::Result<bool> {
+    let walked = walk::walk(&ground(binaries)?, seed, step)?;
+    for wrong in walked.wrong.iter().take(PRINTED_MAX) {
+        println!("{wrong}");
+    }
+    println!(
+        "walk: {} runs over {} positions, seed {seed}: {} went on, {} refused to go on, {} refused to start, {} died; wrong {}",
+        walked.runs,
+        walked.positions,
+        walked.finished,
+        walked.fatal,
+        walked.not_opened,
+        walked.killed,
+        walked.wrong.len()
+    );
+    Ok(walked.wrong.is_empty())
+}
+
+fn cut_all(seed: u64, images: u64, binaries: &Binaries) -> io::Result<bool> {
+    let cuts = cuts::cuts(&ground(binaries)?, seed, images)?;
+    for wrong in cuts.wrong.iter().take(PRINTED_MAX) {
+        println!("{wrong}");
+    }
+    println!("cuts: {} images of {} records, seed {seed}; wrong {}", cuts.images, cuts.records, cuts.wrong.len());
+    Ok(cuts.wrong.is_empty())
+}
+
+impl Binaries {
+    /// Builds what is not named.
+    pub fn ready(mut self) -> io::Result<Binaries> {
+        if self.waft.is_none() {
+            self.waft = Some(build("server", &["--bin", "waft"])?.join("waft"));
+        }
+        self.disk = Some(self.clone().ready_disk()?);
+        Ok(self)
+    }
+
+    fn ready_disk(self) -> io::Result<PathBuf> {
+        match self.disk {
+            Some(disk) => disk.canonicalize(),
+            None => Ok(build("disk", &[])?.join("libdisk.so")),
+        }
+    }
+}
+
+/// Builds a package as this program was built, into the same target folder; gives the folder it is in.
+fn build(package: &str, more: &[&str]) -> io::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folder = own.parent().filter(|f| !f.ends_with("deps")).or(own.parent().and_then(Path::parent));
     let folder = folder.ok_or_else(|| io::Error::other("where is this program?"))?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "-p", "server", "--bin", "waft"]);
+    cargo.args(["build", "--quiet", "-p", package]).args(more);
     if folder.ends_with("release") {
         cargo.arg("--release");
     }
@@ -145,239 +257,9 @@ fn build() -> io::Result<PathBuf> {
         cargo.arg("--target-dir").arg(target);
     }
     let status = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).status()?;
-    if status.success() { Ok(folder.join("waft")) } else { Err(io::Error::other("waft cannot be built")) }
-}
-
-struct Test {
-    place: Place,
-    log: PathBuf,
-    ledger: Ledger,
-    random: Random,
-    seed: u64,
-    span_ms: u64,
-    senders: Vec<Sender>,
-    editors: Vec<Editor>,
-    receivers: Vec<Receiver>,
-    recovery: Vec<Duration>,
-    ends: [u64; 4],
-    /// When and how the last server ended.
-    ended: Option<(Instant, End)>,
-    wrong: Vec<Wrong>,
-}
-
-impl Test {
-    fn new(options: &Options, seed: u64, binary: &Path, folder: &Path) -> io::Result<Test> {
-        let place = Place::new(binary, folder)?;
-        let log = folder.join("waft.log");
-        let ways = [Way::Managed, Way::Plain, Way::Away];
-        let test = Test {
-            log,
-            ledger: Ledger::new(&folder.join("ledger"))?,
-            random: Random::new(seed, 1),
-            seed,
-            span_ms: options.span.max(1),
-            senders: (0..options.senders).map(|index| Sender::new(index, seed)).collect(),
-            editors: (10..).zip(EDITORS).map(|(n, (name, kinds))| Editor::new(name, kinds, seed, n)).collect(),
-            receivers: ways.into_iter().enumerate().map(|(index, way)| Receiver::new(index, way)).collect(),
-            recovery: Vec::new(),
-            ends: [0; 4],
-            ended: None,
-            wrong: Vec::new(),
-            place,
-        };
-        let server = Server::start(&test.place, &test.log)?;
-        let senders: Vec<String> = (0..options.senders).map(|index| format!("sender{index}")).collect();
-        let names =
-            RECEIVERS.into_iter().chain(EDITORS.map(|(name, _)| name)).chain(senders.iter().map(String::as_str));
-        server::add_accounts(&test.place, names, PASSWORD)?;
-        server.kill();
-        server.wait()?;
-        Ok(test)
+    if status.success() {
+        Ok(folder.to_path_buf())
+    } else {
+        Err(io::Error::other(format!("{package} cannot be built")))
     }
-
-    fn cycle(&mut self, cycle: u64) -> io::Result<()> {
-        if self.random.one_in(10) {
-            self.kill_in_recovery()?;
-        }
-        let server = Server::start(&self.place, &self.log)?;
-        self.look(&server, cycle, cycle % WHOLE_WALK_EVERY == WHOLE_WALK_EVERY - 1)?;
-        let end = match self.random.below(10) {
-            0 => End::Terminate,
-            1..=4 => End::KillAtAck,
-            _ => End::Kill,
-        };
-        self.load(&server, end)
-    }
-
-    /// Killed again right after its start.
-    fn kill_in_recovery(&mut self) -> io::Result<()> {
-        let server = Server::start(&self.place, &self.log)?;
-        std::thread::sleep(Duration::from_millis(self.random.below(30)));
-        server.kill();
-        server.wait()?;
-        self.ends[3] += 1;
-        Ok(())
-    }
-
-    /// All that should be there is looked for; the online receivers stay.
-    fn look(&mut self, server: &Server, cycle: u64, whole: bool) -> io::Result<()> {
-        let (address, ledger) = (self.place.address, &self.ledger);
-        let resumes = cycle.is_multiple_of(2);
-        let one = (cycle % self.senders.len().max(1) as u64) as usize;
-        let mut came = Vec::new();
-        let mut results = Vec::new();
-        std::thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for receiver in &mut self.receivers {
-                receiver.forgives = self.ended.filter(|(_, end)| receiver.may_repeat(*end)).map(|(at, _)| at);
-                threads.push(scope.spawn(move || receiver.come(address, ledger, resumes, whole).map(Some)));
-            }
-            for editor in &mut self.editors {
-                threads.push(scope.spawn(move || editor.look(address, ledger).map(|()| None)));
-            }
-            for (index, sender) in self.senders.iter_mut().enumerate() {
-                if whole || index == one {
-                    threads.push(scope.spawn(move || sender.look(address, ledger, whole).map(|()| None)));
-                }
-            }
-            for thread in threads {
-                match thread.join() {
-                    Ok(Ok(at)) => came.extend(at),
-                    Ok(Err(error)) => results.push(error),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
-        self.gather();
-        if let Some(status) = server.ended()? {
-            self.wrong.push(Wrong::Stuck(format!("the server ended by itself: {status}")));
-        }
-        self.recovery.extend(came.into_iter().min().map(|at| at - server.started));
-        results.into_iter().next().map_or(Ok(()), Err)
-    }
-
-    /// Work until the end.
-    fn load(&mut self, server: &Server, end: End) -> io::Result<()> {
-        let (address, ledger) = (self.place.address, &self.ledger);
-        let time = Duration::from_micros(self.random.below(self.span_ms * 1_000));
-        let trap = Trap { armed: AtomicBool::new(false), server };
-        let trap = &trap;
-        let mut stuck = Vec::new();
-        let mut ended = Ok(());
-        self.ends[end as usize] += 1;
-        std::thread::scope(|scope| {
-            let mut threads = Vec::new();
-            for sender in &mut self.senders {
-                threads.push(scope.spawn(move || sender.run(address, ledger, trap)));
-            }
-            for editor in &mut self.editors {
-                threads.push(scope.spawn(move || editor.run(address, ledger, trap)));
-            }
-            for receiver in &mut self.receivers {
-                threads.push(scope.spawn(move || receiver.stay(ledger)));
-            }
-            std::thread::sleep(time);
-            ended = finish(server, end, trap);
-            self.ended = Some((Instant::now(), end));
-            for thread in threads {
-                match thread.join() {
-                    Ok(Err(error)) if client::is_stuck(&error) => stuck.push(error),
-                    // They end when the server does.
-                    Ok(_) => {}
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-        });
-        self.gather();
-        self.wrong.extend(stuck.into_iter().map(|error| Wrong::Stuck(error.to_string())));
-        ended
-    }
-
-    /// Everything once more, without a crash behind it; then what SQLite says.
-    fn finish(&mut self) -> io::Result<()> {
-        let server = Server::start(&self.place, &self.log)?;
-        self.look(&server, 0, true)?;
-        server.terminate()?;
-        let status = server.wait()?;
-        if !status.success() {
-            self.wrong.push(Wrong::Stuck(format!("after SIGTERM the server ended with {status}")));
-        }
-        let path = self.place.data.join("waft.db");
-        let database = rusqlite::Connection::open(path).map_err(io::Error::other)?;
-        let verdict: String =
-            database.query_row("PRAGMA integrity_check", [], |row| row.get(0)).map_err(io::Error::other)?;
-        if verdict != "ok" {
-            self.wrong.push(Wrong::Lost(format!("integrity_check: {verdict}")));
-        }
-        Ok(())
-    }
-
-    fn gather(&mut self) {
-        let before = self.wrong.len();
-        for sender in &mut self.senders {
-            self.wrong.append(&mut sender.wrong);
-        }
-        for editor in &mut self.editors {
-            self.wrong.append(&mut editor.wrong);
-        }
-        for receiver in &mut self.receivers {
-            self.wrong.append(&mut receiver.wrong);
-        }
-        for (n, wrong) in self.wrong.iter().enumerate().skip(before) {
-            let same = |other: &&Wrong| std::mem::discriminant(*other) == std::mem::discriminant(wrong);
-            if self.wrong[..n].iter().filter(same).take(PRINTED_MAX).count() < PRINTED_MAX {
-                println!("cycle {}: {wrong:?}", self.recovery.len());
-            }
-        }
-    }
-
-    /// Prints the figures; is all well?
-    fn print(&mut self) -> bool {
-        let count = |is: fn(&Wrong) -> bool| self.wrong.iter().filter(|wrong| is(wrong)).count();
-        let sum = |of: fn(&Receiver) -> u64| self.receivers.iter().map(of).sum::<u64>();
-        let (acked, values, refused) = self.ledger.totals();
-        let found: usize = self.receivers.iter().map(Receiver::found).sum();
-        let archived: usize = self.receivers.iter().map(|r| r.archive.ids.len()).sum();
-        let [kills, at_acks, terms, recoveries] = self.ends;
-        let cycles = kills + at_acks + terms;
-        println!(
-            "cycles {cycles} (killed {kills}, killed at an ack {at_acks}, SIGTERM {terms}; {recoveries} in recovery)"
-        );
-        println!("acked {acked} messages, {values} changes; found {found}, archived {archived}; refused {refused}");
-        let resumed = sum(|r| r.resumed) + self.senders.iter().map(|s| s.resumed).sum::<u64>();
-        let resent = self.senders.iter().map(|s| s.resent).sum::<u64>();
-        println!("resumed {resumed} streams, sent again by clients {resent}");
-        println!(
-            "lost {}, doubled {}, repeated {}, reordered {}, invented {}, stuck {}",
-            count(|w| matches!(w, Wrong::Lost(_))),
-            count(|w| matches!(w, Wrong::Doubled(_))),
-            sum(|r| r.repeated),
-            count(|w| matches!(w, Wrong::Reordered(_))),
-            count(|w| matches!(w, Wrong::Invented(_))),
-            count(|w| matches!(w, Wrong::Stuck(_))),
-        );
-        self.recovery.sort_unstable();
-        let at =
-            |percent: usize| self.recovery.get(self.recovery.len() * percent / 100).map_or(0, |time| time.as_millis());
-        println!("recovery to the first login: p50 {} ms, p99 {} ms", at(50), at(99));
-        println!("last seed {}", self.seed);
-        self.wrong.is_empty()
-    }
-}
-
-/// Ends the server.
-fn finish(server: &Server, end: End, trap: &Trap<'_>) -> io::Result<()> {
-    match end {
-        End::Kill => server.kill(),
-        End::Terminate => server.terminate()?,
-        End::KillAtAck => {
-            trap.armed.store(true, SeqCst);
-            let until = Instant::now() + Duration::from_millis(500);
-            while trap.armed.load(SeqCst) && Instant::now() < until {
-                std::thread::sleep(Duration::from_micros(200));
-            }
-            server.kill();
-        }
-    }
-    server.wait().map(drop)
 }

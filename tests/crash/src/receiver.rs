@@ -1,8 +1,9 @@
 //! One who receives: what came, when, under which id; what the archive has.
 
 use crate::client::{self, ANSWER_TIMEOUT, Client, Got, Resumed};
+use crate::cycles::End;
 use crate::ledger::{Id, Ledger, Wrong};
-use crate::{End, PASSWORD, RECEIVERS};
+use crate::{PASSWORD, RECEIVERS};
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
@@ -15,8 +16,10 @@ const ARCHIVE: &str = "urn:xmpp:mam:2";
 const RSM: &str = "http://jabber.org/protocol/rsm";
 
 /// What a crash may make the server send again: marks are cleared a second after the acknowledgement, or after the
-/// report that all was written, 0.3 s later; the rest is for a disk and a machine that are busy.
-const REPEAT_WINDOW: Duration = Duration::from_millis(2_500);
+/// report that all was written, 0.3 s later. (And a commit later, which takes as long as an acknowledgement.)
+const REPEAT_WINDOW: Duration = Duration::from_millis(1_500);
+/// As long as a commit may take for that: a server that is slower is stuck.
+const COMMIT_MAX: Duration = Duration::from_millis(1_500);
 /// Nothing more comes when nothing came for so long.
 const QUIET: Duration = Duration::from_millis(60);
 
@@ -46,6 +49,8 @@ pub struct Receiver {
     newest_in_stream: HashMap<usize, u32>,
     /// When the last server ended, if what came shortly before may come again.
     pub forgives: Option<Instant>,
+    /// How long a commit took then, at most.
+    pub slowest: Duration,
     resumption: Option<(String, u32)>,
     pub client: Option<Client>,
     pub archive: Archive,
@@ -63,6 +68,7 @@ impl Receiver {
             newest: HashMap::new(),
             newest_in_stream: HashMap::new(),
             forgives: None,
+            slowest: Duration::ZERO,
             resumption: None,
             client: None,
             archive: Archive::default(),
@@ -182,7 +188,8 @@ impl Receiver {
         let stanza_id = element.find("stanza-id", STANZA_IDS).and_then(|e| e.attribute("id")).map(str::to_owned);
         let now = Instant::now();
         if let Some(before) = self.received.get_mut(&id) {
-            let near = self.forgives.is_some_and(|crash| crash.saturating_duration_since(before.at) <= REPEAT_WINDOW);
+            let window = REPEAT_WINDOW + self.slowest.min(COMMIT_MAX);
+            let near = self.forgives.is_some_and(|crash| crash.saturating_duration_since(before.at) <= window);
             if near && before.stanza_id == stanza_id {
                 self.repeated += 1;
             } else {
@@ -232,6 +239,8 @@ impl Receiver {
 pub struct Archive {
     /// Does the server have one?
     pub answers: bool,
+    /// Is it its sender's?
+    own: bool,
     pub ids: HashMap<Id, String>,
     newest: HashMap<(usize, usize), u32>,
     last: Option<String>,
@@ -240,6 +249,10 @@ pub struct Archive {
 }
 
 impl Archive {
+    pub fn of_sender() -> Archive {
+        Archive { own: true, ..Archive::default() }
+    }
+
     /// Reads on from where the last walk ended; with `whole` from the start, and compares with what earlier walks saw.
     pub fn walk(
         &mut self,
@@ -301,7 +314,8 @@ impl Archive {
         let message = result.find("forwarded", FORWARD).and_then(|f| f.find("message", CLIENT));
         let body = message.and_then(|m| m.find("body", CLIENT)).map(Element::text_content).unwrap_or_default();
         let position = result.attribute("id").unwrap_or_default();
-        match ledger.recognise(&body) {
+        let recognised = if self.own { ledger.recognise_sent(&body) } else { ledger.recognise(&body) };
+        match recognised {
             Ok((id, to)) => {
                 if let Some(before) = self.ids.insert(id, position.to_owned()) {
                     self.wrong.push(Wrong::Doubled(format!("{id:?} is archived as {before} and as {position}")));

@@ -1,11 +1,12 @@
 //! One who sends, with stream management; resumes after a crash if it can, and sends again what is not acknowledged.
 
 use crate::client::{ANSWER_TIMEOUT, Client, Got, Resumed, SM, stuck};
+use crate::cycles::Trap;
 use crate::ledger::{Fate, Id, Ledger, Wrong, hash_of};
 use crate::random::Random;
 use crate::receiver::Archive;
-use crate::{PASSWORD, RECEIVERS, Trap};
-use std::collections::VecDeque;
+use crate::{PASSWORD, RECEIVERS};
+use std::collections::{HashSet, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -27,6 +28,11 @@ pub struct Sender {
     pub archive: Archive,
     pub resumed: u64,
     pub resent: u64,
+    /// How long the slowest acknowledgement took in this cycle.
+    pub slowest: Duration,
+    /// The disk is full for a while: the sender's own copy may be missing of what the recipient has.
+    pub may_lack: bool,
+    without: HashSet<Id>,
     pub wrong: Vec<Wrong>,
 }
 
@@ -37,6 +43,9 @@ struct Out {
     id: Option<Id>,
     text: String,
     has_origin_id: bool,
+    /// An error was its outcome: it is not sent again.
+    refused: bool,
+    at: Instant,
 }
 
 impl Sender {
@@ -49,15 +58,19 @@ impl Sender {
             sent: 0,
             unacked: VecDeque::new(),
             resumption: None,
-            archive: Archive::default(),
+            archive: Archive::of_sender(),
             resumed: 0,
             resent: 0,
+            slowest: Duration::ZERO,
+            may_lack: false,
+            without: HashSet::new(),
             wrong: Vec::new(),
         }
     }
 
     /// Sends until the server is no more.
     pub fn run(&mut self, address: SocketAddr, ledger: &Ledger, trap: &Trap<'_>) -> io::Result<()> {
+        self.slowest = Duration::ZERO;
         let mut client = Client::login(address, &self.name, PASSWORD)?;
         let result = self.send_all(&mut client, ledger, trap);
         if let (Some((_, handled)), Some(h)) = (&mut self.resumption, client.handled) {
@@ -93,6 +106,9 @@ impl Sender {
                     self.resumed += 1;
                     self.resumption = Some((id, handled));
                     self.acked(h, ledger, None)?;
+                    self.unacked.retain(|out| !out.refused);
+                    (1..).zip(&mut self.unacked).for_each(|(nth, out)| out.nth = h.wrapping_add(nth));
+                    self.sent = h.wrapping_add(self.unacked.len() as u32);
                     let again: String = self.unacked.iter().map(|out| out.text.as_str()).collect();
                     self.resent += self.unacked.len() as u64;
                     return client.send(&again);
@@ -111,7 +127,7 @@ impl Sender {
         }
         // A new session: only what carries an origin-id can be recognised.
         for out in old {
-            if out.has_origin_id {
+            if out.has_origin_id && !out.refused {
                 self.resent += 1;
                 self.push(client, out.id, out.text, true)?;
             }
@@ -122,7 +138,7 @@ impl Sender {
     fn push(&mut self, client: &mut Client, id: Option<Id>, text: String, has_origin_id: bool) -> io::Result<()> {
         self.sent = self.sent.wrapping_add(1);
         let sent = client.send(&text);
-        self.unacked.push_back(Out { nth: self.sent, id, text, has_origin_id });
+        self.unacked.push_back(Out { nth: self.sent, id, text, has_origin_id, refused: false, at: Instant::now() });
         sent
     }
 
@@ -166,7 +182,11 @@ impl Sender {
             Got::Element(e) if *e.name == *"message" && e.attribute("type") == Some("error") => {
                 let number = e.attribute("id").and_then(|id| id.strip_prefix('m')).and_then(|n| n.parse().ok());
                 match number {
-                    Some(number) => ledger.tell(&[(self.index, number)], Fate::Refused),
+                    Some(number) => {
+                        let id = (self.index, number);
+                        self.unacked.iter_mut().filter(|out| out.id == Some(id)).for_each(|out| out.refused = true);
+                        ledger.tell(&[id], Fate::Refused)
+                    }
                     None => Ok(()),
                 }
             }
@@ -181,7 +201,11 @@ impl Sender {
     fn acked(&mut self, h: u32, ledger: &Ledger, trap: Option<&Trap<'_>>) -> io::Result<()> {
         let mut ids = Vec::new();
         while self.unacked.front().is_some_and(|out| out.nth <= h) {
-            ids.extend(self.unacked.pop_front().and_then(|out| out.id));
+            let Some(out) = self.unacked.pop_front() else { break };
+            if trap.is_some() {
+                self.slowest = self.slowest.max(out.at.elapsed());
+            }
+            ids.extend(out.id);
         }
         if h > self.sent {
             self.wrong.push(Wrong::Invented(format!("{} sent {} stanzas, {h} were handled", self.name, self.sent)));
@@ -192,6 +216,9 @@ impl Sender {
         if let Some(trap) = trap {
             trap.spring();
         }
+        if self.may_lack {
+            self.without.extend(&ids);
+        }
         ledger.tell(&ids, Fate::Acked)
     }
 
@@ -201,7 +228,8 @@ impl Sender {
         client.bind("look", false)?;
         self.archive.walk(&mut client, ledger, whole, |_| {})?;
         if self.archive.answers {
-            for id in ledger.missing_of(self.index, |id| self.archive.ids.contains_key(id)) {
+            let without = &self.without;
+            for id in ledger.missing_of(self.index, |id| self.archive.ids.contains_key(id) || without.contains(id)) {
                 let name = &self.name;
                 self.wrong.push(Wrong::Lost(format!("{id:?} was acknowledged and is not in the archive of {name}")));
             }

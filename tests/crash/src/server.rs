@@ -21,7 +21,7 @@ pub struct Place {
 
 impl Place {
     /// Chooses a free address and writes the configuration into `folder`.
-    pub fn new(binary: &Path, folder: &Path) -> io::Result<Place> {
+    pub fn new(binary: &Path, folder: &Path, durability: &str) -> io::Result<Place> {
         let address = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?;
         let config = folder.join("waft.toml");
         std::fs::write(
@@ -30,6 +30,7 @@ impl Place {
                 "[[listen]]\naddress = \"{address}\"\ntls = \"optional\"\n\
                  [limits]\nrates = false\noffline_messages_max = 1000000\noffline_bytes_max = 1099511627776\n\
                  [accounts]\nscram_iterations = 4096\n\
+                 [store]\ndurability = \"{durability}\"\n\
                  [log]\nlevel = \"warn\"\n"
             ),
         )?;
@@ -45,10 +46,12 @@ pub struct Server {
 
 impl Server {
     /// Starts waft and waits until it says `ready`.
-    pub fn start(place: &Place, log: &Path) -> io::Result<Server> {
+    pub fn start(place: &Place, log: &Path, prepare: impl FnOnce(&mut Command)) -> io::Result<Server> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
         let started = Instant::now();
-        let mut child = Command::new(&place.binary)
+        let mut command = Command::new(&place.binary);
+        prepare(&mut command);
+        let mut child = command
             .arg("serve")
             .arg("--data")
             .arg(&place.data)

@@ -44,6 +44,15 @@ impl AdminConnection {
         }
     }
 
+    /// The next answers may take this long.
+    ///
+    /// # Errors
+    /// For people.
+    pub fn wait(&mut self, patience: Duration) -> Result<(), String> {
+        let set = self.stream.get_ref().set_read_timeout(Some(patience));
+        set.map_err(|error| format!("the server's socket cannot be used: {error}"))
+    }
+
     /// Asks, and gives the answer; a refusal is an error.
     ///
     /// # Errors

@@ -103,6 +103,8 @@ pub enum Request {
     },
     Reload,
     Stop,
+    /// Write a backup into the data folder.
+    Backup,
 }
 
 /// What comes back.
@@ -143,6 +145,14 @@ pub enum Answer {
     Check(Box<Check>),
     Servers {
         servers: Vec<KnownServer>,
+    },
+    /// Where the backup lies, for the command to fetch, and what it holds.
+    Backup {
+        path: String,
+        accounts: u64,
+        records: u64,
+        bytes: u64,
+        left_out: Vec<String>,
     },
     /// Sentences on what took effect and what did not.
     Notes {
@@ -372,6 +382,8 @@ pub trait AdminOps: Send + Sync + 'static {
     fn check(&self, domain: String, from: Option<String>) -> Doing<'_, Check>;
     /// Gives sentences on what waits for a restart.
     fn reload(&self) -> Doing<'_, Vec<String>>;
+    /// Gives where it lies.
+    fn backup(&self) -> Doing<'_, (std::path::PathBuf, store::BackupFigures)>;
     /// Begins to stop; answers at once.
     fn stop(&self) -> Doing<'_, ()>;
 }

@@ -259,6 +259,19 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
                 Err(why) => Answer::Refused { why },
             }
         }
+        Request::Backup => {
+            tracing::info!(uid, "admin: backup");
+            match ops.backup().await {
+                Ok((path, held)) => Answer::Backup {
+                    path: path.display().to_string(),
+                    accounts: held.accounts,
+                    records: held.records,
+                    bytes: held.bytes,
+                    left_out: held.left_out,
+                },
+                Err(why) => Answer::Refused { why },
+            }
+        }
         Request::Stop => {
             tracing::info!(uid, "admin: stop");
             done(ops.stop().await)
@@ -358,6 +371,9 @@ mod tests {
         }
         fn reload(&self) -> Doing<'_, Vec<String>> {
             Box::pin(async { Ok(vec!["[store] changed".into()]) })
+        }
+        fn backup(&self) -> Doing<'_, (std::path::PathBuf, store::BackupFigures)> {
+            Box::pin(async { Ok(("backup/one".into(), store::BackupFigures::default())) })
         }
         fn stop(&self) -> Doing<'_, ()> {
             Box::pin(async {

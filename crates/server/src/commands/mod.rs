@@ -4,11 +4,13 @@
 //! - [`user`]: accounts, in the running server or in the store.
 //! - [`rules`]: the access rules of an account.
 //! - [`archive`]: one account's archive, exported or purged.
+//! - [`backup`]: all that is kept in one file, and back.
 //! - [`init`]: a first configuration. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
 //! - [`password`]: how a password is asked for.
 
 pub mod archive;
+pub mod backup;
 pub mod check;
 pub mod config;
 pub mod init;
@@ -67,6 +69,8 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Fetch(arguments) => status::fetch(&arguments),
         Command::Reload(place) => status::reload(&place),
         Command::Stop(place) => status::stop(&place),
+        Command::Backup { file, place } => backup::backup(&file, &place),
+        Command::Restore { file, place, replace } => backup::restore(&file, &place, replace),
         Command::Client(arguments) => crate::client::client(&arguments),
     };
     match done {

@@ -66,8 +66,9 @@ pub async fn carry(house: Arc<House>) {
                     }
                     let house = house.clone();
                     let (cell, seq, bounce) = (note.cell, note.seq, note.bounce);
-                    // Presence goes on while the disk is full. LIMITS.md §3.
-                    let passes = note.upkeep && matches!(error, StoreError::Full | StoreError::Busy);
+                    // Presence goes on while the disk is full (LIMITS.md §3), and what stands behind such a commit is tried
+                    // again and again if it does not happen.
+                    let passes = note.upkeep && error != StoreError::Fenced;
                     // The ticket of a failed write is never done by itself: the error answer is its outcome.
                     let ticket = note.ticket;
                     tokio::spawn(async move {

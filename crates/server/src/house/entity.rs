@@ -226,6 +226,8 @@ impl House {
     ) {
         resident.may_go = false;
         let mut fx = Effects::default();
+        // What is done is acknowledged: with an error as its outcome not before that is on its way.
+        let mut kept = None;
         match item {
             CellItem::Im(item) => {
                 // Kept over the step: what a panic leaves undone must never be acknowledged.
@@ -239,6 +241,7 @@ impl House {
                     Item::FromClient { session, .. } => Some(*session),
                     _ => None,
                 };
+                let is_error = matches!(&item, Item::Inbound { stanza, .. } if stanza.is_error());
                 if matches!(item, Item::Tick) {
                     resident.wake_at = None;
                 }
@@ -254,6 +257,7 @@ impl House {
                     }
                     return self.step_panicked(cell, resident, whose);
                 }
+                kept = ticket.filter(|_| is_error);
             }
             CellItem::Committed { seq, outcomes, ticket } => {
                 let void = outcomes.iter().any(|o| matches!(o, Outcome::Duplicate(_)));
@@ -261,6 +265,7 @@ impl House {
                 for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
                 }
+                drop(resolved.tickets);
                 resident.let_go(&resolved.dropped);
                 if !resolved.dropped.is_empty() {
                     resident.gate.begin_step();
@@ -277,17 +282,48 @@ impl House {
                 for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
                 }
+                drop(resolved.tickets);
+                if matches!(error, StoreError::Fatal(_)) && !passes {
+                    // The server ends, and who knows whether the error arrives: what is not acknowledged is sent again.
+                    std::mem::forget(ticket.clone());
+                }
                 resident.let_go(&resolved.dropped);
                 resident.gate.begin_step();
                 resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
-                resident.account.step(Item::CommitFailed { bounce, error, stored }, now, &mut fx);
-                drop(ticket);
+                self.take_effects(cell, resident, std::mem::take(&mut fx), ready);
+                // A step of its own: the error must not stand behind a write that is tried again.
+                resident.gate.begin_step();
+                let failed = Item::CommitFailed { bounce, error, ticket: ticket.clone(), stored };
+                resident.account.step(failed, now, &mut fx);
+                kept = Some(ticket);
             }
             CellItem::Sweep => {
                 resident.sweep_at = None;
                 resident.may_go = resident.account.is_idle() && now.mono_ms >= resident.fresh_until;
             }
         }
+        self.take_effects(cell, resident, fx, ready);
+        if let Some(ticket) = kept {
+            drop(resident.gate.keep(ticket));
+        }
+        if !resident.may_go && resident.sweep_at.is_none() && resident.account.is_idle() {
+            resident.fresh_until = resident.fresh_until.max(now.mono_ms + IDLE_MS);
+            resident.sweep_at = Some(resident.fresh_until);
+            self.timers.sweep(resident.fresh_until, cell);
+        }
+    }
+
+    /// Of one step, in order: commits go to the store, the rest happens or waits for them.
+    fn take_effects(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        fx: Effects,
+        ready: &mut Ready,
+    ) {
+        // A message is told to its recipient at once, but the sender's own row is in the store's queue before that: what
+        // becomes of it becomes of the recipient's row too, or that alone is refused.
+        let mut told = Vec::new();
         for effect in fx.list {
             if let Effect::Query { session: Some(session), .. } = &effect {
                 resident.asks(*session);
@@ -306,16 +342,17 @@ impl House {
                 Effect::Count(name) => self.count(name),
                 effect => {
                     if let Some(effect) = resident.gate.pass(effect) {
-                        self.perform(cell, resident, effect, ready);
+                        told.push(effect);
+                        if !matches!(told.last(), Some(Effect::Tell { .. })) {
+                            told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
+                        }
+                        continue;
                     }
                 }
             }
+            told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
         }
-        if !resident.may_go && resident.sweep_at.is_none() && resident.account.is_idle() {
-            resident.fresh_until = resident.fresh_until.max(now.mono_ms + IDLE_MS);
-            resident.sweep_at = Some(resident.fresh_until);
-            self.timers.sweep(resident.fresh_until, cell);
-        }
+        told.into_iter().for_each(|effect| self.perform(cell, resident, effect, ready));
     }
 
     fn submit(

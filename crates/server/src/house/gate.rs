@@ -1,12 +1,23 @@
 //! The gate of one entity: effects wait here, in order, for the commits they stand behind. DESIGN.md D4.
 
-use im::Effect;
+use im::{Effect, Ticket};
 use std::collections::VecDeque;
 
 #[derive(Debug)]
 enum Entry {
-    Commit { seq: u64, step: u64, state: State },
-    Held { step: u64, effect: Effect },
+    Commit {
+        seq: u64,
+        step: u64,
+        state: State,
+    },
+    Held {
+        step: u64,
+        effect: Effect,
+    },
+    /// What it belongs to is not done before the effects that stand before it have happened.
+    Kept {
+        ticket: Ticket,
+    },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +40,8 @@ pub enum Verdict {
 pub struct Resolved {
     pub free: Vec<Effect>,
     pub dropped: Vec<Effect>,
+    /// To be let go when the free effects have happened.
+    pub tickets: Vec<Ticket>,
 }
 
 #[derive(Debug, Default)]
@@ -66,6 +79,15 @@ impl Gate {
         None
     }
 
+    /// Keeps the ticket until what this step left here has happened; gives it back if nothing is left here.
+    pub fn keep(&mut self, ticket: Ticket) -> Option<Ticket> {
+        if !self.behind && self.held == 0 {
+            return Some(ticket);
+        }
+        self.entries.push_back(Entry::Kept { ticket });
+        None
+    }
+
     /// A commit is on disk, or void. Gives the effects that are free now, in order, and those that do not happen.
     pub fn resolve(&mut self, seq: u64, verdict: Verdict) -> Resolved {
         let mut resolved = Resolved::default();
@@ -99,6 +121,7 @@ impl Gate {
                         resolved.free.push(effect);
                     }
                 }
+                Some(Entry::Kept { ticket }) => resolved.tickets.push(ticket),
                 None => break,
             }
         }
@@ -155,6 +178,24 @@ mod tests {
         gate.commit();
         gate.begin_step();
         assert!(gate.pass(mark("tell")).is_some());
+    }
+
+    #[test]
+    fn a_ticket_is_kept_until_what_stands_before_it_has_happened() {
+        let mut gate = Gate::default();
+        gate.begin_step();
+        assert!(gate.keep(Ticket::default()).is_some());
+        let one = gate.commit();
+        gate.begin_step();
+        assert!(gate.keep(Ticket::default()).is_some(), "this step left nothing here");
+        gate.begin_step();
+        let two = gate.commit();
+        gate.pass(mark("error"));
+        assert!(gate.keep(Ticket::default()).is_none());
+        assert_eq!(gate.resolve(two, Verdict::Committed).tickets.len(), 0);
+        let resolved = gate.resolve(one, Verdict::Committed);
+        assert_eq!((names(&resolved.free), resolved.tickets.len()), (vec!["error"], 1));
+        assert!(gate.is_empty());
     }
 
     #[test]

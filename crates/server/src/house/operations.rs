@@ -7,6 +7,7 @@ use crate::admin::{
 use crate::archives;
 use im::roles::Roles;
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
@@ -221,6 +222,10 @@ impl AdminOps for Operations {
             if crate::log::panics() > 0 {
                 counters.insert("panics".into(), crate::log::panics());
             }
+            // Rows of the store that cannot be read and are passed over.
+            if figures.quarantined > 0 {
+                counters.insert("quarantined-rows".into(), figures.quarantined);
+            }
             Ok(Status {
                 version: env!("CARGO_PKG_VERSION").into(),
                 pid: std::process::id(),
@@ -293,6 +298,25 @@ impl AdminOps for Operations {
 
     fn reload(&self) -> Doing<'_, Vec<String>> {
         Box::pin(async move { self.running.reload_from_sources() })
+    }
+
+    fn backup(&self) -> Doing<'_, (PathBuf, store::BackupFigures)> {
+        Box::pin(async move {
+            let folder = self.house().config.read().data.join(store_sqlite::backup::BACKUP_FOLDER);
+            let unusable = |error: std::io::Error| format!("{} cannot be used: {error}", folder.display());
+            // Whoever came for the last one has it, or never comes.
+            match std::fs::remove_dir_all(&folder) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(unusable(error)),
+                _ => {}
+            }
+            crate::data::make_subfolder(&folder).map_err(unusable)?;
+            let path = folder.join("waft.backup");
+            let held = self.house().store.backup(&path).await.map_err(|error| match error {
+                store::StoreError::Damaged(why) => why,
+                error => error.to_string(),
+            })?;
+            Ok((path, held))
+        })
     }
 
     fn stop(&self) -> Doing<'_, ()> {

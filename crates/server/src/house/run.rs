@@ -472,8 +472,12 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
             _ = tick(&mut alive) => systemd::alive(),
         }
     }
-    tracing::info!("stopping: streams are told, what is queued is written");
     systemd::stopping();
+    if FAILED.load(Ordering::Acquire) {
+        // Until then every write is answered with an error, on streams that are still there.
+        tokio::time::sleep(FAILED_GRACE).await;
+    }
+    tracing::info!("stopping: streams are told, what is queued is written");
     let patience = Duration::from_secs(u64::from(running.house.config.read().limits.shutdown_seconds));
     tokio::select! {
         () = running.stop(patience) => {}
@@ -487,6 +491,9 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
     }
     Ok(())
 }
+
+/// How long those whose writes failed have to hear of it before their streams end.
+const FAILED_GRACE: Duration = Duration::from_secs(1);
 
 /// The store said that it takes no more writes.
 static FAILED: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
