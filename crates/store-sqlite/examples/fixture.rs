@@ -27,7 +27,8 @@ fn dump(connection: &Connection) -> rusqlite::Result<()> {
     let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0))?;
     println!("PRAGMA application_id = {application};\nBEGIN;");
     let mut schema = connection.prepare(
-        "SELECT name, type, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' ORDER BY rowid",
+        "SELECT name, type, sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\'
+         AND name NOT IN (SELECT name FROM pragma_table_list WHERE type = 'shadow') ORDER BY rowid",
     )?;
     let objects: rusqlite::Result<Vec<(String, String, String)>> =
         schema.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?.collect();
@@ -35,7 +36,7 @@ fn dump(connection: &Connection) -> rusqlite::Result<()> {
     for (_, _, sql) in &objects {
         println!("{sql};");
     }
-    for (name, _, _) in objects.iter().filter(|(_, kind, _)| kind == "table") {
+    for (name, _, _) in objects.iter().filter(|(_, kind, sql)| kind == "table" && !sql.starts_with("CREATE VIRTUAL")) {
         let columns: rusqlite::Result<Vec<String>> = connection
             .prepare("SELECT name FROM pragma_table_info(?1)")?
             .query_map([name], |row| row.get(0))?

@@ -131,6 +131,7 @@ impl Plan<'_> {
                     presence: b"<presence/>".to_vec(),
                     directed: vec![Jid::from(contact)],
                     since: Stamp(NOW),
+                    received: None,
                 },
             },
             _ if n.is_multiple_of(4) => {
