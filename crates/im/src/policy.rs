@@ -75,7 +75,7 @@ impl Default for Limits {
             pep_bytes_max: 64 << 20,
             requests_max: 1_000,
             strangers_per_minute: Some(20),
-            stranger_messages_per_minute: None,
+            stranger_messages_per_minute: Some(6_000),
             archive_days_max: 365,
             archive_records_max: None,
             archive_bytes_max: 1 << 30,

@@ -209,7 +209,10 @@ impl Fx {
 
     fn deliveries(&self) -> impl Iterator<Item = (String, &Delivery)> {
         self.list.iter().filter_map(|effect| match effect {
-            Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } => Some((self.resource(*edge), delivery)),
+            // (A session without a stream is given what it is to have by no stream: nobody reads it.)
+            Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } if *edge != EdgeRef::NOBODY => {
+                Some((self.resource(*edge), delivery))
+            }
             _ => None,
         })
     }

@@ -332,7 +332,7 @@ section! {
         /// Distinct addresses that are no contacts and that a session may write to for the first time, a minute.
         strangers_per_minute: u32 = 20, in 1 ..= 1_000_000;
         /// Messages that one sender who is no contact may send an account, a minute.
-        stranger_messages_per_minute: u32 = 60, in 1 ..= 1_000_000;
+        stranger_messages_per_minute: u32 = 6_000, in 1 ..= 1_000_000;
 
         /// Sessions of one account at once.
         sessions_per_account_max: usize = 16, in 1 ..= 1_000;

@@ -40,7 +40,13 @@ pub fn own_domain() -> Result<String, String> {
 }
 
 fn domain_of(host: &str) -> Option<String> {
-    let label = host.split('.').next().filter(|label| !label.is_empty() && *label != "localhost")?;
+    let label = host.split('.').next().filter(|label| *label != "localhost")?;
+    // RFC 1123 §2.1: letters, digits and hyphens, and one of the former first and last.
+    let sound = |byte: &u8| byte.is_ascii_alphanumeric();
+    let ends = [label.as_bytes().first(), label.as_bytes().last()];
+    if !ends.iter().all(|end| end.is_some_and(sound)) || !label.bytes().all(|byte| sound(&byte) || byte == b'-') {
+        return None;
+    }
     xmpp::jid::prepare_domain(&format!("{label}{SUFFIX}")).ok()
 }
 
