@@ -4,6 +4,8 @@ import asyncio
 from pathlib import Path
 
 from slixmpp import ClientXMPP
+from slixmpp.xmlstream.handler import Callback
+from slixmpp.xmlstream.matcher import MatchXPath
 
 from house import PASSWORD
 from scenes import eventually
@@ -21,7 +23,8 @@ PRESENCE_KINDS = [
 
 
 class Person(ClientXMPP):
-    """One stream. `messages`, `presences` and `pushes` hold what came, oldest first."""
+    """One stream. `messages`, `presences` and `pushes` hold what came, oldest first; `everything` also messages without
+    a body, which slixmpp keeps from `messages`."""
 
     def __init__(self, house, jid, *, password=PASSWORD, mechanism=None, managed=False, plugins=(), options=None):
         options = {name: dict(value) for name, value in (options or {}).items()}
@@ -37,6 +40,8 @@ class Person(ClientXMPP):
         self.seen = set()
         for name in [*PLUGINS, *(["xep_0198"] if managed else []), *plugins]:
             self.register_plugin(name)
+        self.everything = []
+        self.register_handler(Callback("all messages", MatchXPath("{jabber:client}message"), self.everything.append))
         self.add_event_handler("message", self.messages.append)
         self.add_event_handler("message_error", self.messages.append)
         for kind in PRESENCE_KINDS:

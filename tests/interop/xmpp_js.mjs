@@ -122,14 +122,14 @@ const scenes = {
     for (let page = 0; page < 4; page++) {
       juliet.heard.length = 0;
       const rsm = xml("set", "http://jabber.org/protocol/rsm", xml("max", {}, "5"), after && xml("after", {}, after));
-      const fin = (await juliet.iqCaller.set(xml("query", { xmlns: "urn:xmpp:mam:2" }, rsm))) ?? {};
+      const query = xml("iq", { type: "set" }, xml("query", { xmlns: "urn:xmpp:mam:2" }, rsm));
+      const fin = (await juliet.iqCaller.request(query)).getChild("fin", "urn:xmpp:mam:2");
       for (const stanza of juliet.heard) {
         const result = stanza.getChild("result", "urn:xmpp:mam:2");
         if (result) found.push([result.attrs.id, result.getChild("forwarded").getChild("message").getChildText("body")]);
       }
-      const set = fin.getChild?.("set") ?? fin.getChild?.("fin")?.getChild("set");
-      after = set?.getChildText("last");
-      if (fin.attrs?.complete === "true") break;
+      after = fin.getChild("set", "http://jabber.org/protocol/rsm")?.getChildText("last");
+      if (fin.attrs.complete === "true") break;
     }
     assert.deepEqual(found.map(([, body]) => body), bodies);
     assert.deepEqual(found.map(([id]) => id), live);

@@ -71,7 +71,9 @@ impl Gate {
 
     /// Gives the effect back if it may happen now; else keeps it.
     pub fn pass(&mut self, effect: Effect) -> Option<Effect> {
-        if !self.behind && self.held == 0 {
+        // Who asks sees what was written before, also when nothing else waits for that.
+        let asks = matches!(effect, Effect::Query { .. }) && !self.entries.is_empty();
+        if !self.behind && self.held == 0 && !asks {
             return Some(effect);
         }
         self.held += 1;
@@ -196,6 +198,21 @@ mod tests {
         let resolved = gate.resolve(one, Verdict::Committed);
         assert_eq!((names(&resolved.free), resolved.tickets.len()), (vec!["error"], 1));
         assert!(gate.is_empty());
+    }
+
+    #[test]
+    fn a_question_waits_for_what_was_written_before_it() {
+        let question = || {
+            let iq = std::sync::Arc::new(xmpp::Stanza::iq(xmpp::IqType::Get, "q"));
+            Effect::Query { query: im::Query::Uptime, iq, session: None, then: |_, _, _, _, _| {} }
+        };
+        let mut gate = Gate::default();
+        gate.begin_step();
+        assert!(gate.pass(question()).is_some());
+        let one = gate.commit();
+        gate.begin_step();
+        assert!(gate.pass(question()).is_none());
+        assert_eq!(gate.resolve(one, Verdict::Committed).free.len(), 1);
     }
 
     #[test]
