@@ -192,9 +192,13 @@ pub async fn presence(server: &Server, watchers: usize, seconds: u64) -> io::Res
     register(&target, "watch", watchers).await?;
     register(&target, "star", 1).await?;
     let mut star = Client::login(&target, "star0", "secret", "bench").await?;
+    // Requests and pushes go to those who have asked for the roster.
+    const ROSTER: &str = "<iq type='get' id='ro'><query xmlns='jabber:iq:roster'/></iq>";
+    star.ask(ROSTER, "id='ro'|id=\"ro\"").await?;
     star.ask("<presence/>", "<presence").await?;
     let mut clients = login_all(&target, "watch", watchers).await?;
     for (n, client) in clients.iter_mut().enumerate() {
+        client.ask(ROSTER, "id='ro'|id=\"ro\"").await?;
         client.ask("<presence/>", "<presence").await?;
         client.ask("<presence type='subscribe' to='star0@localhost'/>", "subscribe").await?;
         star.send(&format!("<presence type='subscribed' to='watch{n}@localhost'/>")).await?;
