@@ -8,7 +8,7 @@ import traceback
 SCENES = []
 
 
-def scene(peer, seconds=30):
+def scene(peer, seconds=90):
     """Adds a scene. Its name is its sentence; `peer` is the program that talks to waft."""
 
     def add(play):
@@ -43,7 +43,7 @@ def play_all(house, only):
     return passed, failed
 
 
-async def eventually(what, condition, seconds=10):
+async def eventually(what, condition, seconds=30):
     """Waits until `condition()` is true, or fails with `what`."""
     until = time.monotonic() + seconds
     while True:

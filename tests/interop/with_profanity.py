@@ -45,7 +45,7 @@ class Terminal:
     async def screen(self):
         return await self.tmux("capture-pane", "-p")
 
-    async def shows(self, *texts, seconds=15):
+    async def shows(self, *texts, seconds=30):
         """Waits until one of the texts stands on the screen; gives the screen."""
         last = ""
 

@@ -54,13 +54,13 @@ class Client(slixmpp.ClientXMPP):
 
     async def login(self):
         self.connect(self.home.address, 5222)
-        await asyncio.wait_for(self.online, 15)
+        await asyncio.wait_for(self.online, 30)
         return self
 
     async def logout(self):
         await self.disconnect()
 
-    async def sees(self, event, sender=None, body=None, status=None, seconds=15):
+    async def sees(self, event, sender=None, body=None, status=None, seconds=30):
         """Waits until such a stanza has come, and takes it and what came before it of the kind."""
 
         def fits(stanza):
