@@ -10,6 +10,7 @@ import subprocess
 import tempfile
 
 DOMAIN = "localhost"
+GUESTS = "guests.localhost"
 PASSWORD = "a secret of the tests"
 COMPONENT_SECRET = "a secret of the components"
 
@@ -26,6 +27,7 @@ class House:
         self.component_port = free_port()
         with open(os.path.join(self.folder.name, "component.secret"), "w") as file:
             file.write(COMPONENT_SECRET + "\n")
+        self.make_authority()
         self.config = os.path.join(self.folder.name, "waft.toml")
         with open(self.config, "w") as file:
             file.write(
@@ -39,6 +41,10 @@ tls = "direct"
 
 [host.{DOMAIN}]
 registration = "open"
+client_ca = "clients.pem"
+
+[host."{GUESTS}"]
+anonymous = true
 
 [accounts]
 scram_iterations = 4096
@@ -65,7 +71,31 @@ rates = false
     @property
     def certificate(self):
         """The self-signed certificate that waft made; clients check it."""
-        return os.path.join(self.data, "certificates", f"{DOMAIN}.pem")
+        return self.certificate_of(DOMAIN)
+
+    def certificate_of(self, domain):
+        return os.path.join(self.data, "certificates", f"{domain}.pem")
+
+    def openssl(self, *arguments):
+        subprocess.run(["openssl", *arguments], cwd=self.folder.name, check=True, stderr=subprocess.DEVNULL)
+
+    def make_authority(self):
+        """The authority whose certificates clients may log in with."""
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", "clients.key"]
+        self.openssl("req", "-x509", "-subj", "/CN=clients", "-days", "2", "-out", "clients.pem", *new)
+
+    def identity(self, jid):
+        """A certificate of the authority for this address (RFC 6120 §13.7.1.4), and its key: two files."""
+        name = jid.replace("@", "-at-")
+        with open(os.path.join(self.folder.name, f"{name}.ext"), "w") as file:
+            file.write(f"subjectAltName=otherName:1.3.6.1.5.5.7.8.5;UTF8:{jid}\nextendedKeyUsage=clientAuth\n")
+        new = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-keyout", f"{name}.key"]
+        self.openssl("req", "-new", "-subj", "/CN=somebody", "-out", f"{name}.csr", *new)
+        self.openssl(
+            "x509", "-req", "-in", f"{name}.csr", "-CA", "clients.pem", "-CAkey", "clients.key", "-set_serial", "2",
+            "-days", "2", "-extfile", f"{name}.ext", "-out", f"{name}.pem",
+        )  # fmt: skip
+        return [os.path.join(self.folder.name, f"{name}.{kind}") for kind in ("pem", "key")]
 
     def start(self):
         self.log = open(os.path.join(self.folder.name, "waft.log"), "ab")

@@ -3,10 +3,11 @@
 import time as clock
 import xml.etree.ElementTree as ET
 from datetime import datetime
+from pathlib import Path
 
 from slixmpp.exceptions import IqError
 
-from house import DOMAIN
+from house import DOMAIN, GUESTS
 from person import Person, befriend
 from scenes import eventually, scene
 
@@ -75,6 +76,26 @@ def logs_in_by(mechanism):
 
 for each in ("SCRAM-SHA-256", "SCRAM-SHA-1", "PLAIN"):
     logs_in_by(each)
+
+
+@scene(PEER)
+async def a_login_by_a_certificate(house):
+    jid = house.account("romeo")
+    async with Person(house, jid, password="", mechanism="EXTERNAL") as romeo:
+        romeo.certfile, romeo.keyfile = house.identity(jid)
+        await romeo.login()
+        assert romeo["feature_mechanisms"].mech.name == "EXTERNAL"
+        assert romeo.boundjid.bare == jid, romeo.boundjid
+
+
+@scene(PEER)
+async def a_guest_logs_in_without_a_name(house):
+    async with Person(house, GUESTS, password="", mechanism="ANONYMOUS") as guest:
+        guest.ca_certs = Path(house.certificate_of(GUESTS))
+        await guest.login()
+        assert guest["feature_mechanisms"].mech.name == "ANONYMOUS"
+        assert guest.boundjid.user and guest.boundjid.domain == GUESTS, guest.boundjid
+        await guest.knows_nothing_more()
 
 
 @scene(PEER)

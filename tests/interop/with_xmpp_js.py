@@ -44,6 +44,15 @@ async def it_logs_in_by_STARTTLS(house):
 
 
 @scene(PEER)
+async def it_logs_in_by_SASL2_and_then_by_a_token(house):
+    romeo = house.account("romeo")
+    await play(house, "token", romeo=romeo)
+    logins = [line for line in house.said().splitlines() if "authenticated" in line and romeo in line]
+    mechanisms = [mechanism for line in logins for mechanism in ("SCRAM-SHA-1", "HT-SHA-256-NONE") if mechanism in line]
+    assert mechanisms == ["SCRAM-SHA-1", "HT-SHA-256-NONE"], logins
+
+
+@scene(PEER)
 async def it_resumes_its_stream_after_the_connection_broke(house):
     await play(house, "resume", romeo=house.account("romeo"), juliet=house.account("juliet"))
 

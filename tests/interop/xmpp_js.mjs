@@ -10,7 +10,7 @@ const { client, xml, jid } = await import(pathToFileURL(packages.resolve("@xmpp/
 
 const facts = JSON.parse(process.argv[3]);
 
-async function online(account, options = {}) {
+async function online(account, { prepare, ...options } = {}) {
   const entity = client({
     service: facts.service,
     domain: facts.domain,
@@ -26,6 +26,7 @@ async function online(account, options = {}) {
   entity.heard = [];
   entity.on("stanza", (stanza) => entity.heard.push(stanza));
   entity.on("error", () => {});
+  prepare?.(entity);
   await entity.start();
   await entity.send(xml("presence"));
   return entity;
@@ -67,6 +68,27 @@ const scenes = {
     const romeo = await online(facts.romeo, { service: facts.starttls });
     await romeo.iqCaller.get(xml("ping", "urn:xmpp:ping"), facts.domain);
     await romeo.stop();
+  },
+
+  // SASL2 with Bind 2 and stream management inline; then a token in place of the password.
+  async token() {
+    let kept = null;
+    const prepare = (entity) => {
+      entity.fast.saveToken = async (token) => void (kept = token);
+      entity.fast.fetchToken = async () => kept;
+      entity.fast.deleteToken = async () => void (kept = null);
+    };
+    const userAgent = xml("user-agent", { id: "6b1f2a6e-3c1d-4f5a-9b7e-0d2c4e6f8a10" });
+    const first = await online(facts.romeo, { userAgent, resource: "desk", prepare });
+    assert.equal(kept.mechanism, "HT-SHA-256-NONE");
+    assert.match(first.jid.resource, /^desk\//);
+    assert.ok(first.streamManagement.enabled && first.streamManagement.id);
+    const name = first.jid.toString();
+    await first.stop();
+    const second = await online(facts.romeo, { userAgent, resource: "desk", password: "not the password", prepare });
+    assert.equal(second.jid.toString(), name);
+    await second.iqCaller.get(xml("ping", "urn:xmpp:ping"), facts.domain);
+    await second.stop();
   },
 
   async resume() {

@@ -99,18 +99,13 @@ pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: 
                 house.count("connections");
                 let (house, context) = (house.clone(), context.clone());
                 if context.proxy_protocol {
-                    tokio::spawn(async move {
-                        let patience = context.edge.read().limits.first_byte_timeout;
-                        match tokio::time::timeout(patience, behind_proxy(socket)).await {
-                            Ok(Ok((socket, address))) => {
-                                begin(house, context, socket, address.unwrap_or(peer.ip())).await
-                            }
-                            Ok(Err(error)) => {
-                                tracing::warn!(%peer, %error, "no PROXY header on a listener that asks for it")
-                            }
-                            Err(_) => house.count("timeouts_first_byte"),
+                    // Nobody knows yet whose it is; what is not named in time is closed.
+                    match context.admission.unnamed() {
+                        Ok(place) => {
+                            tokio::spawn(begin_behind_proxy(house, context, socket, peer, place));
                         }
-                    });
+                        Err(why) => refuse(&house, peer.ip(), why),
+                    }
                 } else {
                     begin_on_task(house, context, socket, peer.ip());
                 }
@@ -179,6 +174,25 @@ fn begin_on_task(house: Arc<House>, context: Arc<ListenerContext>, socket: Socke
             tokio::spawn(edge::serve(house, config, socket, address, permit));
         }
         Err(why) => refuse(&house, address, why),
+    }
+}
+
+/// The address comes with the PROXY header.
+async fn begin_behind_proxy(
+    house: Arc<House>,
+    context: Arc<ListenerContext>,
+    socket: Socket,
+    peer: SocketAddr,
+    place: admission::Unnamed,
+) {
+    let patience = context.edge.read().limits.first_byte_timeout;
+    match tokio::time::timeout(patience, behind_proxy(socket)).await {
+        Ok(Ok((socket, address))) => {
+            drop(place);
+            begin(house, context, socket, address.unwrap_or(peer.ip())).await;
+        }
+        Ok(Err(error)) => tracing::warn!(%peer, %error, "no PROXY header on a listener that asks for it"),
+        Err(_) => house.count("timeouts_first_byte"),
     }
 }
 

@@ -63,18 +63,24 @@ impl Server {
     }
 
     fn start_in(folder: tempfile::TempDir, more: &[&str]) -> Server {
+        Server::start_with(folder, more, |_| {})
+    }
+
+    /// `prepare` may change how the process is started.
+    fn start_with(folder: tempfile::TempDir, more: &[&str], prepare: impl FnOnce(&mut Command)) -> Server {
         let (port, direct) = (free_port(), free_port());
         let log = std::fs::File::create(folder.path().join("log")).expect("can be written");
         let data = folder.path().join("data");
-        let mut child = waft(&["serve"])
+        let mut command = waft(&["serve"]);
+        command
             .arg("--data")
             .arg(&data)
             .args(["--c2s", &format!("127.0.0.1:{port}"), "--direct-tls", &format!("127.0.0.1:{direct}")])
             .args(more)
             .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .expect("the program starts");
+            .stderr(log);
+        prepare(&mut command);
+        let mut child = command.spawn().expect("the program starts");
         let mut said = Vec::new();
         for line in BufReader::new(child.stdout.as_mut().expect("is piped")).lines() {
             said.push(line.expect("is text"));
@@ -184,6 +190,109 @@ fn accounts_are_kept_by_the_running_server_and_by_the_store_alike() {
     assert_eq!(out(&server.run(&["user", "list"], "")), "alice@localhost\nbob@localhost\n");
     assert!(server.run(&["user", "del", "alice@localhost"], "").status.success());
     assert_eq!(out(&server.run(&["user", "list"], "")), "bob@localhost\n");
+}
+
+/// A command at a terminal, which `script` makes: each answer is typed when its question stands there and the terminal
+/// shows no more what is typed. Gives whether it went well, and the screen.
+fn at_a_terminal(arguments: &[&str], dialogue: &[(&str, &str)]) -> (bool, String) {
+    let quoted = |text: &&str| format!("'{text}'");
+    let command: Vec<String> = [&[env!("CARGO_BIN_EXE_waft")], arguments].concat().iter().map(quoted).collect();
+    let mut script = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command.join(" "), "/dev/null"])
+        .env_remove("WAFT_PASSWORD")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("there is a script");
+    let (say, heard) = std::sync::mpsc::channel();
+    let mut output = script.stdout.take().expect("is piped");
+    std::thread::spawn(move || {
+        let mut piece = [0; 256];
+        while let Ok(read @ 1..) = output.read(&mut piece) {
+            if say.send(piece[..read].to_vec()).is_err() {
+                return;
+            }
+        }
+    });
+    let mut keyboard = script.stdin.take().expect("is piped");
+    let mut screen = String::new();
+    for (question, answer) in dialogue {
+        while !screen.ends_with(question) {
+            let piece = heard.recv_timeout(PATIENCE).unwrap_or_else(|_| panic!("no {question:?}: {screen}"));
+            screen.push_str(&String::from_utf8_lossy(&piece));
+        }
+        until_hidden(script.id());
+        keyboard.write_all(format!("{answer}\n").as_bytes()).expect("is read");
+    }
+    while let Ok(piece) = heard.recv_timeout(PATIENCE) {
+        screen.push_str(&String::from_utf8_lossy(&piece));
+    }
+    drop(keyboard);
+    (script.wait().expect("it is our child").success(), screen)
+}
+
+/// Waits until the terminal of this process's child echoes nothing.
+fn until_hidden(script: u32) {
+    let children = std::fs::read_to_string(format!("/proc/{script}/task/{script}/children")).expect("it runs");
+    let child = children.split_whitespace().next().expect("it has a child");
+    let terminal = std::fs::read_link(format!("/proc/{child}/fd/0")).expect("it has a terminal");
+    let since = Instant::now();
+    loop {
+        let settings = Command::new("stty").arg("-a").arg("-F").arg(&terminal).output().expect("there is a stty");
+        if String::from_utf8_lossy(&settings.stdout).contains(" -echo ") {
+            return;
+        }
+        assert!(since.elapsed() < PATIENCE, "the terminal shows what is typed");
+    }
+}
+
+#[test]
+fn a_new_password_is_asked_for_twice_at_the_terminal_and_not_shown() {
+    let server = Server::start();
+    let data = server.data();
+    let add = ["user", "add", "alice@localhost", "--data", data.to_str().expect("is text")];
+    let first = "New password for alice@localhost: ";
+    let (added, screen) = at_a_terminal(&add, &[(first, "secret"), ("Once more: ", "secret2")]);
+    assert!(!added && screen.contains("the two passwords differ"), "{screen}");
+    let (added, screen) = at_a_terminal(&add, &[(first, "secret"), ("Once more: ", "secret")]);
+    assert!(added && screen.contains("added alice@localhost"), "{screen}");
+    assert!(!screen.contains("secret"), "{screen}");
+    let sent = server.run_client("alice@localhost", &["send", "alice@localhost", "x"]);
+    assert!(sent.status.success(), "{}", err(&sent));
+    // Without a terminal nothing is asked.
+    let without = server.run(&["user", "add", "bob@localhost"], "");
+    assert!(!without.status.success() && err(&without).contains("--password-stdin"), "{}", err(&without));
+}
+
+// sd_notify(3).
+#[test]
+fn systemd_is_told_of_start_reload_and_end() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).expect("can be bound");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+    let told = |what: &str| {
+        let mut message = [0; 4096];
+        loop {
+            let length = socket.recv(&mut message).unwrap_or_else(|error| panic!("{what} never came: {error}"));
+            let text = String::from_utf8_lossy(&message[..length]).into_owned();
+            if text.lines().any(|line| line == what) {
+                return text;
+            }
+        }
+    };
+    let watchdog = Duration::from_millis(500).as_micros().to_string();
+    let mut server = Server::start_with(folder, &[], |command| {
+        command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", &watchdog);
+    });
+    assert!(told("READY=1").contains("STATUS="), "what is served is the status");
+    told("WATCHDOG=1");
+    server.signal("-HUP");
+    assert!(told("RELOADING=1").contains("MONOTONIC_USEC="));
+    told("READY=1");
+    server.signal("-TERM");
+    told("STOPPING=1");
+    assert!(server.ended());
 }
 
 #[test]

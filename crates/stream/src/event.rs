@@ -26,8 +26,6 @@ pub enum Event {
     AuthFailed(AuthFailed),
     /// A FAST token to keep, in place of that of the same client and mechanism. *Answer*: `token_stored`.
     PutToken(Token),
-    /// A FAST token that is good no more. *Answer*: `token_stored`.
-    DeleteToken { client: Box<str>, mechanism: Mechanism },
     /// Make an account, XEP-0077 §3.1. *Answer*: `registered`. (The form itself is answered by the stream.)
     Register(Registration),
     /// *Answer*: `bound` or `bind_refused`.

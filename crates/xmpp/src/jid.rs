@@ -11,7 +11,7 @@ use std::sync::Arc;
 use idna::uts46::{AsciiDenyList, DnsLength, Hyphens, Uts46};
 use precis_profiles::precis_core::profile::{Rules, stabilize};
 use precis_profiles::precis_core::{self, DerivedPropertyValue, FreeformClass, IdentifierClass, StringClass};
-use precis_profiles::{OpaqueString, UsernameCaseMapped};
+use precis_profiles::{Nickname, OpaqueString, UsernameCaseMapped};
 use smallvec::SmallVec;
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::{is_combining_mark, is_public_assigned};
@@ -261,6 +261,21 @@ pub fn prepare_domain(text: &str) -> Result<String, JidError> {
     domain_of(text).map(Cow::into_owned)
 }
 
+/// A nickname as it is compared: one spelling for all that read the same, `Foo  Bar` and `foo bar`. RFC 8266 §2.4. What
+/// people are shown is the nickname as it was chosen.
+///
+/// # Errors
+/// [`JidError::EmptyResource`], [`JidError::TooLong`], [`JidError::Resource`]: in a room a nickname is a resourcepart.
+pub fn compared_nickname(text: &str) -> Result<String, JidError> {
+    check_length("nickname", text, UNPREPARED_BYTES_MAX)?;
+    let compared = stabilize(text, nickname).map_err(|_| JidError::Resource)?;
+    if compared.is_empty() {
+        return Err(JidError::EmptyResource);
+    }
+    check_length("nickname", &compared, PART_BYTES_MAX)?;
+    Ok(compared.into_owned())
+}
+
 /// A prepared domain as DNS and TLS want it: A-labels (RFC 5891 §4). `None` for what has none.
 pub fn domain_to_ascii(domain: &str) -> Option<String> {
     Uts46::new()
@@ -460,6 +475,17 @@ fn opaque(text: &str) -> Result<Cow<'_, str>, precis_core::Error> {
         return Err(precis_core::Error::Invalid);
     }
     let text = profile.additional_mapping_rule(text)?;
+    profile.normalization_rule(text)
+}
+
+/// The Nickname profile, for comparison. RFC 8266 §2.3, §2.4.
+fn nickname(text: &str) -> Result<Cow<'_, str>, precis_core::Error> {
+    let profile = Nickname::new();
+    if !allows(&FreeformClass::default(), text, is_newer_character) {
+        return Err(precis_core::Error::Invalid);
+    }
+    let text = profile.additional_mapping_rule(text)?;
+    let text = profile.case_mapping_rule(text)?;
     profile.normalization_rule(text)
 }
 

@@ -6,7 +6,9 @@ use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 
 use proptest::prelude::*;
-use xmpp::jid::{PART_BYTES_MAX, escape_local, prepare_domain, prepare_local, prepare_resource, unescape_local};
+use xmpp::jid::{
+    PART_BYTES_MAX, compared_nickname, escape_local, prepare_domain, prepare_local, prepare_resource, unescape_local,
+};
 use xmpp::{BareJid, FullJid, Jid, JidError};
 
 type Parts<'a> = (Option<&'a str>, &'a str, Option<&'a str>);
@@ -206,6 +208,32 @@ fn resourceparts_keep_their_case_and_width_and_map_spaces() {
     {
         assert_eq!(prepare_resource(&format!("a{c}b")), Err(JidError::Resource), "{c:?}");
     }
+}
+
+#[test]
+fn the_nicknames_of_rfc_8266_are_compared_as_there() {
+    // Table 1.
+    for (number, nickname, compared) in [
+        (1, "Foo", "foo"),
+        (2, "foo", "foo"),
+        (3, "Foo Bar", "foo bar"),
+        (4, "foo bar", "foo bar"),
+        (5, "\u{3A3}", "\u{3C3}"),
+        (6, "\u{3C3}", "\u{3C3}"),
+        (7, "\u{3C2}", "\u{3C2}"),
+        (8, "\u{3D4}", "\u{3CB}"),
+        (9, "\u{221E}", "\u{221E}"),
+        (10, "Richard \u{2163}", "richard iv"),
+    ] {
+        assert_eq!(compared_nickname(nickname).as_deref(), Ok(compared), "{number}");
+    }
+    // §2.1: spaces at either end go, those within become one of ASCII.
+    assert_eq!(compared_nickname("  Foo \u{3000}\u{A0} Bar ").as_deref(), Ok("foo bar"));
+    // §2.3: nothing may be left of it that is empty, and nothing in it that the class forbids.
+    assert_eq!(compared_nickname(" \u{2003} "), Err(JidError::EmptyResource));
+    assert_eq!(compared_nickname(""), Err(JidError::EmptyResource));
+    assert_eq!(compared_nickname("foo\u{202E}"), Err(JidError::Resource));
+    assert!(matches!(compared_nickname(&"x".repeat(1024)), Err(JidError::TooLong { .. })));
 }
 
 #[test]

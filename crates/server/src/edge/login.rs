@@ -124,13 +124,6 @@ impl Edge {
                 };
                 self.stream.token_stored(stored, out);
             }
-            Event::DeleteToken { client, mechanism } => {
-                let stored = match self.stream.account().cloned() {
-                    Some(account) => self.house.delete_token(&account, client, mechanism).await,
-                    None => false,
-                };
-                self.stream.token_stored(stored, out);
-            }
             Event::Register(registration) => {
                 let permitted = self.permit_to_register();
                 let outcome = self.house.register(registration, permitted).await;

@@ -316,15 +316,6 @@ impl House {
         };
         self.commit(account, vec![Change::TokenPut { account: account.clone(), token }]).await.is_ok()
     }
-
-    pub async fn delete_token(&self, account: &BareJid, client: Box<str>, mechanism: Mechanism) -> bool {
-        self.commit(
-            account,
-            vec![Change::TokenDelete { account: account.clone(), client, mechanism: mechanism.name().into() }],
-        )
-        .await
-        .is_ok()
-    }
 }
 
 /// Tells when its last clone is dropped.

@@ -99,6 +99,20 @@ pub enum Refused {
     Failures,
 }
 
+/// The place of a connection whose PROXY header has not come; giving it up frees it.
+#[derive(Debug)]
+pub struct Unnamed {
+    admission: Arc<Admission>,
+    /// Among the strangers.
+    number: u64,
+}
+
+impl Drop for Unnamed {
+    fn drop(&mut self) {
+        self.admission.all.lock().strangers.remove(&self.number);
+    }
+}
+
 /// One connection's place; giving it up frees it.
 #[derive(Debug)]
 pub struct Permit {
@@ -148,26 +162,20 @@ impl Admission {
         }
         entry.connections += 1;
         entry.unauthenticated += 1;
-        all.next += 1;
-        let number = all.next;
-        all.strangers.insert(number, None);
-        let permit = Permit { admission: self.clone(), source, number, authenticated: false };
-        if all.strangers.len() <= bounds.unauthenticated_max {
-            return Ok(permit);
-        }
-        // The oldest stranger that can be told gives its place; a flood faster than that is refused.
-        let oldest = all.strangers.iter().find_map(|(number, edge)| edge.clone().map(|edge| (*number, edge)));
-        let far_over = all.strangers.len() > 2 * bounds.unauthenticated_max;
-        if let Some((number, _)) = &oldest {
-            all.strangers.remove(number);
-        }
+        let (number, place) = all.stranger(&bounds);
         drop(all);
-        match oldest {
-            Some((_, edge)) => edge.send(EdgeItem::Close(StreamFault::TooManyConnections)),
-            None if far_over => return Err(Refused::TooManyInAll),
-            None => {}
-        }
+        let permit = Permit { admission: self.clone(), source, number, authenticated: false };
+        place.take()?;
         Ok(permit)
+    }
+
+    /// A connection whose address a PROXY header will tell: until then it is nobody's, and one of the strangers.
+    pub fn unnamed(self: &Arc<Admission>) -> Result<Unnamed, Refused> {
+        let bounds = self.bounds.lock().clone();
+        let (number, place) = self.all.lock().stranger(&bounds);
+        let unnamed = Unnamed { admission: self.clone(), number };
+        place.take()?;
+        Ok(unnamed)
     }
 
     /// May this address register an account now? Counts it if so. LIMITS.md §2 row 43.
@@ -199,7 +207,47 @@ impl Admission {
     }
 }
 
+/// Whether there is one among the strangers.
+enum Place {
+    Free,
+    /// That of the oldest, who is told so.
+    Of(Arc<EdgeHandle>),
+    None,
+}
+
+impl Place {
+    fn take(self) -> Result<(), Refused> {
+        match self {
+            Place::Free => Ok(()),
+            Place::Of(oldest) => {
+                oldest.send(EdgeItem::Close(StreamFault::TooManyConnections));
+                Ok(())
+            }
+            Place::None => Err(Refused::TooManyInAll),
+        }
+    }
+}
+
 impl All {
+    /// One stranger more. The oldest that can be told gives its place; a flood faster than that is refused.
+    fn stranger(&mut self, bounds: &Bounds) -> (u64, Place) {
+        self.next += 1;
+        let number = self.next;
+        self.strangers.insert(number, None);
+        if self.strangers.len() <= bounds.unauthenticated_max {
+            return (number, Place::Free);
+        }
+        let oldest = self.strangers.iter().find_map(|(number, edge)| edge.clone().map(|edge| (*number, edge)));
+        match oldest {
+            Some((oldest, edge)) => {
+                self.strangers.remove(&oldest);
+                (number, Place::Of(edge))
+            }
+            None if self.strangers.len() > 2 * bounds.unauthenticated_max => (number, Place::None),
+            None => (number, Place::Free),
+        }
+    }
+
     /// Forgets addresses that nothing is known of any more; once a minute.
     fn sweep(&mut self, bounds: &Bounds, now_ms: u64) {
         if now_ms.saturating_sub(self.swept_ms) < 60_000 {

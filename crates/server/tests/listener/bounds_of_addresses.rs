@@ -171,6 +171,27 @@ fn failed_logins_end_the_connection_as_configured() {
 }
 
 #[test]
+fn behind_a_proxy_few_connections_wait_for_their_header() {
+    // A tenth of 200 files are strangers; those that cannot be told to go are twice as many at most.
+    let server = Server::with_files(
+        200,
+        "[limits]\nrates = false\nunauthenticated_percent = 10\nfirst_byte_seconds = 60\nauthentication_seconds = 60\n",
+    );
+    let silent: Vec<Client> = (0..60).map(|_| Client::connect(server.proxied)).collect();
+    let refused = || server.status()["counters"]["connections_refused"].as_u64().unwrap_or(0);
+    eventually("the rest is refused", || refused() == 20);
+    assert!(server.open_files() < 100, "{} files", server.open_files());
+    drop(silent);
+    // Their places are free again.
+    eventually("a client behind the proxy is served", || {
+        let mut client = Client::connect(server.proxied);
+        let _ = client.try_send(b"PROXY TCP4 192.0.2.7 192.0.2.1 4000 5222\r\n");
+        let _ = client.try_send(crate::client::header("localhost").as_bytes());
+        client.hear_some().contains("</stream:features>")
+    });
+}
+
+#[test]
 fn beyond_the_share_for_strangers_the_oldest_of_them_is_closed() {
     // A tenth of 200 files.
     let server = Server::with_files(200, "[limits]\nrates = false\nunauthenticated_percent = 10\n");

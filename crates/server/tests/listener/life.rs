@@ -2,6 +2,7 @@
 
 use crate::client::{Client, attribute};
 use crate::server::{Server, eventually, run};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 #[test]
 fn a_terminated_server_tells_every_stream_and_ends_well() {
@@ -41,6 +42,70 @@ fn what_was_acknowledged_before_the_end_is_there_after_a_new_start() {
     let mut away = Client::session(&server, "away", "r");
     away.send("<presence/>");
     away.expect("<body>kept over the end</body>");
+}
+
+/// Writes numbered messages and asks for acknowledgement after each ten, until the server says that it ends. Gives how
+/// many were acknowledged; `counts` meanwhile.
+fn writes_until_the_end(client: &mut Client, to: &str, counts: &AtomicU32) -> u32 {
+    let (mut sent, mut acked) = (0, 0);
+    loop {
+        let mut batch = String::new();
+        for _ in 0..10 {
+            sent += 1;
+            batch += &format!("<message to='{to}' type='chat'><body>number {sent}</body></message>");
+        }
+        // (The end may come in the middle of it.)
+        let _ = client.try_send((batch + "<r xmlns='urn:xmpp:sm:3'/>").as_bytes());
+        let heard = client.expect(&format!("<a xmlns='urn:xmpp:sm:3' h='{sent}'/>|</stream:stream>"));
+        for said in heard.split("<a xmlns='urn:xmpp:sm:3' h='").skip(1) {
+            acked = said.split('\'').next().unwrap().parse().unwrap();
+        }
+        counts.store(acked, Ordering::Relaxed);
+        if heard.ends_with("</stream:stream>") {
+            assert!(heard.contains("<system-shutdown "), "{heard}");
+            return acked;
+        }
+    }
+}
+
+#[test]
+fn a_server_that_ends_under_load_keeps_all_that_it_acknowledged_once_and_in_order() {
+    let config = "[limits]\nrates = false\noffline_messages_max = 100000\n";
+    let mut server = Server::start(config);
+    let names = ["w1", "w2", "w3", "w4"];
+    let mut writers: Vec<Client> = names
+        .iter()
+        .map(|name| {
+            server.ensure(&format!("for-{name}@localhost"));
+            let mut client = Client::available(&server, name, "r");
+            client.manage();
+            client
+        })
+        .collect();
+    let counts: [AtomicU32; 4] = Default::default();
+    let acked: Vec<u32> = std::thread::scope(|scope| {
+        let busy: Vec<_> = writers
+            .iter_mut()
+            .zip(names)
+            .zip(&counts)
+            .map(|((client, name), count)| {
+                scope.spawn(move || writes_until_the_end(client, &format!("for-{name}@localhost"), count))
+            })
+            .collect();
+        eventually("all write", || counts.iter().all(|count| count.load(Ordering::Relaxed) >= 50));
+        server.signal("TERM");
+        busy.into_iter().map(|writer| writer.join().unwrap()).collect()
+    });
+    assert!(server.ended().success(), "{}", server.log());
+    server.restart();
+    for (name, acked) in names.iter().zip(acked) {
+        let mut reader = Client::session(&server, &format!("for-{name}"), "r");
+        reader.send("<presence/>");
+        let heard = reader.expect(&format!("<body>number {acked}</body>"));
+        let numbers: Vec<u32> =
+            heard.split("<body>number ").skip(1).map(|rest| rest.split('<').next().unwrap().parse().unwrap()).collect();
+        assert_eq!(numbers, (1..=acked).collect::<Vec<_>>(), "{name}");
+    }
 }
 
 // XEP-0198 §4: what the client says that it has is not given to it again.

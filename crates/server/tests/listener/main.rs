@@ -3,6 +3,7 @@
 //! - [`server`]: starts it; [`client`]: speaks to it.
 //! - `sasl`, `sasl2`, `register`: how a stream is authenticated. RFC 6120 §6, XEP-0388, XEP-0077.
 //! - `streams`, `sessions`, `management`: headers, errors, binding, XEP-0198.
+//! - `transcripts`: a table of conditions and mechanisms, each with its test.
 //! - `forwarding`: what a client sends comes out right at the other. RFC 6120 §4.8, §8.
 //! - `bounds_before`, `bounds_after`, `bounds_of_time`, `bounds_of_addresses`, `queues`, `bounds_of_accounts`: every
 //!   limit, tripped.
@@ -40,3 +41,4 @@ mod sasl2;
 mod security;
 mod sessions;
 mod streams;
+mod transcripts;

@@ -212,7 +212,9 @@ fn a_token_is_given_used_rotated_and_invalidated() {
     outcome(&mut client, &request).unwrap();
     let mut client = connected();
     let request = by_token(&client, "fast", &third, FAST, &device);
-    assert_eq!(outcome(&mut client, &request).err().as_deref(), Some("not-authorized"));
+    assert_eq!(outcome(&mut client, &request).err().as_deref(), Some("credentials-expired"));
+    // The password is good on the same stream. XEP-0484 §4.2.
+    outcome(&mut client, &by_password("fast", "")).unwrap();
 }
 
 #[test]
@@ -248,6 +250,67 @@ fn tokens_go_when_the_password_changes() {
     let mut client = connected();
     let request = by_token(&client, "changes", &token, FAST, &device);
     assert_eq!(outcome(&mut client, &request).err().as_deref(), Some("not-authorized"));
+}
+
+// XEP-0388 §2.4: "Servers MUST disconnect Clients immediately if any other traffic is received."
+#[test]
+fn nothing_but_a_response_is_taken_while_a_client_authenticates() {
+    for other in [
+        " ",
+        "\n",
+        "<presence/>",
+        "<r xmlns='urn:xmpp:sm:3'/>",
+        "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'/>",
+    ] {
+        let mut client = connected();
+        client.send("<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>");
+        client.expect("<challenge xmlns='urn:xmpp:sasl:2'");
+        client.send(other);
+        client.expect_error("not-authorized");
+    }
+}
+
+// XEP-0388 §2.6.1, §4.
+#[test]
+fn who_is_authenticated_does_not_authenticate_again() {
+    let mut client = connected();
+    outcome(&mut client, &by_password("again", "")).unwrap();
+    client.expect("</stream:features>");
+    client.send(by_password("again", ""));
+    client.expect_error("unsupported-stanza-type");
+}
+
+// XEP-0386 §3.2: what waits is in the archive, and is not sent.
+#[test]
+fn what_waited_is_left_to_the_archive_of_a_client_that_binds_with_bind_2() {
+    SERVER.ensure("waited@localhost");
+    let mut writer = Client::available(&SERVER, "writes", "r");
+    writer.send("<message to='waited@localhost' type='chat'><body>while you were away</body></message>");
+    writer.sync();
+    let mut client = connected();
+    outcome(&mut client, &by_password("waited", "<bind xmlns='urn:xmpp:bind:0'/>")).unwrap();
+    client.expect("</stream:features>");
+    client.send("<presence/>");
+    let heard = client.sync() + &client.sync();
+    assert!(!heard.contains("<body>"), "{heard}");
+    client.send("<iq type='set' id='a'><query xmlns='urn:xmpp:mam:2'/></iq>");
+    client.expect("<body>while you were away</body>");
+    client.expect("<fin ");
+}
+
+// XEP-0386 §3.2.
+#[test]
+fn a_bind_request_counts_for_nothing_where_the_password_is_wrong() {
+    SERVER.ensure("nobind@localhost");
+    let mut client = connected();
+    let wrong = plain("", "nobind", "wrong");
+    let request = format!(
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'><initial-response>{wrong}</initial-response><bind xmlns='urn:xmpp:bind:0'/></authenticate>"
+    );
+    assert_eq!(outcome(&mut client, &request).err().as_deref(), Some("not-authorized"));
+    let success = outcome(&mut client, &by_password("nobind", "")).unwrap();
+    assert_eq!(between(&success, "<authorization-identifier>", "<"), "nobind@localhost");
+    assert!(SERVER.sessions("nobind@localhost").is_empty());
 }
 
 #[test]

@@ -16,12 +16,8 @@ impl ClientStream {
             return;
         };
         if let Some(change) = inline.changes.front() {
-            self.events.push_back(match change {
-                TokenChange::Put { token, .. } => Event::PutToken(token.clone()),
-                TokenChange::Delete { client, mechanism } => {
-                    Event::DeleteToken { client: client.clone(), mechanism: *mechanism }
-                }
-            });
+            let (TokenChange::Put { token, .. } | TokenChange::End { token }) = change;
+            self.events.push_back(Event::PutToken(token.clone()));
             self.waits = Some(Wait::Token);
         } else if let Some(resume) = inline.resume.take() {
             self.events.push_back(Event::Resume(resume));
@@ -61,8 +57,8 @@ impl ClientStream {
         self.negotiation.as_ref().is_some_and(|negotiation| negotiation.inline.is_some())
     }
 
-    /// Answers [`Event::PutToken`] and [`Event::DeleteToken`]. A token that could not be stored is not told; one that
-    /// could not be deleted fails the authentication, as it must not stay good unnoticed (XEP-0484 §3.6).
+    /// Answers [`Event::PutToken`]. A token that could not be stored is not told; one that could not be ended fails the
+    /// authentication, as it must not stay good unnoticed (XEP-0484 §3.6).
     pub fn token_stored(&mut self, stored: bool, out: &mut Vec<u8>) {
         if !self.answers(Wait::Token) {
             return;
@@ -74,7 +70,7 @@ impl ClientStream {
             Some(TokenChange::Put { token, tell: true }) if stored => {
                 inline.token = Some((String::from_utf8_lossy(&token.secret.0).into_owned(), token.expires));
             }
-            Some(TokenChange::Delete { .. }) if !stored => {
+            Some(TokenChange::End { .. }) if !stored => {
                 return self.inline_failed(StanzaCondition::InternalServerError, out);
             }
             _ => {}

@@ -192,6 +192,7 @@ impl ClientStream {
                 // What was sent in clear must not be read as if it had come encrypted. RFC 6120 §5.4.3.3.
                 Some(Wait::StartTls) if !input.is_empty() => Err(StreamFault::PlaintextBehindStartTls),
                 Some(_) => return Ok(None),
+                None if self.space_in_sasl2(input) => Err(StreamFault::StanzaBeforeAuth),
                 None => self.frames.next(input),
             };
             let taken = match taken {
@@ -210,6 +211,11 @@ impl ClientStream {
     /// What a session's frame means is given at once, what a negotiation's means is queued.
     fn take(&mut self, frame: Frame, input: &[u8], out: &mut Vec<u8>) -> Result<Option<Event>, StreamFault> {
         match (frame, self.stage) {
+            // The client has found a fault and is gone: an error is never answered with one. RFC 6120 §4.9.1.1.
+            (Frame::Element(raw), _) if raw.ns() == ns::STREAM && raw.name() == "error" => {
+                self.stage = Stage::Ended;
+                return Ok(Some(Event::Closed));
+            }
             (Frame::Element(raw), Stage::Bound) => return self.in_session(raw, out),
             (Frame::Element(raw), Stage::Binding) => self.binding(&raw, out)?,
             (Frame::Element(raw), Stage::Negotiating) => self.negotiating(&raw, input, out)?,
@@ -227,6 +233,14 @@ impl ClientStream {
             }
         }
         Ok(None)
+    }
+
+    /// "Clients MUST NOT send whitespace" while they authenticate; the server disconnects them. XEP-0388 §2.4.
+    fn space_in_sasl2(&self, input: &[u8]) -> bool {
+        let exchange = self.negotiation.as_ref().and_then(|negotiation| negotiation.attempt.as_ref());
+        exchange.is_some_and(|attempt| attempt.profile == Profile::Sasl2)
+            && !self.frames.is_mid_frame()
+            && matches!(input, [b' ' | b'\t' | b'\r' | b'\n', ..])
     }
 
     fn negotiation(&mut self) -> &mut Negotiation {

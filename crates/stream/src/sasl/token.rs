@@ -85,14 +85,9 @@ impl Named {
 #[derive(Debug)]
 pub(crate) enum TokenChange {
     /// `tell`: it is new, the client hears of it when it is stored.
-    Put {
-        token: Token,
-        tell: bool,
-    },
-    Delete {
-        client: Box<str>,
-        mechanism: Mechanism,
-    },
+    Put { token: Token, tell: bool },
+    /// Good no more. It is kept as one that has expired, so that whoever knows it is told so.
+    End { token: Token },
 }
 
 /// What the client said of tokens. XEP-0484 §3.2, §3.4, §3.6.
@@ -139,7 +134,11 @@ pub(crate) fn changes(
         if wishes.invalidate {
             changes.push(match asked {
                 true => TokenChange::Put { token: fresh(&token.client, token.mechanism, None), tell: true },
-                false => TokenChange::Delete { client: token.client.clone(), mechanism: token.mechanism },
+                false => {
+                    token.previous = None;
+                    token.expires = now;
+                    TokenChange::End { token }
+                }
             });
         } else if previous || is_old || asked {
             // The one that was used stays good until the client uses the new one. XEP-0484 §3.5.

@@ -197,14 +197,18 @@ fn a_client_that_logs_out_leaves_no_token() {
         let said = peer.fast(&token, &format!("invalidate='{yes}'"));
         assert!(said.contains("<success"), "{said}");
         assert_eq!(told(&said), None, "not even one that was due");
-        assert_eq!(peer.last(), "DeleteToken phone HT-SHA-256-NONE");
+        assert_eq!(peer.last(), "PutToken phone HT-SHA-256-NONE");
+        // Whoever has it hears that it is over; whoever guesses, that it is wrong. XEP-0484 §4.2.
         let mut peer = peer.again();
-        assert_eq!(failure(&peer.fast(&token, "")), "not-authorized");
+        assert_eq!(failure(&peer.fast(&token, "")), "credentials-expired");
+        assert_eq!(failure(&peer.fast("a guess", "")), "not-authorized");
+        // The same stream takes the password still.
+        assert!(peer.says(&authenticate_plain(&request("HT-SHA-256-NONE"))).contains("<success"));
     }
 }
 
 #[test]
-fn a_token_that_cannot_be_deleted_fails_the_log_out() {
+fn a_token_that_cannot_be_ended_fails_the_log_out() {
     let (mut peer, token) = with_token();
     peer.stores = false;
     assert_eq!(failure(&peer.fast(&token, "invalidate='true'")), "temporary-auth-failure");

@@ -184,13 +184,6 @@ impl Peer {
                 self.stream.token_stored(self.stores, out);
                 told
             }
-            Event::DeleteToken { client, mechanism } => {
-                if self.stores {
-                    self.tokens().retain(|old| old.mechanism != mechanism || old.client != client);
-                }
-                self.stream.token_stored(self.stores, out);
-                format!("DeleteToken {client} {}", mechanism.name())
-            }
             Event::Register(registration) => {
                 let told = format!("Register {} {}", registration.account, &*registration.password);
                 self.stream.registered(self.registers.clone(), out);

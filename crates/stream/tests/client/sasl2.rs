@@ -44,6 +44,24 @@ fn without_inline_requests_features_follow_the_success_and_no_restart() {
     peer.bound_here();
 }
 
+// XEP-0388 §2.4.
+#[test]
+fn white_space_while_a_client_authenticates_ends_the_stream() {
+    for space in [" ", "\t", "\r\n", "\n "] {
+        let mut peer = Peer::new(config()).open();
+        let said = peer.says("<authenticate xmlns='urn:xmpp:sasl:2' mechanism='PLAIN'/>");
+        assert!(said.starts_with("<challenge "), "{said}");
+        assert!(peer.says(space).contains("<not-authorized "), "{space:?}");
+    }
+    // Before and after there may be some, as on any stream.
+    let mut peer = Peer::new(config()).open();
+    peer.says(" \n ");
+    let said = peer.says(&(authenticate_plain("") + "\n"));
+    assert!(said.contains("<success "), "{said}");
+    peer.says(" ");
+    peer.bound_here();
+}
+
 #[test]
 fn scram_sends_its_signature_as_additional_data() {
     let mut peer = Peer::new(config()).open();
