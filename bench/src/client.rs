@@ -7,7 +7,7 @@ use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::TcpSocket;
 
 pub trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
@@ -21,7 +21,29 @@ pub struct Target {
     pub tls: Option<Arc<rustls::ClientConfig>>,
     /// STARTTLS on the clear port (servers without direct TLS).
     pub starttls: bool,
+    /// The address that clients come from.
+    pub from: std::net::Ipv4Addr,
 }
+
+impl Target {
+    /// As from the n-th loopback address.
+    pub fn coming_from(&self, n: usize) -> Target {
+        Target { from: std::net::Ipv4Addr::new(127, 0, 1, n as u8), ..self.clone() }
+    }
+}
+
+/// How a client authenticates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mechanism {
+    /// As every peer can.
+    ScramSha1,
+    Plain,
+    /// With a token of an earlier time, and the binding in the same step (XEP-0388, 0386, 0484).
+    Fast,
+}
+
+const FAST: &str = "HT-SHA-256-NONE";
+const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
 
 pub struct Client {
     pub pipe: Box<dyn Pipe>,
@@ -34,10 +56,17 @@ fn bad(what: &str, got: &[u8]) -> io::Error {
 }
 
 impl Client {
-    async fn open(target: &Target) -> io::Result<Client> {
-        let tcp = TcpStream::connect(target.address).await?;
+    /// A connection, and nothing said.
+    pub async fn bare(target: &Target, jid: &str) -> io::Result<Client> {
+        let socket = TcpSocket::new_v4()?;
+        socket.bind((target.from, 0).into())?;
+        let tcp = socket.connect(target.address).await?;
         tcp.set_nodelay(true)?;
-        let mut client = Client { pipe: Box::new(tcp), jid: String::new(), buffer: Vec::new() };
+        Ok(Client { pipe: Box::new(tcp), jid: jid.to_owned(), buffer: Vec::new() })
+    }
+
+    async fn open(target: &Target) -> io::Result<Client> {
+        let mut client = Client::bare(target, "").await?;
         if let Some(tls) = &target.tls {
             if target.starttls {
                 client.header(target).await?;
@@ -52,20 +81,76 @@ impl Client {
         Ok(client)
     }
 
-    /// Connects, authenticates (SCRAM-SHA-1, as every peer can), binds.
+    /// Connects, authenticates with SCRAM-SHA-1, binds.
     pub async fn login(target: &Target, user: &str, password: &str, resource: &str) -> io::Result<Client> {
+        Client::enter(target, Mechanism::ScramSha1, user, password, resource).await
+    }
+
+    /// Connects, authenticates, binds. `secret`: the password, or the token of [`Mechanism::Fast`].
+    pub async fn enter(
+        target: &Target,
+        mechanism: Mechanism,
+        user: &str,
+        secret: &str,
+        resource: &str,
+    ) -> io::Result<Client> {
         let mut client = Client::open(target).await?;
-        client.scram(user, password).await?;
+        match mechanism {
+            Mechanism::ScramSha1 => client.scram(user, secret).await?,
+            Mechanism::Plain => {
+                let response = BASE64.encode(format!("\0{user}\0{secret}"));
+                client.ask(&format!("<auth xmlns='{SASL}' mechanism='PLAIN'>{response}</auth>"), "<success").await?;
+            }
+            Mechanism::Fast => return client.fast(user, secret, resource).await,
+        }
         client.header(target).await?;
-        let bound = client.ask(&format!("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'><resource>{resource}</resource></bind></iq>"), "</iq>").await?;
-        let text = String::from_utf8_lossy(&bound);
-        let jid =
-            text.split("<jid>").nth(1).and_then(|t| t.split("</jid>").next()).ok_or_else(|| bad("<jid>", &bound))?;
-        client.jid = jid.to_string();
+        let bound = client
+            .ask(
+                &format!(
+                    "<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'>\
+                     <resource>{resource}</resource></bind></iq>"
+                ),
+                "</iq>",
+            )
+            .await?;
+        client.jid = between(&bound, "<jid>", "</jid>")?;
         client
             .ask("<iq type='set' id='s'><session xmlns='urn:ietf:params:xml:ns:xmpp-session'/></iq>", "id='s'|id=\"s\"")
             .await?;
         Ok(client)
+    }
+
+    /// Logs in with the password to ask for a token.
+    pub async fn token(target: &Target, user: &str, password: &str) -> io::Result<String> {
+        let response = BASE64.encode(format!("\0{user}\0{password}"));
+        let request = format!("<request-token xmlns='urn:xmpp:fast:0' mechanism='{FAST}'/>");
+        let mut client = Client::open(target).await?;
+        let answer = client.ask(&authenticate("PLAIN", &response, user, &request), "</success>").await?;
+        let answer = between(&answer, "<token", ">")?;
+        answer
+            .split("token=")
+            .nth(1)
+            .and_then(|it| it.split(['\'', '"']).nth(1))
+            .map(str::to_owned)
+            .ok_or_else(|| bad("a token", answer.as_bytes()))
+    }
+
+    async fn fast(mut self, user: &str, token: &str, resource: &str) -> io::Result<Client> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, token.as_bytes());
+        let proof = hmac::sign(&key, b"Initiator");
+        let response = BASE64.encode([user.as_bytes(), b"\0", proof.as_ref()].concat());
+        let inline =
+            format!("<bind xmlns='urn:xmpp:bind:0'><tag>{resource}</tag></bind><fast xmlns='urn:xmpp:fast:0'/>");
+        let answer = self.ask(&authenticate(FAST, &response, user, &inline), "</stream:features>").await?;
+        self.jid = between(&answer, "<authorization-identifier>", "</authorization-identifier>")?;
+        Ok(self)
+    }
+
+    /// Becomes available.
+    pub async fn come(&mut self) -> io::Result<()> {
+        self.ask("<presence/>", "</presence>|/>").await?;
+        self.buffer.clear();
+        Ok(())
     }
 
     /// Registers by XEP-0077; an account that is there already is no error.
@@ -91,7 +176,7 @@ impl Client {
         let challenge = self
             .ask(
                 &format!(
-                    "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='SCRAM-SHA-1'>{}</auth>",
+                    "<auth xmlns='{SASL}' mechanism='SCRAM-SHA-1'>{}</auth>",
                     BASE64.encode(format!("n,,{first}"))
                 ),
                 "</challenge>",
@@ -119,7 +204,7 @@ impl Client {
         let proof: Vec<u8> = key.as_ref().iter().zip(signature.as_ref()).map(|(a, b)| a ^ b).collect();
         self.ask(
             &format!(
-                "<response xmlns='urn:ietf:params:xml:ns:xmpp-sasl'>{}</response>",
+                "<response xmlns='{SASL}'>{}</response>",
                 BASE64.encode(format!("{bare},p={}", BASE64.encode(proof)))
             ),
             "<success",
@@ -182,6 +267,22 @@ impl Client {
     }
 }
 
+/// SASL2 (XEP-0388); the user agent is the same for the same user.
+fn authenticate(mechanism: &str, response: &str, user: &str, inline: &str) -> String {
+    let number: u64 = user.bytes().fold(7, |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    format!(
+        "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>{response}</initial-response>\
+         <user-agent id='d4565fa7-4d72-4749-b3d3-{:012x}'/>{inline}</authenticate>",
+        number & 0xffff_ffff_ffff
+    )
+}
+
+fn between(bytes: &[u8], from: &str, to: &str) -> io::Result<String> {
+    let text = String::from_utf8_lossy(bytes);
+    let found = text.split_once(from).and_then(|(_, rest)| rest.split_once(to)).map(|(found, _)| found.to_owned());
+    found.ok_or_else(|| bad(from, bytes))
+}
+
 fn inner<'a>(bytes: &'a [u8], name: &str) -> &'a str {
     let text = std::str::from_utf8(bytes).unwrap_or_default();
     let from = text.find(&format!("<{name}")).and_then(|at| text[at..].find('>').map(|e| at + e + 1));
@@ -197,7 +298,11 @@ pub fn trusting() -> Arc<rustls::ClientConfig> {
     let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("the default versions suit the default provider");
-    Arc::new(config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth())
+    let mut config =
+        config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth();
+    // Whole handshakes, of every server.
+    config.resumption = rustls::client::Resumption::disabled();
+    Arc::new(config)
 }
 
 #[derive(Debug)]

@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
 pub enum Kind {
+    /// The floor: the same bytes from one socket to another, and nothing else.
+    Relay,
     /// waft with its archive on: every message in the log before it is delivered.
     Waft,
     /// waft with the archive off: messages are delivered live.
@@ -22,8 +24,14 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// Is it what waft is compared with?
+    pub fn is_peer(self) -> bool {
+        !matches!(self, Kind::Relay | Kind::Waft | Kind::WaftLive)
+    }
+
     pub fn name(self) -> &'static str {
         match self {
+            Kind::Relay => "relay",
             Kind::Waft => "waft",
             Kind::WaftLive => "waft, archive off",
             Kind::Prosody => "Prosody",
@@ -92,7 +100,13 @@ impl Server {
         let tls = tls.then(trusting);
         let starttls = matches!(self.kind, Kind::Prosody | Kind::ProsodyArchive) && tls.is_some();
         let port = if starttls { self.clear } else { port };
-        Target { address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)), domain: DOMAIN.into(), tls, starttls }
+        Target {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
+            domain: DOMAIN.into(),
+            tls,
+            starttls,
+            from: Ipv4Addr::LOCALHOST,
+        }
     }
 
     /// Starts a server on `core` and waits until it accepts connections.
@@ -103,6 +117,9 @@ impl Server {
         pinned.args(["-c", &core.to_string()]);
         let at = |name: &str| folder.path().join(name);
         match kind {
+            Kind::Relay => {
+                pinned.arg(std::env::current_exe()?).arg("--relay").arg(clear.to_string());
+            }
             Kind::Waft | Kind::WaftLive => {
                 let archive = kind == Kind::Waft;
                 std::fs::write(

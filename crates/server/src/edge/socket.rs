@@ -3,8 +3,10 @@
 #[cfg(feature = "simulated")]
 use crate::world::simulated::Pipe;
 use std::io;
-use std::task::{Context, Poll};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
 pub enum Socket {
@@ -46,21 +48,24 @@ impl Socket {
         }
     }
 
+    /// Reads what is there. (Of the runtime's ways to read this one knows that a read which did not fill the buffer has
+    /// emptied the kernel's, and does not ask again to hear so.)
     #[inline]
-    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
-            Socket::Tcp(tcp) => tcp.poll_read_ready(cx),
+            Socket::Tcp(tcp) => {
+                let mut buffer = ReadBuf::new(into);
+                ready!(Pin::new(tcp).poll_read(cx, &mut buffer))?;
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
             #[cfg(feature = "simulated")]
-            Socket::Simulated(pipe) => pipe.poll_read_ready(cx),
-        }
-    }
-
-    #[inline]
-    pub fn try_read(&self, into: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Socket::Tcp(tcp) => tcp.try_read(into),
-            #[cfg(feature = "simulated")]
-            Socket::Simulated(pipe) => pipe.try_read(into),
+            Socket::Simulated(pipe) => loop {
+                ready!(pipe.poll_read_ready(cx))?;
+                match pipe.try_read(into) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    read => return Poll::Ready(read),
+                }
+            },
         }
     }
 

@@ -120,7 +120,7 @@ impl Wire {
                 return flushed.map(Ok);
             }
             let early = &mut self.early;
-            let read = poll_read_socket(&self.socket, cx, |bytes| feed_tls(tls, bytes, early));
+            let read = poll_read_socket(&mut self.socket, cx, |bytes| feed_tls(tls, bytes, early));
             if let Poll::Ready(Err(_)) = &read {
                 // The alert says why, if it still can.
                 self.collect_tls()?;
@@ -146,7 +146,7 @@ impl Wire {
         loop {
             let before = into.len();
             let tls = self.tls.as_mut();
-            let (n, closed) = ready!(poll_read_socket(&self.socket, cx, |bytes| match tls {
+            let (n, closed) = ready!(poll_read_socket(&mut self.socket, cx, |bytes| match tls {
                 None => {
                     into.extend_from_slice(bytes);
                     Ok(false)
@@ -279,19 +279,12 @@ fn drain_plain(tls: &mut Connection, into: &mut Vec<u8>) -> io::Result<bool> {
 
 /// One read from the socket into the thread's buffer, which is then shown to `take`.
 fn poll_read_socket<T>(
-    socket: &Socket,
+    socket: &mut Socket,
     cx: &mut Context<'_>,
     take: impl FnOnce(&[u8]) -> io::Result<T>,
 ) -> Poll<io::Result<(usize, Option<T>)>> {
-    SCRATCH.with_borrow_mut(|buffer| {
-        loop {
-            ready!(socket.poll_read_ready(cx))?;
-            match socket.try_read(buffer) {
-                Ok(0) => return Poll::Ready(Ok((0, None))),
-                Ok(n) => return Poll::Ready(take(&buffer[..n]).map(|t| (n, Some(t)))),
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                Err(e) => return Poll::Ready(Err(e)),
-            }
-        }
+    SCRATCH.with_borrow_mut(|buffer| match ready!(socket.poll_read(cx, buffer))? {
+        0 => Poll::Ready(Ok((0, None))),
+        n => Poll::Ready(take(&buffer[..n]).map(|taken| (n, Some(taken)))),
     })
 }
