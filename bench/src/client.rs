@@ -298,8 +298,7 @@ pub fn trusting() -> Arc<rustls::ClientConfig> {
     let config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .expect("the default versions suit the default provider");
-    let mut config =
-        config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth();
+    let mut config = config.dangerous().with_custom_certificate_verifier(Arc::new(Any(provider))).with_no_client_auth();
     // Whole handshakes, of every server.
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)

@@ -85,7 +85,8 @@ fn append(count: u64) {
     let accounts: Vec<BareJid> =
         (0..BATCH).map(|n| BareJid::parse(&format!("user{n}@{DOMAIN}")).expect("it is a JID")).collect();
     let nothing = || Credentials { scram_sha1: None, scram_sha256: None };
-    let create = |it: &BareJid| Change::AccountCreate { account: it.clone(), credentials: nothing(), created: Stamp(1) };
+    let create =
+        |it: &BareJid| Change::AccountCreate { account: it.clone(), credentials: nothing(), created: Stamp(1) };
     commit(accounts.iter().map(create).collect());
     let peer = Jid::parse("juliet@capulet.example/balcony").expect("it is a JID");
     for batch in 0..count / BATCH {

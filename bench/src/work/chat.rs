@@ -52,8 +52,7 @@ async fn enter(server: &Server, tls: bool) -> io::Result<Vec<Client>> {
 }
 
 async fn talk(mut me: Client, peer: String, chat: Chat, done: Arc<AtomicU64>) -> io::Result<()> {
-    let message =
-        format!("<message to='{peer}' type='chat' id='m'><body>{}</body></message>", "x".repeat(chat.body));
+    let message = format!("<message to='{peer}' type='chat' id='m'><body>{}</body></message>", "x".repeat(chat.body));
     let mut piece = vec![0; 64 * 1024];
     let mut received = 0;
     let mut answers = chat.window.div_ceil(2);
