@@ -2,47 +2,7 @@
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
-    use std::path::{Path, PathBuf};
-
-    fn root() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
-    }
-
-    /// Names of functions that are run as tests, and are not ignored.
-    fn tests_below(folder: &Path, names: &mut HashSet<String>) {
-        let Ok(entries) = std::fs::read_dir(folder) else { return };
-        for entry in entries.map_while(Result::ok) {
-            let path = entry.path();
-            if path.is_dir() {
-                if path.file_name().is_none_or(|name| name != "target" && name != ".git") {
-                    tests_below(&path, names);
-                }
-            } else if path.extension().is_some_and(|end| end == "rs") {
-                let text = std::fs::read_to_string(&path).expect("source is text");
-                names.extend(tests_in(&text));
-            }
-        }
-    }
-
-    fn tests_in(text: &str) -> Vec<String> {
-        let (mut is_test, mut found) = (false, Vec::new());
-        for line in text.lines().map(str::trim) {
-            let function = line.strip_prefix("async fn ").or_else(|| line.strip_prefix("fn "));
-            match function {
-                Some(rest) => {
-                    let name = rest.split(['(', '<']).next().unwrap_or_default();
-                    if std::mem::take(&mut is_test) {
-                        found.push(name.to_owned());
-                    }
-                }
-                None if line.starts_with("#[ignore") => is_test = false,
-                None if line == "#[test]" || line.starts_with("#[tokio::test") => is_test = true,
-                None => {}
-            }
-        }
-        found
-    }
+    use crate::documents::{all_tests, root};
 
     /// (key, answer, how, test) of each row.
     fn rows(text: &str) -> Vec<[String; 5]> {
@@ -61,11 +21,7 @@ mod tests {
 
     #[test]
     fn the_table_of_the_model_names_tests_that_there_are() {
-        let mut names = HashSet::new();
-        tests_below(&root().join("crates"), &mut names);
-        tests_below(&root().join("tests"), &mut names);
-        tests_below(&root().join("xtask"), &mut names);
-        assert!(names.len() > 500, "the sources are there: {}", names.len());
+        let names = all_tests();
         let mut wrong = Vec::new();
         for [key, _, answer, _, tests] in rows(&document()) {
             if !["yes", "partly", "no"].contains(&answer.as_str()) {

@@ -3,6 +3,8 @@
 //! - `sim N`: N scenes of the simulator (`tests/sim`), optimised. `fuzz SECONDS`: each fuzz target for so long.
 //! - `xeps`: prints `docs/xeps.md` from the extensions' cards ([`xeps`], [`elsewhere`], [`suites`]).
 
+#[cfg(test)]
+mod documents;
 mod elsewhere;
 mod impp;
 mod suites;

@@ -43,6 +43,8 @@ pub mod resume;
 pub mod retention;
 pub mod roles;
 pub mod roster;
+#[cfg(test)]
+mod rows;
 pub mod rules;
 pub mod session;
 pub mod strangers;

@@ -696,6 +696,21 @@ mod tests {
         assert!(fx.delivered("cellar").is_empty());
     }
 
+    // CLUSTER rule 11.
+    #[test]
+    fn each_change_of_presence_has_the_next_number() {
+        let mut juliet = juliet().connected("balcony").with("chamber", 0);
+        let mut numbers = vec![juliet.presence_counter];
+        for xml in ["<presence/>", "<presence><show>away</show></presence>", "<presence type='unavailable'/>"] {
+            juliet.sends("balcony", xml);
+            numbers.push(juliet.presence_counter);
+        }
+        juliet.sends("balcony", "<presence to='romeo@example.net/orchard'/>");
+        juliet.closes("chamber");
+        numbers.push(juliet.presence_counter);
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
+    }
+
     #[test]
     fn a_broadcast_is_one_fan_of_one_stanza() {
         let mut juliet = juliet().with("balcony", 0);

@@ -308,6 +308,42 @@ fn a_message_goes_from_one_client_to_the_other() {
 }
 
 #[test]
+fn a_client_probes_a_contact_and_watches_presence() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    server.add("bob@localhost");
+    for (who, action, whom) in
+        [("bob@localhost", "subscribe", "alice@localhost"), ("alice@localhost", "approve", "bob@localhost")]
+    {
+        let done = server.run_client(who, &[action, whom]);
+        assert!(done.status.success(), "{action}: {}", err(&done));
+    }
+    let probe =
+        |options: &[&str]| out(&server.run_client("bob@localhost", &[options, &["probe", "alice@localhost"]].concat()));
+    assert!(probe(&[]).starts_with("presence alice@localhost unavailable"), "{}", probe(&[]));
+    let mut alice = waft(&[])
+        .args(server.client("alice@localhost", &["watch"]))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the program starts");
+    alice.stdin.take().expect("is piped").write_all(b"secret\n").expect("is read");
+    while !out(&server.run(&["status", "--sessions"], "")).contains("available") {
+        std::thread::yield_now();
+    }
+    let watching = server.run_client("bob@localhost", &["watch", "--count", "1", "--seconds", "20"]);
+    let line = out(&watching);
+    assert!(line.starts_with("presence alice@localhost/") && line.contains(" available"), "{line}");
+    let line = probe(&["--json"]);
+    assert!(line.starts_with('{') && line.contains(r#""type":"available""#), "{line}");
+    let _ = alice.kill();
+    let _ = alice.wait();
+    let nobody = out(&server.run_client("bob@localhost", &["probe", "nobody@localhost"]));
+    assert!(nobody.contains("service-unavailable"), "{nobody}");
+}
+
+#[test]
 fn every_mechanism_logs_in_and_a_wrong_password_does_not() {
     let server = Server::start();
     server.add("alice@localhost");

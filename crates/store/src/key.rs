@@ -59,3 +59,21 @@ pub struct Fence {
     pub partition: Partition,
     pub epoch: u64,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // What was once written under a partition is looked for there for ever.
+    #[test]
+    fn a_partition_is_that_of_the_name_alone_and_fixed_for_ever() {
+        for (jid, partition) in [("juliet@capulet.example", 5866), ("nurse@capulet.example", 12746)] {
+            let key = Key::Bare(BareJid::parse(jid).expect("a bare JID"));
+            assert_eq!(key.partition(), Partition(partition), "{jid}");
+            assert_eq!(key.fence(3), Fence { partition: Partition(partition), epoch: 3 });
+        }
+        let pair = |local: &str, remote: &str| Key::Pair { local: local.into(), remote: remote.into() }.partition();
+        assert_ne!(pair("a.example", "b.example"), pair("b.example", "a.example"));
+        assert_ne!(pair("ab", "c"), pair("a", "bc"));
+    }
+}

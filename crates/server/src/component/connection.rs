@@ -237,7 +237,7 @@ impl Connection {
             if *fault == stream::component::wrong_secret() {
                 tracing::warn!(address = %self.address, "a component did not know its secret");
                 self.house.count("component_auth_failures");
-                let pause = self.permit.failed(self.house.now().mono_ms);
+                let pause = self.permit.failed(None, self.house.now().mono_ms);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }

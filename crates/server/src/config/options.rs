@@ -309,8 +309,8 @@ section! {
 
         /// Failed authentications on one connection; then it is closed.
         auth_failures_per_connection_max: u32 = 3, in 1 ..= 100;
-        /// Failed authentications from one address within `auth_failures_window_seconds` after which answers are
-        /// delayed.
+        /// Failed authentications from one address, or to one account, within `auth_failures_window_seconds` after which
+        /// answers are delayed.
         auth_failures_delay_after: u32 = 10, in 1 ..= 1_000_000;
         /// The same, after which the address is refused for `auth_refused_seconds`.
         auth_failures_refuse_after: u32 = 20, in 1 ..= 1_000_000;

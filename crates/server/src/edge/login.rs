@@ -111,7 +111,7 @@ impl Edge {
                 self.authenticated = false;
                 // Only what could be a guess counts against the address, not an abort or our own trouble.
                 if failed.is_guess() {
-                    let wait = self.permit.failed(self.house.now().mono_ms);
+                    let wait = self.permit.failed(failed.account.as_ref(), self.house.now().mono_ms);
                     if wait > 0 {
                         tokio::time::sleep(Duration::from_millis(wait)).await;
                     }

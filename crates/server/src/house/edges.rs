@@ -47,10 +47,10 @@ struct Queue {
     closed: bool,
 }
 
-/// The house's end of a stream: its task holds the other.
 /// Called once.
 type Then = Box<dyn FnOnce() + Send>;
 
+/// The house's end of a stream: its task holds the other.
 pub struct EdgeHandle {
     pub id: EdgeRef,
     queue: Mutex<Queue>,
@@ -344,5 +344,59 @@ impl Edges {
             (queue.items.len(), queue.weight)
         });
         queues.max().unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // CLUSTER rule 6, XEP-0198 §4.
+    #[test]
+    fn h_is_the_prefix_of_what_is_done_whatever_is_done_first() {
+        let edge = Edges::default().open(10, 1_000);
+        let mut tickets: Vec<_> = (1..=5).map(|ordinal| Some(StanzaTicket::issue(&edge, ordinal))).collect();
+        let mut heard = Vec::new();
+        for done in [2, 4, 1, 5, 3] {
+            tickets[done - 1] = None;
+            heard.push(edge.done_prefix());
+        }
+        assert_eq!(heard, [0, 0, 2, 2, 5]);
+        assert_eq!(edge.in_flight.load(Ordering::Acquire), 0);
+    }
+
+    #[test]
+    fn a_stanza_is_done_when_the_last_that_it_set_off_is() {
+        let edge = Edges::default().open(10, 1_000);
+        let ticket = StanzaTicket::issue(&edge, 1);
+        let at_the_store = ticket.clone();
+        drop(ticket);
+        assert_eq!((edge.done_prefix(), edge.in_flight.load(Ordering::Acquire)), (0, 1));
+        drop(at_the_store);
+        assert_eq!((edge.done_prefix(), edge.in_flight.load(Ordering::Acquire)), (1, 0));
+    }
+
+    #[test]
+    fn the_count_goes_on_beyond_32_bits() {
+        let edge = Edges::default().open(10, 1_000);
+        edge.set_done_prefix(u32::MAX - 1);
+        let last = StanzaTicket::issue(&edge, u32::MAX);
+        let first = StanzaTicket::issue(&edge, 0);
+        drop(first);
+        assert_eq!(edge.done_prefix(), u32::MAX - 1);
+        drop(last);
+        assert_eq!(edge.done_prefix(), 0);
+    }
+
+    #[test]
+    fn whoever_waits_hears_when_nothing_is_in_flight() {
+        let edge = Edges::default().open(10, 1_000);
+        let ticket = StanzaTicket::issue(&edge, 1);
+        let heard = Arc::new(AtomicBool::new(false));
+        let tell = heard.clone();
+        edge.when_done(Box::new(move || tell.store(true, Ordering::Relaxed)));
+        assert!(!heard.load(Ordering::Relaxed));
+        drop(ticket);
+        assert!(heard.load(Ordering::Relaxed));
     }
 }

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
-use xmpp::StreamFault;
+use xmpp::{BareJid, StreamFault};
 
 /// Bounds of [`Admission`]; LIMITS: new connections per IPv4 or IPv6 /64, auth failures.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +47,9 @@ impl Default for Bounds {
 /// Names that an address may try for each account that it may register: trying tells which are taken, and costs a hash.
 const TRIES_PER_REGISTRATION: u32 = 10;
 
+/// Accounts whose failed logins are counted at once; of more nothing is known.
+const ACCOUNTS_MAX: usize = 10_000;
+
 /// An IPv4 address, or the /64 of an IPv6 one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Source(u64, bool);
@@ -74,9 +77,17 @@ struct PerSource {
     registrations_since_ms: u64,
 }
 
+/// Failed logins to one account, whether it exists or not.
+#[derive(Debug)]
+struct PerAccount {
+    failures: u32,
+    since_ms: u64,
+}
+
 #[derive(Debug, Default)]
 struct All {
     sources: HashMap<Source, PerSource>,
+    accounts: HashMap<BareJid, PerAccount>,
     /// Connections that are not authenticated, oldest first, and how to end them.
     strangers: BTreeMap<u64, Option<Arc<EdgeHandle>>>,
     next: u64,
@@ -248,12 +259,31 @@ impl All {
         }
     }
 
+    /// One failed login more to this account; gives how many there were within the window.
+    fn account_failed(&mut self, account: &BareJid, bounds: &Bounds, now_ms: u64) -> u32 {
+        let is_new = |it: &PerAccount| now_ms.saturating_sub(it.since_ms) < bounds.failures_window_ms;
+        if self.accounts.len() >= ACCOUNTS_MAX && !self.accounts.contains_key(account) {
+            self.accounts.retain(|_, it| is_new(it));
+            if self.accounts.len() >= ACCOUNTS_MAX {
+                return 0;
+            }
+        }
+        let fresh = || PerAccount { failures: 0, since_ms: now_ms };
+        let entry = self.accounts.entry(account.clone()).or_insert_with(fresh);
+        if !is_new(entry) {
+            *entry = fresh();
+        }
+        entry.failures += 1;
+        entry.failures
+    }
+
     /// Forgets addresses that nothing is known of any more; once a minute.
     fn sweep(&mut self, bounds: &Bounds, now_ms: u64) {
         if now_ms.saturating_sub(self.swept_ms) < 60_000 {
             return;
         }
         self.swept_ms = now_ms;
+        self.accounts.retain(|_, it| now_ms.saturating_sub(it.since_ms) < bounds.failures_window_ms);
         self.sources.retain(|_, s| {
             s.connections > 0
                 || now_ms < s.refused_until_ms
@@ -295,10 +325,12 @@ impl Permit {
         self.admission.may_register(address, now_ms)
     }
 
-    /// A login failed. Gives the milliseconds to wait before the answer.
-    pub fn failed(&self, now_ms: u64) -> u64 {
+    /// A login, to this account if it named one, failed. Gives the milliseconds to wait before the answer. An account
+    /// is only answered more slowly, from wherever, and never locked: XEP-0205 advises against that.
+    pub fn failed(&self, account: Option<&BareJid>, now_ms: u64) -> u64 {
         let bounds = self.admission.bounds.lock().clone();
         let mut all = self.admission.all.lock();
+        let of_account = account.map_or(0, |account| all.account_failed(account, &bounds, now_ms));
         let Some(entry) = all.sources.get_mut(&self.source) else { return 0 };
         if now_ms.saturating_sub(entry.failures_since_ms) >= bounds.failures_window_ms {
             entry.failures = 0;
@@ -309,7 +341,8 @@ impl Permit {
             entry.refused_until_ms = now_ms + bounds.refuse_ms;
             entry.failures = 0;
         }
-        if bounds.failures_delay > 0 && entry.failures >= bounds.failures_delay { 1_000 } else { 0 }
+        let slow = entry.failures.max(of_account) >= bounds.failures_delay;
+        if bounds.failures_delay > 0 && slow { 1_000 } else { 0 }
     }
 }
 
@@ -400,11 +433,38 @@ mod tests {
         let admission = Admission::new(Bounds { per_second: 0.0, ..Bounds::default() });
         let a = address("192.0.2.1");
         let permit = admission.admit(a, 0).expect("the first");
-        let delays: Vec<u64> = (0..20).map(|_| permit.failed(10)).collect();
+        let delays: Vec<u64> = (0..20).map(|_| permit.failed(None, 10)).collect();
         assert_eq!(delays[8], 0);
         assert_eq!(delays[9], 1_000);
         assert_eq!(admission.admit(a, 20).err(), Some(Refused::Failures));
         assert!(admission.admit(a, 10 + 900_000).is_ok());
+    }
+
+    #[test]
+    fn failed_logins_to_one_account_from_many_addresses_delay_and_lock_nothing() {
+        let admission = Admission::new(Bounds { per_second: 0.0, ..Bounds::default() });
+        let juliet = BareJid::parse("juliet@capulet.example").expect("a bare JID");
+        let nurse = BareJid::parse("nurse@capulet.example").expect("a bare JID");
+        let from = |n: u8| admission.admit(IpAddr::from([192, 0, 2, n]), 0).expect("admitted");
+        let delays: Vec<u64> = (0..30).map(|n| from(n).failed(Some(&juliet), 10)).collect();
+        assert_eq!(delays[..9], [0; 9]);
+        assert!(delays[9..].iter().all(|&delay| delay == 1_000));
+        assert_eq!(from(40).failed(Some(&nurse), 10), 0);
+        assert_eq!(from(41).failed(Some(&juliet), 10 + 300_000), 0);
+    }
+
+    #[test]
+    fn the_accounts_that_are_counted_have_a_bound() {
+        let admission = Admission::new(Bounds { per_second: 0.0, failures_delay: 1, ..Bounds::default() });
+        let permit = |n: u64| admission.admit(IpAddr::from((n as u32).to_be_bytes()), n).expect("admitted");
+        let name = |n: u64| BareJid::parse(&format!("a{n}@capulet.example")).expect("a bare JID");
+        for n in 0..ACCOUNTS_MAX as u64 + 10 {
+            permit(n).failed(Some(&name(n)), 10);
+        }
+        assert_eq!(admission.all.lock().accounts.len(), ACCOUNTS_MAX);
+        // They make place when they are old.
+        permit(20_000).failed(Some(&name(20_000)), 400_000);
+        assert!(admission.all.lock().accounts.len() < 10);
     }
 
     #[test]

@@ -110,7 +110,7 @@ fn fails(from: IpAddr, server: &Server) -> Option<Duration> {
     let since = Instant::now();
     client.send(format!(
         "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>{}</auth>",
-        plain("", "alice", "wrong")
+        plain("", "guessed", "wrong")
     ));
     assert_eq!(client.expect_sasl().err().as_deref(), Some("not-authorized"));
     Some(since.elapsed())
@@ -152,6 +152,29 @@ fn a_login_that_cannot_be_a_guess_does_not_count_as_one() {
     let since = Instant::now();
     assert!(client.scram("SCRAM-SHA-1", "alice", "wrong", ("n,,", b"")).is_err());
     assert!(since.elapsed() < Duration::from_millis(900), "delayed: {:?}", since.elapsed());
+}
+
+#[test]
+fn many_failed_logins_to_one_account_are_delayed_wherever_they_come_from_and_lock_nobody_out() {
+    let server = Server::start(
+        "[limits]\nconnections_per_second = 10000\nconnections_burst = 10000\nauth_failures_delay_after = 4\n",
+    );
+    server.ensure("target@localhost");
+    let login = |name: &str, password: &str| {
+        let mut client = Client::connect(server.plain);
+        client.open("localhost");
+        let since = Instant::now();
+        (client.scram("SCRAM-SHA-1", name, password, ("n,,", b"")).is_ok(), since.elapsed())
+    };
+    // One that does not exist is treated alike.
+    for name in ["target", "nobody"] {
+        for _ in 0..4 {
+            assert!(!login(name, "wrong").0);
+        }
+        let (good, took) = login(name, "wrong");
+        assert!(!good && took >= Duration::from_millis(1_000), "{name}: {took:?}");
+    }
+    assert!(login("target", "target").0);
 }
 
 #[test]

@@ -263,3 +263,19 @@ fn an_acknowledgement_says_that_what_must_last_is_on_disk() {
         away.expect(&format!("<body>m{n}</body>"));
     }
 }
+
+// CLUSTER rule 10: an id of before a restart is never taken for one of after it.
+#[test]
+fn a_resumption_id_says_how_often_the_store_was_opened() {
+    let mut server = Server::start("[limits]\nrates = false\n");
+    let epoch = |server: &Server| {
+        let mut client = Client::available(server, "epochs", "here");
+        let id = client.manage();
+        u64::from_str_radix(id.split('-').next().unwrap(), 16).unwrap()
+    };
+    let first = epoch(&server);
+    server.signal("KILL");
+    server.ended();
+    server.restart();
+    assert_eq!(epoch(&server), first + 1);
+}
