@@ -88,6 +88,10 @@ pub enum Query {
     RemoveAccount {
         account: BareJid,
     },
+    /// A new invitation of the account's owner: the house makes and keeps it. XEP-0401 §5.1.
+    Invite {
+        account: BareJid,
+    },
     /// Uptime of the server, in seconds. XEP-0012 §… to a server.
     Uptime,
 }
@@ -113,6 +117,11 @@ pub enum QueryAnswer {
     Blobs(Vec<(Box<str>, Vec<u8>)>),
     Page(Page),
     Done,
+    /// A link, and until when it is good.
+    Invitation {
+        uri: String,
+        expires: xmpp::Stamp,
+    },
     Seconds(u64),
     Refused(StanzaError),
     Failed(StoreError),

@@ -212,6 +212,11 @@ pub enum Item {
         roles: Roles,
         ticket: Ticket,
     },
+    /// The owner has said beforehand, by an invitation, that this contact is welcome: as if a client had approved it and
+    /// asked in its turn. XEP-0379 §3.5.
+    Introduce {
+        contact: xmpp::BareJid,
+    },
     /// The operator lets nobody in any more (or again): it is stored already.
     Disabled(bool),
     /// The account itself is being removed: cascade to contacts, then `Unload`.

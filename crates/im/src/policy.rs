@@ -118,6 +118,10 @@ pub struct HostPolicy {
     pub contact_addresses: Vec<(String, Vec<String>)>,
     /// XEP-0077: may strangers register (the form is shown)?
     pub registration_open: bool,
+    /// The same with an invitation. XEP-0445.
+    pub registration_by_invitation: bool,
+    /// May users invite others? XEP-0401.
+    pub user_invites: bool,
     /// XEP-0077 for those who have an account: may they change their password, remove their account?
     pub password_change: bool,
     pub account_removal: bool,
@@ -150,6 +154,8 @@ impl HostPolicy {
             vcards_public: false,
             contact_addresses: Vec::new(),
             registration_open: false,
+            registration_by_invitation: false,
+            user_invites: false,
             password_change: true,
             account_removal: true,
             services: Vec::new(),

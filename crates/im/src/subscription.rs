@@ -200,6 +200,22 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     Ok(Flow::Done)
 }
 
+/// A contact whom the owner has welcomed beforehand, by an invitation: approved, and asked in turn. XEP-0379 §3.5.
+pub fn introduce(account: &mut Account, contact: &BareJid, fx: &mut Effects) {
+    if account.removed || account.blocks.blocks(contact) {
+        return;
+    }
+    for act in [Act::Subscribed, Act::Subscribe] {
+        let stanza = managing(&account.jid, contact, act, None);
+        let mut passage = Passage::of(account, Arc::new(stanza));
+        // What an owner could not do by hand (a full roster) an invitation does not do either.
+        if let Err(error) = outbound(account, &mut passage, fx) {
+            fx.push(Effect::Noted(format!("an invited contact was not taken: {}", error.condition.name())));
+            return;
+        }
+    }
+}
+
 /// The same from a contact.
 ///
 /// # Errors
@@ -873,5 +889,24 @@ mod tests {
                 }
             }
         }
+    }
+
+    // XEP-0379 §3.5, XEP-0401 §5.5.
+    #[test]
+    fn whoever_was_invited_needs_no_approval_and_is_asked_in_turn() {
+        let mut romeo = account("romeo@montague.example").with("orchard", 0);
+        romeo.sends("orchard", "<iq type='get' id='r'><query xmlns='jabber:iq:roster'/></iq>");
+        let contact = xmpp::BareJid::parse("juliet@capulet.example").expect("an address");
+        let fx = romeo.item(crate::item::Item::Introduce { contact });
+        let told = fx.told();
+        assert!(
+            told.iter().any(|(to, xml)| to == "juliet@capulet.example" && xml.contains("type='subscribe'")),
+            "{told:?}"
+        );
+        let fx = romeo.receive("<presence type='subscribe' from='juliet@capulet.example'/>");
+        assert!(fx.told().iter().any(|(_, xml)| xml.contains("type='subscribed'")), "{:?}", fx.told());
+        let push = fx.delivered("orchard").join("");
+        assert!(push.contains("subscription='from'") && push.contains("ask='subscribe'"), "{push}");
+        assert!(!push.contains("<presence"), "nobody is asked: {push}");
     }
 }

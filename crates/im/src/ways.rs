@@ -137,6 +137,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),
+        Item::Introduce { contact } => subscription::introduce(account, &contact, fx),
         Item::Disabled(disabled) => session::disable(account, disabled, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
         Item::ShutDown => session::shut_down(account, fx),

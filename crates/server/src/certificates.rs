@@ -12,9 +12,13 @@
 //! TLS 1.2 (only with the extended master secret, RFC 7627) and 1.3, by rustls on aws-lc-rs. Tickets are stateless.
 
 pub mod anybody;
+pub mod shown;
 pub mod watch;
 
-use crate::config::{Config, Host, HostOptions};
+use crate::acme;
+use crate::acme::answers::Answers;
+use crate::acme::keeper::Renewals;
+use crate::config::{AcmeChallenge, Config, Host, HostOptions};
 use crate::data;
 use anybody::Anybody;
 use parking_lot::RwLock;
@@ -54,6 +58,10 @@ impl std::error::Error for CertificateError {}
 pub struct Certificates {
     ticketer: Arc<dyn ProducesTickets>,
     current: RwLock<Arc<Current>>,
+    /// What an authority of certificates is answered.
+    pub answers: Arc<Answers>,
+    /// What becomes of certificates that such an authority gives.
+    pub renewals: Arc<Renewals>,
 }
 
 /// The certificates of one moment; never changed, only replaced.
@@ -82,8 +90,9 @@ impl Certificates {
     pub fn load(config: &Config) -> Result<Certificates, CertificateError> {
         let ticketer = rustls::crypto::aws_lc_rs::Ticketer::new()
             .map_err(|error| CertificateError(format!("no key for session tickets: {error}")))?;
-        let current = Arc::new(Current::load(config, &ticketer)?);
-        Ok(Certificates { ticketer, current: RwLock::new(current) })
+        let answers = Arc::new(Answers::default());
+        let current = RwLock::new(Arc::new(Current::load(config, &ticketer, &answers)?));
+        Ok(Certificates { ticketer, current, answers, renewals: Arc::default() })
     }
 
     /// Reads all again; connections from now on see the new ones.
@@ -91,9 +100,19 @@ impl Certificates {
     /// # Errors
     /// As [`Certificates::load`]; then the old ones stay.
     pub fn reload(&self, config: &Config) -> Result<(), CertificateError> {
-        let new = Arc::new(Current::load(config, &self.ticketer)?);
+        let new = Arc::new(Current::load(config, &self.ticketer, &self.answers)?);
         *self.current.write() = new;
         Ok(())
+    }
+
+    /// When each domain's certificate ends, seconds since the epoch.
+    pub fn ends(&self) -> Vec<(Box<str>, i64)> {
+        let current = self.current.read().clone();
+        let end = |host: &HostTls| {
+            let (_, parsed) = X509Certificate::from_der(host.certificate.cert.first()?).ok()?;
+            Some((host.domain.clone(), parsed.validity().not_after.timestamp()))
+        };
+        current.hosts.iter().filter_map(end).collect()
     }
 
     /// For a stream that asked for STARTTLS; `to` is the host its header named.
@@ -160,7 +179,11 @@ impl Offer {
 }
 
 impl Current {
-    fn load(config: &Config, ticketer: &Arc<dyn ProducesTickets>) -> Result<Current, CertificateError> {
+    fn load(
+        config: &Config,
+        ticketer: &Arc<dyn ProducesTickets>,
+        answers: &Arc<Answers>,
+    ) -> Result<Current, CertificateError> {
         let provider = provider();
         let mut loaded = Vec::new();
         for host in &certified(config) {
@@ -183,32 +206,35 @@ impl Current {
 
         let anybody: Arc<dyn ClientCertVerifier> = Arc::new(Anybody::new(provider.clone()));
         let build = |fallback: usize,
-                     alpn: Option<&[u8]>,
+                     alpn: &[&[u8]],
                      verifier: Option<&Arc<dyn ClientCertVerifier>>|
          -> Result<Arc<ServerConfig>, CertificateError> {
             let builder = ServerConfig::builder_with_provider(provider.clone())
                 .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
                 .map_err(|error| CertificateError(format!("TLS cannot be set up: {error}")))?;
+            let answers = alpn.contains(&acme::answers::ALPN).then(|| answers.clone());
             let builder = match verifier {
                 Some(verifier) => builder.with_client_cert_verifier(verifier.clone()),
                 None => builder.with_no_client_auth(),
             };
-            let mut server = builder.with_cert_resolver(Arc::new(BySni { shown: shown.clone(), fallback }));
+            let mut server = builder.with_cert_resolver(Arc::new(BySni { shown: shown.clone(), fallback, answers }));
             server.require_ems = true;
             server.session_storage = Arc::new(NoServerSessionStorage {});
             server.ticketer = ticketer.clone();
             server.send_tls13_tickets = 1;
-            server.alpn_protocols = alpn.into_iter().map(<[u8]>::to_vec).collect();
+            server.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
             Ok(Arc::new(server))
         };
-        let direct = build(0, Some(ALPN_CLIENT), verifier.as_ref())?;
+        let proves = config.uses_acme() && config.acme.challenge == AcmeChallenge::TlsAlpn01;
+        let protocols: &[&[u8]] = if proves { &[ALPN_CLIENT, acme::answers::ALPN] } else { &[ALPN_CLIENT] };
+        let direct = build(0, protocols, verifier.as_ref())?;
         let hosts = loaded
             .into_iter()
             .enumerate()
             .map(|(at, (domain, certificate, clients))| {
                 let end_point = certificate.cert.first().and_then(end_point_hash);
-                let starttls = build(at, None, verifier.as_ref())?;
-                let servers = build(at, Some(ALPN_SERVER), Some(&anybody))?;
+                let starttls = build(at, &[], verifier.as_ref())?;
+                let servers = build(at, &[ALPN_SERVER], Some(&anybody))?;
                 Ok(HostTls { domain, end_point, clients, starttls, servers, certificate })
             })
             .collect::<Result<Vec<_>, CertificateError>>()?;
@@ -238,10 +264,15 @@ pub fn provider() -> Arc<CryptoProvider> {
 struct BySni {
     shown: Arc<[(Box<str>, Arc<CertifiedKey>)]>,
     fallback: usize,
+    /// To an authority that looks whether a name is ours (RFC 8737).
+    answers: Option<Arc<Answers>>,
 }
 
 impl ResolvesServerCert for BySni {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        if let Some(shown) = self.answers.as_ref().and_then(|answers| answers.shown(&hello)) {
+            return shown;
+        }
         let at = hello
             .server_name()
             .and_then(|name| position(self.shown.iter().map(|(domain, _)| &**domain), name))
@@ -259,6 +290,7 @@ fn certified(config: &Config) -> Vec<Host> {
             options: HostOptions {
                 certificate: component.certificate.clone(),
                 key: component.key.clone(),
+                acme: component.acme,
                 ..HostOptions::default()
             },
         }));
@@ -266,9 +298,15 @@ fn certified(config: &Config) -> Vec<Host> {
     all
 }
 
-/// Where a host's certificate and key are: as configured, else in the data folder.
+/// Where a host's certificate and key are: as configured, else what an authority gave, else in the data folder.
 pub fn paths(config: &Config, host: &Host) -> (PathBuf, PathBuf) {
     let folder = config.certificates_folder();
+    if host.options.acme {
+        let both = acme::file(config, &host.domain);
+        if both.exists() {
+            return (both.clone(), both);
+        }
+    }
     match (&host.options.certificate, &host.options.key) {
         (Some(certificate), Some(key)) => (certificate.clone(), key.clone()),
         _ => (folder.join(format!("{}.pem", host.domain)), folder.join(format!("{}.key", host.domain))),
@@ -303,6 +341,21 @@ pub fn check(config: &Config) -> Vec<CertificateError> {
         }
     }
     wrong
+}
+
+/// Do a chain and a key (PEM) belong together, and can they be used?
+///
+/// # Errors
+/// Why not, for people.
+pub fn check_pair(chain: &str, key: &str) -> Result<(), String> {
+    let chain = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| format!("the certificates cannot be read: {error}"))?;
+    let own = chain.first().ok_or("there is no certificate in it")?;
+    X509Certificate::from_der(own).map_err(|error| format!("the first certificate is damaged: {error}"))?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|error| format!("no key: {error}"))?;
+    let key = provider().key_provider.load_private_key(key).map_err(|error| error.to_string())?;
+    CertifiedKey::new(chain, key).keys_match().map_err(|error| error.to_string())
 }
 
 /// Reads a chain and its key.
@@ -373,10 +426,13 @@ fn warn_about(host: &Host, certificate: &Path, key: &Path, loaded: &CertifiedKey
     let Some((_, parsed)) = loaded.cert.first().and_then(|own| X509Certificate::from_der(own).ok()) else {
         return;
     };
-    let days = (parsed.validity().not_after.timestamp() - now_seconds()) / 86_400;
-    if days < 0 {
+    let validity = parsed.validity();
+    let life = validity.not_after.timestamp() - validity.not_before.timestamp();
+    let left = validity.not_after.timestamp() - now_seconds();
+    let days = left / 86_400;
+    if left < 0 {
         tracing::warn!(host = %host.domain, certificate = %certificate.display(), "the certificate has expired; clients will refuse it: renew it");
-    } else if days < 14 {
+    } else if left < (14 * 86_400).min(life / 4) {
         tracing::warn!(host = %host.domain, certificate = %certificate.display(), days, "the certificate expires soon; renew it");
     }
     if host.domain.is_ascii() && !covers(&parsed, &host.domain) {

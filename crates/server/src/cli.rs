@@ -2,6 +2,7 @@
 
 use crate::config::{ListenAddress, Overrides, Sources};
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use xmpp::{BareJid, Jid};
 
@@ -49,11 +50,23 @@ pub enum Command {
     Config(ConfigCommand),
     /// Look at the running server: what it serves, who is connected
     Status(Status),
+    /// Say what DNS must say of the domains here, and what it does say
+    Dns(Dns),
+    /// Show what the running server does, anew every few seconds
+    Top(Top),
+    /// Show the stanzas of a session, an account or a domain as they pass, without what people write
+    Watch(Watch),
     /// Walk the way to another domain and back, and say what is wrong
     Check(Check),
     /// Look at the streams with servers of other domains
     #[command(subcommand)]
     S2s(S2s),
+    /// Invite people: links by which they make accounts
+    #[command(subcommand)]
+    Invite(Invite),
+    /// Look at the certificates, and have them renewed
+    #[command(subcommand)]
+    Certificates(Certificates),
     /// List who watches an account, who did lately, and who was refused
     Watchers(Watchers),
     /// Show an account's presence information, as its owner or another sees it (PIDF)
@@ -167,6 +180,14 @@ pub enum User {
         jid: BareJid,
         /// presentity, watcher, sender, inbox
         roles: Vec<String>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Put an account into a class ([account_class] of the configuration) from now on; without one, into none
+    Class {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        class: Option<String>,
         #[command(flatten)]
         place: Place,
     },
@@ -333,24 +354,135 @@ pub struct Status {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = INIT_HELP)]
 pub struct Init {
-    /// The domain of the accounts, such as example.org
-    pub domain: String,
+    /// The domain of the accounts, such as example.org [default: asked for]
+    pub domain: Option<String>,
     /// The file that is written [default: /etc/waft/waft.toml]
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
     /// Replace the file if it is there
     #[arg(long)]
     pub force: bool,
+    /// Ask nothing: what is not said is as usual
+    #[arg(long)]
+    pub yes: bool,
     /// The data folder that the file names [default: none; see `waft --help`]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// The name of this machine in DNS [default: the domain]
     #[arg(long, value_name = "NAME")]
     pub host: Option<String>,
+    /// Let users invite others
+    #[arg(long)]
+    pub invites: bool,
+    /// Get a certificate by ACME, the domain being proved so
+    #[arg(long, value_enum, value_name = "CHALLENGE", conflicts_with_all = ["certificate", "key"])]
+    pub acme: Option<Challenge>,
+    /// Agree to the terms of service of the authority
+    #[arg(long)]
+    pub agree: bool,
+    /// Where the authority may write to
+    #[arg(long, value_name = "ADDRESS")]
+    pub email: Option<String>,
+    /// The authority [default: Let's Encrypt]
+    #[arg(long, value_name = "URL")]
+    pub acme_directory: Option<String>,
+    /// Whom to trust as that authority, PEM, beside those of the system
+    #[arg(long, value_name = "FILE")]
+    pub acme_ca: Option<PathBuf>,
+    /// Where the authority is answered [default: *:80, or *:443 with tls-alpn-01]
+    #[arg(long, value_name = "ADDR:PORT", value_parser = acme_address)]
+    pub acme_address: Option<ListenAddress>,
+    /// The certificate chain, PEM, if there is one
+    #[arg(long, value_name = "FILE", requires = "key")]
+    pub certificate: Option<PathBuf>,
+    /// Its private key, PEM
+    #[arg(long, value_name = "FILE", requires = "certificate")]
+    pub key: Option<PathBuf>,
     /// Do not ask DNS
     #[arg(long)]
     pub offline: bool,
+    /// Ask this name server instead of the system's
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dns: Option<SocketAddr>,
+}
+
+const INIT_HELP: &str = "\
+Example:
+  waft init example.org --host xmpp.example.org --acme http-01 --email me@example.org --agree";
+
+/// How a name is proved to an authority.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Challenge {
+    /// The authority asks port 80 of the name
+    #[value(name = "http-01")]
+    Http01,
+    /// It asks port 443
+    #[value(name = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl Challenge {
+    pub fn word(self) -> &'static str {
+        match self {
+            Challenge::Http01 => "http-01",
+            Challenge::TlsAlpn01 => "tls-alpn-01",
+        }
+    }
+}
+
+fn acme_address(text: &str) -> Result<ListenAddress, String> {
+    text.parse().map_err(|()| "write *:80 or 127.0.0.1:8080".to_string())
+}
+
+#[derive(Debug, Args)]
+pub struct Top {
+    /// Seconds between two looks
+    #[arg(long, default_value_t = 2.0)]
+    pub interval: f64,
+    /// Once, then end
+    #[arg(long)]
+    pub once: bool,
+    /// One JSON object a look: all figures, rates, times
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = WATCH_HELP)]
+pub struct Watch {
+    /// Whom: alice@localhost/phone, alice@localhost, or a domain, of users here or elsewhere
+    pub who: Jid,
+    /// End after so many stanzas
+    #[arg(long)]
+    pub count: Option<u64>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+const WATCH_HELP: &str = "\
+C> comes from a client, C< goes to one; S> comes from another server, S< goes to one.
+Texts are shown as their lengths, attributes whose meaning is not known as …";
+
+#[derive(Debug, Args)]
+pub struct Dns {
+    /// The name of this machine in DNS [default: the domain]
+    #[arg(long, value_name = "NAME")]
+    pub host: Option<String>,
+    /// Ask this name server instead of the system's
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub dns: Option<SocketAddr>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
 }
 
 #[derive(Debug, Args)]
@@ -389,6 +521,68 @@ pub enum S2s {
     },
     /// Forget the key of a server that has a new one: the next contact is a first one again
     Forget {
+        domain: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Invite {
+    /// Make an invitation; prints its link and a QR code, once
+    Create {
+        /// The domain of the account [default: the inviter's, else the server's first]
+        domain: Option<String>,
+        /// The name that the account has; nobody else registers under it meanwhile
+        #[arg(long, value_name = "NAME")]
+        username: Option<String>,
+        /// Whoever comes by it and this account become each other's contacts
+        #[arg(long, value_name = "JID")]
+        inviter: Option<BareJid>,
+        /// The class of the account, see [account_class] of the configuration
+        #[arg(long, value_name = "CLASS")]
+        class: Option<String>,
+        /// Days for which it is good [default: invite_days of the host]
+        #[arg(long)]
+        days: Option<u32>,
+        /// Accounts that can be made with it [default: 1]
+        #[arg(long)]
+        uses: Option<u32>,
+        /// One JSON object, and no QR code
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// List the invitations that can still be used; their links are known to those alone who have them
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take an invitation back
+    Revoke {
+        /// As `waft invite list` shows it; its first letters suffice
+        id: String,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Certificates {
+    /// List the domains' certificates: where they are from, until when they are good, what DNS may say of them
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Get the certificate of a domain anew from its authority (ACME), whatever its age
+    Renew {
         domain: String,
         #[command(flatten)]
         place: Place,

@@ -8,9 +8,11 @@
 //! - [`s2s`]: streams between servers, and what waits for other domains.
 //! - [`component`]: services of their own domains that connect to the server.
 //! - [`world`]: the network, the clock, randomness: what may be simulated.
-//! - [`metrics`]: figures and health, over HTTP.
+//! - [`invites`]: invitations, their tokens.
+//! - [`metrics`]: figures and health, over [`http`]. [`latency`]: how long things take. [`watches`]: stanzas as they pass. [`acme`]: certificates of an authority, got and renewed.
 //! - [`admin`]: commands to the running server, by a unix socket; [`client`]: the XMPP client of `waft client`.
 
+pub mod acme;
 mod admin;
 mod archives;
 pub mod certificates;
@@ -23,10 +25,14 @@ pub mod crypto;
 mod data;
 pub mod edge;
 pub mod house;
+pub mod http;
+pub mod invites;
+pub mod latency;
 pub mod listen;
 pub mod log;
 pub mod metrics;
 pub mod s2s;
 mod signals;
 pub mod systemd;
+pub mod watches;
 pub mod world;

@@ -2,78 +2,46 @@
 //!
 //! Figures are read when somebody asks, from what the house counts anyway: nothing is paid for on the way of a stanza.
 
+use crate::certificates::Certificates;
 use crate::config::Config;
 use crate::house::House;
+use crate::http::{self, TEXT};
 use crate::world::Listening;
+use crate::{latency, log};
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response, StatusCode, header};
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper::body::Bytes;
+use hyper::{Method, Response, StatusCode};
+use im::operations::Operation;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
-use std::convert::Infallible;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 /// Who asks at once; later ones wait.
 const CONNECTIONS_MAX: usize = 16;
-/// LIMITS: headers of a request, in bytes and number, and the time until they are there.
-const HEADER_BYTES_MAX: usize = 8 * 1024;
-const HEADERS_MAX: usize = 64;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// The store answers within this time, or the server is not well.
 const STORE_TIMEOUT: Duration = Duration::from_secs(5);
 
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers until the task is ended.
-pub async fn serve(house: Arc<House>, listening: Listening) {
-    let places = Arc::new(tokio::sync::Semaphore::new(CONNECTIONS_MAX));
-    loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let socket = match listening.accept().await {
-            Ok((crate::edge::socket::Socket::Tcp(socket), _)) => socket,
-            #[cfg(feature = "simulated")]
-            Ok((crate::edge::socket::Socket::Simulated(_), _)) => continue,
-            Err(error) => {
-                tracing::warn!(%error, "a connection for metrics could not be accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        let house = house.clone();
-        tokio::spawn(async move {
-            let answered = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .max_buf_size(HEADER_BYTES_MAX)
-                .max_headers(HEADERS_MAX)
-                .keep_alive(false)
-                .serve_connection(
-                    TokioIo::new(socket),
-                    hyper::service::service_fn(async |request: Request<Incoming>| {
-                        Ok::<_, Infallible>(answer(&house, request.method(), request.uri().path()).await)
-                    }),
-                );
-            match tokio::time::timeout(REQUEST_TIMEOUT * 2, answered).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(%error, "a request for metrics came to nothing"),
-                Err(_) => tracing::debug!("whoever asked for metrics did not read them"),
-            }
-            drop(place);
-        });
-    }
+pub async fn serve(house: Arc<House>, certificates: Arc<Certificates>, listening: Listening) {
+    http::serve(listening, CONNECTIONS_MAX, move |method, path| {
+        let (house, certificates) = (house.clone(), certificates.clone());
+        async move { answer(&house, &certificates, &method, &path).await }
+    })
+    .await;
 }
 
-async fn answer(house: &House, method: &Method, path: &str) -> Response<Full<Bytes>> {
+async fn answer(house: &House, certificates: &Certificates, method: &Method, path: &str) -> Response<Full<Bytes>> {
     let (status, kind, text) = match (method, path) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, OPEN_METRICS, metrics(house)),
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, OPEN_METRICS, metrics(house, certificates)),
         (&Method::GET | &Method::HEAD, "/healthz") => told(healthy(house).await),
         (&Method::GET | &Method::HEAD, "/readyz") => told(healthy(house).await.and_then(|()| ready(house))),
         (&Method::GET | &Method::HEAD, _) => {
@@ -81,11 +49,7 @@ async fn answer(house: &House, method: &Method, path: &str) -> Response<Full<Byt
         }
         _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "only GET and HEAD\n".to_string()),
     };
-    let mut response = Response::new(Full::new(Bytes::from(text)));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
-    response.headers_mut().insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
-    response
+    http::answer(status, kind, text)
 }
 
 fn told(state: Result<(), &'static str>) -> (StatusCode, &'static str, String) {
@@ -114,13 +78,15 @@ type Counts = Family<Labels, Counter>;
 type Gauges = Family<Labels, Gauge>;
 
 /// All figures, as OpenMetrics text.
-fn metrics(house: &House) -> String {
+pub fn metrics(house: &House, certificates: &Certificates) -> String {
     let mut registry = Registry::with_prefix("waft");
     let config = house.config.read().clone();
     process(&mut registry, house, &config);
     sessions(&mut registry, house);
     store(&mut registry, house);
     links(&mut registry, house);
+    certificates_end(&mut registry, certificates);
+    times(&mut registry);
     events(&mut registry, house);
     let mut text = String::new();
     // Writing to a string does not fail.
@@ -165,6 +131,7 @@ fn resident_bytes() -> Option<u64> {
 
 fn sessions(registry: &mut Registry, house: &House) {
     gauge(registry, "streams", "Streams of clients that are open", house.edges.len() as u64);
+    gauge(registry, "client_queue", "Stanzas that wait to be written to clients", house.edges.queued() as u64);
     let by_state = Gauges::default();
     let cells = house.accounts_in_memory();
     gauge(registry, "accounts_in_memory", "Accounts that are held in memory", cells.len() as u64);
@@ -211,24 +178,92 @@ fn store(registry: &mut Registry, house: &House) {
 }
 
 fn links(registry: &mut Registry, house: &House) {
-    let Some(federation) = house.federation.get() else { return };
     let (open, queued) = (Gauges::default(), Gauge::<i64>::default());
-    for link in federation.shown() {
+    for direction in ["out", "in", "both", "none"] {
+        open.get_or_create(&vec![("direction", direction.into()), ("trust", "none".into())]).set(0);
+    }
+    for link in house.federation.get().map(|federation| federation.shown()).unwrap_or_default() {
         open.get_or_create(&vec![("direction", link.direction), ("trust", link.trust)]).inc();
         queued.inc_by(i64::try_from(link.queue).unwrap_or(i64::MAX));
     }
     registry.register("s2s_links", "Pairs of domains, by how they are connected and what proves the other", open);
     registry.register("s2s_queue", "Stanzas that wait to go to other domains", queued);
+    let waiting = house.components.list().iter().map(|component| component.shown().queue).sum();
+    gauge(registry, "component_queue", "Stanzas that wait to go to components", waiting);
 }
 
-/// What the house counts by name.
-fn events(registry: &mut Registry, house: &House) {
-    let events = Counts::default();
-    let mut counted: Vec<(&'static str, u64)> =
-        house.counters.iter().map(|entry| (*entry.key(), entry.value().load(Ordering::Relaxed))).collect();
-    counted.sort_unstable();
-    for (name, count) in counted {
-        events.get_or_create(&vec![("event", name.to_string())]).inc_by(count);
+/// What operators are warned of before it happens.
+fn certificates_end(registry: &mut Registry, certificates: &Certificates) {
+    let ends = Gauges::default();
+    for (domain, end) in certificates.ends() {
+        ends.get_or_create(&vec![("domain", domain.into())]).set(end);
     }
-    registry.register("events", "Things that happened, by name: logins, refusals, bounds that were hit", events);
+    registry.register("certificate_end_timestamp_seconds", "When a domain's certificate ends", ends);
+}
+
+fn times(registry: &mut Registry) {
+    let stanzas =
+        "From a client's stanza having come to all that it sets off being on disk and queued; of one in eight";
+    registry.register("stanza_seconds", stanzas, latency::STANZAS.seen());
+    registry.register("commit_seconds", "From changes being queued to their being on disk", latency::COMMITS.seen());
+    registry.register("login_seconds", "From a connection to its being authenticated", latency::LOGINS.seen());
+}
+
+/// What is counted when somebody has gone as far as is allowed; each has a limit of the configuration or a constant.
+pub const BOUNDS: [&str; 25] = [
+    "auth_failures",
+    "connections_refused",
+    "fetches_limited",
+    "mailbox_full",
+    "messages_of_strangers_refused",
+    "offline_limit_reached",
+    "registrations_refused",
+    "s2s_dials_refused",
+    "s2s_leases_full",
+    "s2s_queue_full",
+    "s2s_refused",
+    "s2s_timeouts",
+    "s2s_verifications_full",
+    "sessions_overrun",
+    "strangers_refused",
+    "timeouts_ack",
+    "timeouts_first_byte",
+    "timeouts_idle",
+    "timeouts_negotiation",
+    "timeouts_tls",
+    "component_auth_failures",
+    "component_bounced",
+    "displayed_markers_refused",
+    "invitations_refused",
+    "s2s_bounced",
+];
+
+/// What the house counts by name. Operators ask for some of it by names of their own; these are there from the start.
+fn events(registry: &mut Registry, house: &House) {
+    let mut counted: BTreeMap<&'static str, u64> =
+        house.counters.iter().map(|entry| (*entry.key(), entry.value().load(Ordering::Relaxed))).collect();
+    counted.insert("panics", log::panics());
+    let of = |name: &str| counted.get(name).copied().unwrap_or(0);
+    let sets = Counts::default();
+    for operation in Operation::ALL {
+        let set = operation.name().trim_start_matches("operations_");
+        sets.get_or_create(&vec![("set", set.to_owned())]).inc_by(of(operation.name()));
+    }
+    registry.register(
+        "stanzas",
+        "Stanzas by operation set: from clients, and between servers in both directions",
+        sets,
+    );
+    counter(registry, "logins", "Streams of clients that were authenticated", of("logins"));
+    counter(registry, "auth_failures", "Authentications of clients that failed", of("auth_failures"));
+    let bounds = Counts::default();
+    for bound in BOUNDS {
+        bounds.get_or_create(&vec![("bound", bound.to_owned())]).inc_by(of(bound));
+    }
+    registry.register("bounds_hit", "How often somebody went as far as is allowed, by the bound", bounds);
+    let events = Counts::default();
+    for (name, count) in &counted {
+        events.get_or_create(&vec![("event", (*name).to_owned())]).inc_by(*count);
+    }
+    registry.register("events", "All that is counted, by name; what has not happened yet is not there", events);
 }

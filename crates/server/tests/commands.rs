@@ -533,6 +533,103 @@ fn init_writes_a_file_that_check_takes_and_says_what_dns_must_say() {
 }
 
 #[test]
+fn init_without_a_domain_and_without_a_terminal_says_what_to_write() {
+    let done = run(&["init", "--config", "/nowhere/waft.toml", "--offline"], "");
+    assert!(!done.status.success() && err(&done).contains("waft init example.org"), "{}", err(&done));
+}
+
+#[test]
+fn init_asks_the_name_server_that_is_named() {
+    // Nobody answers there.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("waft.toml");
+    let file = file.to_str().expect("the folder's name is text");
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("loopback has a free port");
+    let address = silent.local_addr().expect("it is bound").to_string();
+    let agreed = ["--acme", "http-01", "--agree", "--email", "me@example.org"];
+    let done = run(&[&["init", "example.org", "--config", file, "--dns", &address][..], &agreed].concat(), "");
+    assert!(done.status.success(), "{}", err(&done));
+    let said = out(&done);
+    assert!(said.contains("example.org. CAA 0 issue \"letsencrypt.org\"") && said.contains("not known"), "{said}");
+    let mut asked = [0; 512];
+    silent.set_nonblocking(true).expect("it is ours");
+    assert!(silent.recv(&mut asked).is_ok(), "it was asked");
+}
+
+#[test]
+fn top_shows_once_or_as_json_what_the_server_does() {
+    let server = Server::start();
+    let shown = server.run(&["top", "--once", "--interval", "0.2"], "");
+    let text = out(&shown);
+    assert!(
+        text.contains("messages, clients") && text.contains("stanzas done") && text.contains("other domains"),
+        "{text}{}",
+        err(&shown)
+    );
+    let json = server.run(&["top", "--once", "--json", "--interval", "0.2"], "");
+    let told: serde_json::Value = serde_json::from_str(out(&json).trim()).expect("one object");
+    assert_eq!(told["figures"]["waft_streams"], 0.0, "{told}");
+    assert_eq!(told["per_second"]["waft_stanzas_total{set=\"client_messages\"}"], 0.0, "{told}");
+}
+
+#[test]
+fn watch_shows_stanzas_as_they_pass_and_no_word_of_what_is_said() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    server.add("bob@localhost");
+    let data = server.data();
+    let mut watch = waft(&["watch", "alice@localhost", "--json", "--data", data.to_str().expect("is text")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut lines = BufReader::new(watch.stdout.take().expect("is piped")).lines();
+    let seen = std::thread::spawn(move || {
+        lines.by_ref().map_while(Result::ok).find(|line| line.contains("from-client") && line.contains("<body>"))
+    });
+    // It may begin to watch after the first message: some are sent until it has seen one.
+    let deadline = Instant::now() + PATIENCE;
+    while !seen.is_finished() && Instant::now() < deadline {
+        let sent = server.run_client("alice@localhost", &["send", "bob@localhost", "a secret word"]);
+        assert!(sent.status.success(), "{}", err(&sent));
+    }
+    let _ = watch.kill();
+    let _ = watch.wait();
+    let line = seen.join().expect("no panic").expect("it was seen");
+    assert!(line.contains("[13 bytes]") && !line.contains("secret word"), "{line}");
+}
+
+#[test]
+fn invitations_are_made_with_a_code_listed_and_taken_back() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let config = folder.path().join("waft.toml");
+    std::fs::write(&config, "[host.localhost]\nregistration = \"invite\"\n").expect("can be written");
+    let config = config.to_str().expect("is text").to_owned();
+    let server = Server::start_in(folder, &["--config", &config]);
+    let made = server.run(&["invite", "create", "--days", "3", "--uses", "2"], "");
+    let text = out(&made);
+    assert!(text.contains("xmpp:localhost?register;preauth=") && text.contains('█'), "{text}{}", err(&made));
+    assert!(text.contains("good for 2 accounts of localhost"), "{text}");
+    let listed = out(&server.run(&["invite", "list", "--json"], ""));
+    let it: serde_json::Value = serde_json::from_str(listed.trim()).expect("one object");
+    assert_eq!(it["uses_left"], 2, "{it}");
+    assert!(server.run(&["invite", "revoke", it["id"].as_str().expect("an id")], "").status.success());
+    assert_eq!(out(&server.run(&["invite", "list"], "")), "");
+}
+
+#[test]
+fn certificates_are_listed_whether_a_server_runs_or_not() {
+    let mut server = Server::start();
+    let listed = server.run(&["certificates", "list", "--json"], "");
+    let certificate: serde_json::Value = serde_json::from_str(out(&listed).trim()).expect("one object");
+    assert_eq!(certificate["source"], "self-signed", "{}", err(&listed));
+    assert!(certificate["tlsa"].as_str().is_some_and(|it| it.starts_with("3 1 1 ")), "{certificate}");
+    let data = server.folder.path().join("data");
+    server.child.kill().and_then(|()| server.child.wait()).expect("it can be ended");
+    let shown = run(&["certificates", "list", "--data", data.to_str().expect("is text")], "");
+    assert!(out(&shown).contains("localhost: self-signed"), "{}", err(&shown));
+}
+
+#[test]
 fn a_server_that_does_not_federate_says_so_when_its_links_are_asked_for() {
     let server = Server::start();
     for command in [&["s2s", "list"][..], &["s2s", "known"], &["check", "example.net"]] {

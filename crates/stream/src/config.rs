@@ -50,6 +50,8 @@ pub struct HostAuth {
     pub mechanisms: Vec<Mechanism>,
     /// XEP-0077 before authentication.
     pub registration_open: bool,
+    /// The same for whoever shows the token of an invitation. XEP-0445.
+    pub invitations: bool,
     /// XEP-0388, with Bind 2 (XEP-0386) and inline resumption.
     pub sasl2: bool,
     /// Only with `sasl2`.
@@ -68,6 +70,7 @@ impl Default for HostAuth {
                 Mechanism::Plain,
             ],
             registration_open: false,
+            invitations: false,
             sasl2: true,
             fast: Some(Fast::default()),
         }

@@ -26,6 +26,8 @@ pub enum Event {
     AuthFailed(AuthFailed),
     /// A FAST token to keep, in place of that of the same client and mechanism. *Answer*: `token_stored`.
     PutToken(Token),
+    /// May an account be made with this token of an invitation? XEP-0445 §4. *Answer*: `admitted`.
+    Invited(Box<str>),
     /// Make an account, XEP-0077 §3.1. *Answer*: `registered`. (The form itself is answered by the stream.)
     Register(Registration),
     /// *Answer*: `bound` or `bind_refused`.
@@ -199,6 +201,8 @@ pub struct Registration {
     pub account: BareJid,
     /// Prepared.
     pub password: Zeroizing<String>,
+    /// Of an invitation; it was admitted on this stream. XEP-0445.
+    pub token: Option<Box<str>>,
 }
 
 impl std::fmt::Debug for Registration {

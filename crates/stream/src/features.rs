@@ -42,6 +42,10 @@ pub(crate) fn before_auth(
         sasl2(out, offer, config);
     }
     if registers(host, encrypted, config.tls) {
+        if host.invitations {
+            // XEP-0445 §3. COMPAT: Conversations and its kin look for the second, of an earlier text.
+            out.extend_from_slice(b"<register xmlns='urn:xmpp:ibr-token:0'/><register xmlns='urn:xmpp:invite'/>");
+        }
         out.extend_from_slice(b"<register xmlns='http://jabber.org/features/iq-register'/>");
     }
     limits(out, &config.limits_before_auth, config.idle_seconds);
@@ -67,10 +71,10 @@ pub(crate) fn after_auth(out: &mut Vec<u8>, frames: &Frames, config: &Config, bi
     out.extend_from_slice(FEATURES_END);
 }
 
-/// May an account be made here? Passwords do not cross a network in clear: where TLS is optional, the listener is on
+/// May an account be made here, if only with an invitation? Passwords do not cross a network in clear: where TLS is optional, the listener is on
 /// loopback, or behind a proxy that ended TLS.
 pub(crate) fn registers(host: &HostAuth, encrypted: bool, tls: Tls) -> bool {
-    host.registration_open && (encrypted || tls == Tls::Optional)
+    (host.registration_open || host.invitations) && (encrypted || tls == Tls::Optional)
 }
 
 /// XEP-0388 §2.1, with what can be had inline: resumption (XEP-0198 §9.2), Bind 2 (XEP-0386 §3.1), tokens (XEP-0484

@@ -6,16 +6,26 @@ use xmpp::{Element, Jid, StanzaCondition, StanzaError};
 use zeroize::Zeroizing;
 
 pub(crate) const NS: &str = "jabber:iq:register";
+/// The element that carries the token of an invitation, XEP-0379 §3.4, XEP-0445 §4.
+const PREAUTH: &str = "urn:xmpp:pars:0";
 
 /// What an iq wants.
 pub(crate) enum Request {
     Form,
+    /// XEP-0445 §4.
+    Invited(Box<str>),
     Submit(Registration),
     Refused(StanzaError),
 }
 
 /// Reads an iq; `None` if it is not about registration.
 pub(crate) fn read(iq: &Element, host: &str) -> Option<Request> {
+    if let Some(preauth) = iq.find("preauth", PREAUTH) {
+        return match (iq.attribute("type"), preauth.attribute("token")) {
+            (Some("set"), Some(token)) => Some(Request::Invited(token.into())),
+            _ => Some(Request::Refused(StanzaCondition::BadRequest.into())),
+        };
+    }
     let query = iq.find("query", NS)?;
     match iq.attribute("type") {
         Some("get") => Some(Request::Form),
@@ -38,7 +48,7 @@ fn submitted(query: &Element, host: &str) -> Result<Registration, StanzaError> {
         .map_err(|_| StanzaError::from(StanzaCondition::NotAcceptable).with_text("This cannot be a username."))?;
     let password = prepare_password(&password)
         .ok_or_else(|| StanzaError::from(StanzaCondition::NotAcceptable).with_text("This cannot be a password."))?;
-    Ok(Registration { account: account.to_bare(), password })
+    Ok(Registration { account: account.to_bare(), password, token: None })
 }
 
 /// §3.1, example 2.

@@ -15,10 +15,42 @@ use xmpp::{Element, StanzaCondition, StanzaError};
 pub static MODULE: Module = Module {
     name: "access rules by forms",
     commands: &[
-        Command { node: LIST, name: "Show access rules", form: nothing, done: list, at_once: true },
-        Command { node: PUT, name: "Add or replace an access rule", form: put_form, done: put, at_once: false },
-        Command { node: REMOVE, name: "Remove an access rule", form: remove_form, done: remove, at_once: false },
-        Command { node: SPHERE, name: "Say where you are", form: sphere_form, done: sphere, at_once: false },
+        Command {
+            node: LIST,
+            name: "Show access rules",
+            form: nothing,
+            done: list,
+            at_once: true,
+            at_host: false,
+            offered: |_| true,
+        },
+        Command {
+            node: PUT,
+            name: "Add or replace an access rule",
+            form: put_form,
+            done: put,
+            at_once: false,
+            at_host: false,
+            offered: |_| true,
+        },
+        Command {
+            node: REMOVE,
+            name: "Remove an access rule",
+            form: remove_form,
+            done: remove,
+            at_once: false,
+            at_host: false,
+            offered: |_| true,
+        },
+        Command {
+            node: SPHERE,
+            name: "Say where you are",
+            form: sphere_form,
+            done: sphere,
+            at_once: false,
+            at_host: false,
+            offered: |_| true,
+        },
     ],
     ..Module::EMPTY
 };

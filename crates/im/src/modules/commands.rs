@@ -5,8 +5,9 @@
 
 use super::offered;
 use crate::account::Account;
-use crate::effects::Effects;
+use crate::effects::{Effects, Query, Then};
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
+use crate::policy::HostPolicy;
 use xmpp::ns::{DATA_FORM, DISCO_ITEMS};
 use xmpp::{Element, IqType, StanzaCondition, StanzaError};
 
@@ -30,6 +31,10 @@ pub struct Command {
     pub done: fn(&mut Account, &Iq<'_>, &Filled<'_>, &mut Effects) -> Result<Shown, StanzaError>,
     /// There is nothing to fill in: the first stage is the last.
     pub at_once: bool,
+    /// Clients look for it at the host.
+    pub at_host: bool,
+    /// May it be had here?
+    pub offered: fn(&HostPolicy) -> bool,
 }
 
 /// A submitted form.
@@ -57,23 +62,41 @@ impl Filled<'_> {
 pub enum Shown {
     Form(Element),
     Note(String),
+    /// The house is asked first; what it answers is shown by [`completed`].
+    Ask(Query, Then),
+}
+
+fn all(policy: &HostPolicy) -> impl Iterator<Item = &'static Command> {
+    offered(policy).flat_map(|module| module.commands).filter(|command| (command.offered)(policy))
 }
 
 /// The commands, for disco#items of the node [`NS`]. §2.2.
 pub(super) fn items(account: &Account) -> Vec<Element> {
-    let commands = offered(&account.policy).flat_map(|module| module.commands);
-    let item = |command: &Command| {
-        Element::new("item", DISCO_ITEMS)
-            .attr("jid", account.jid.as_str())
-            .attr("node", command.node)
-            .attr("name", command.name)
-    };
-    commands.map(item).collect()
+    all(&account.policy).map(|command| item(account.jid.as_str(), command)).collect()
+}
+
+/// Those of an account that clients look for at its host.
+pub(super) fn items_at_host(policy: &HostPolicy) -> Vec<Element> {
+    all(policy).filter(|command| command.at_host).map(|command| item(policy.domain.as_str(), command)).collect()
+}
+
+fn item(jid: &str, command: &Command) -> Element {
+    Element::new("item", DISCO_ITEMS).attr("jid", jid).attr("node", command.node).attr("name", command.name)
+}
+
+/// Is it a command that clients send to the host and the account serves?
+pub(super) fn is_at_host(policy: &HostPolicy, node: &str) -> bool {
+    all(policy).any(|command| command.at_host && command.node == node)
+}
+
+/// The end of a command that had to ask ([`Shown::Ask`]).
+pub(super) fn completed(node: &str, form: Element) -> Element {
+    Element::new("command", NS).attr("node", node).attr("sessionid", node).attr("status", "completed").child(form)
 }
 
 /// Is it the node of a command? §2.3.
 pub(super) fn named(account: &Account, node: &str) -> Option<&'static Command> {
-    offered(&account.policy).flat_map(|module| module.commands).find(|command| command.node == node)
+    all(&account.policy).find(|command| command.node == node)
 }
 
 fn execute(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
@@ -104,10 +127,14 @@ fn execute(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
         return Err(bad("bad-payload", StanzaCondition::BadRequest));
     }
     let filled = Filled { form, session: session.unwrap_or_default() };
-    let shown = (command.done)(account, iq, &filled, fx)?;
+    let shown = match (command.done)(account, iq, &filled, fx)? {
+        Shown::Ask(query, then) => return Ok(Answer::Query(query, then)),
+        shown => shown,
+    };
     let answer = answer("completed", session.unwrap_or(node));
     Ok(Answer::Result(Some(match shown {
         Shown::Form(form) => answer.child(form),
+        Shown::Ask(..) => answer,
         Shown::Note(text) => answer.child(Element::new("note", NS).attr("type", "info").text(text)),
     })))
 }

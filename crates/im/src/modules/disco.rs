@@ -56,8 +56,15 @@ fn host_info(host: &mut Host, iq: &Iq<'_>, _: &mut Effects) -> Result<Option<Ele
 }
 
 fn host_items(host: &mut Host, iq: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
-    if iq.child.attribute("node").is_some() {
-        return Err(StanzaCondition::ItemNotFound.into());
+    // Only its own users have any. XEP-0050 §2.2.
+    let is_ours = iq.from.local().is_some() && iq.from.domain() == host.policy.domain.domain();
+    match iq.child.attribute("node") {
+        Some(commands::NS) if is_ours => {
+            let commands = commands::items_at_host(&host.policy);
+            return Ok(Some(Element::new("query", DISCO_ITEMS).attr("node", commands::NS).children_from(commands)));
+        }
+        Some(_) => return Err(StanzaCondition::ItemNotFound.into()),
+        None => {}
     }
     let items = host.policy.services.iter().map(|(jid, name)| {
         let item = Element::new("item", DISCO_ITEMS).attr("jid", jid.as_str());

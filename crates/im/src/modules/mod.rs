@@ -24,6 +24,7 @@ pub mod fetch;
 pub mod hints;
 pub mod inbox_readers;
 pub mod interest;
+pub mod invitations;
 pub mod last_activity;
 pub mod legacy_session;
 pub mod outcome;
@@ -108,6 +109,9 @@ pub static MODULES: &[&Module] = &[
     &solicited::MODULE,
     &displayed::MODULE,
     &outcome::MODULE,
+    &invitations::MODULE,
+    &invitations::TOKENS,
+    &invitations::CONTACTS,
 ];
 
 /// Those that a host offers.
@@ -214,6 +218,11 @@ fn is_own_at_host(account: &Account, passage: &Passage) -> bool {
     let to_host = passage.to.is_bare() && passage.to.local().is_none() && passage.to.domain() == account.jid.domain();
     to_host
         && passage.stanza.payload.first().is_some_and(|child| {
+            if child.ns == commands::NS {
+                let command = child.to_element();
+                let node = command.attribute("node").unwrap_or_default();
+                return commands::is_at_host(&account.policy, node);
+            }
             offered(&account.policy).any(|m| {
                 m.own_at_host && m.account_iq.iter().any(|&(_, ns, name, ..)| ns == child.ns && name == child.name)
             })

@@ -62,6 +62,15 @@ impl AdminConnection {
         let mut line = Zeroizing::new(serde_json::to_vec(request).map_err(|error| error.to_string())?);
         line.push(b'\n');
         self.stream.get_mut().write_all(&line).map_err(broke)?;
+        self.next()
+    }
+
+    /// The next answer, to a question that has many.
+    ///
+    /// # Errors
+    /// For people.
+    pub fn next(&mut self) -> Result<Answer, String> {
+        let broke = |error: io::Error| format!("the server did not answer: {error}\nlook into its log");
         let mut answer = Vec::new();
         (&mut self.stream).take(LINE_BYTES_MAX as u64).read_until(b'\n', &mut answer).map_err(broke)?;
         if answer.last() != Some(&b'\n') {

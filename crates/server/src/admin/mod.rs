@@ -101,6 +101,31 @@ pub enum Request {
         #[serde(default)]
         from: Option<String>,
     },
+    /// Puts an account into a class; without one into none.
+    UserClass {
+        jid: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        class: Option<String>,
+    },
+    InviteCreate(InviteWish),
+    InviteList,
+    /// Takes back the invitation of this id.
+    InviteRevoke {
+        id: String,
+    },
+    /// All figures, as OpenMetrics text.
+    Metrics,
+    /// The stanzas of a session, an account or a domain from now on: [`Answer::Watched`] again and again, until the
+    /// connection is closed.
+    Watch {
+        who: String,
+    },
+    /// The certificates that are shown, and when they are renewed.
+    Certificates,
+    /// Gets a domain's certificate anew from the authority that gives it.
+    CertificateRenew {
+        domain: String,
+    },
     Reload,
     Stop,
     /// Write a backup into the data folder.
@@ -145,6 +170,25 @@ pub enum Answer {
     Check(Box<Check>),
     Servers {
         servers: Vec<KnownServer>,
+    },
+    Certificates {
+        certificates: Vec<Certificate>,
+    },
+    Metrics {
+        text: String,
+    },
+    /// A stanza; or only that the server is there.
+    Watched {
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        line: Option<crate::watches::Line>,
+    },
+    /// A new invitation and its link, which nobody is told again.
+    Invited {
+        uri: String,
+        invitation: Invite,
+    },
+    Invites {
+        invites: Vec<Invite>,
     },
     /// Where the backup lies, for the command to fetch, and what it holds.
     Backup {
@@ -322,6 +366,97 @@ pub struct KnownServer {
     pub since: Option<String>,
 }
 
+/// What is wished of a new invitation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct InviteWish {
+    /// For an account of this domain. Without one: of the inviter's, else of the first host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    /// An account here, whose contact the invited becomes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inviter: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub days: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uses: Option<u32>,
+}
+
+/// An invitation as it is listed. Times as XEP-0082 writes them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Invite {
+    pub id: String,
+    pub domain: String,
+    /// An account may be made with it.
+    pub account: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub username: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inviter: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class: Option<String>,
+    pub created: String,
+    pub expires: String,
+    pub uses_left: u32,
+}
+
+impl From<crate::invites::Invitation> for Invite {
+    fn from(it: crate::invites::Invitation) -> Invite {
+        let at = |seconds: i64| Stamp(seconds.saturating_mul(1_000_000)).to_xmpp();
+        Invite {
+            id: it.id().to_owned(),
+            domain: it.domain,
+            account: it.account,
+            username: it.username,
+            inviter: it.inviter,
+            class: it.class,
+            created: at(it.created),
+            expires: at(it.expires),
+            uses_left: it.uses_left,
+        }
+    }
+}
+
+/// A domain's certificate. Times as XEP-0082 writes them.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Certificate {
+    pub domain: String,
+    /// `acme`, `file`, `self-signed`.
+    pub source: String,
+    pub file: String,
+    pub names: Vec<String>,
+    pub issuer: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<String>,
+    /// Until it ends; negative: since it has.
+    pub days: i64,
+    /// What a TLSA record may say: `3 1 1` and the digest of the key (RFC 6698).
+    pub tlsa: String,
+    /// What a CAA record may say, where the authority and the account there are known (RFC 8657).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caa: Option<String>,
+    /// When it is renewed next, or tried to be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewal: Option<String>,
+    /// Attempts in a row that came to nothing, and why the last did.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub failures: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
+    /// Why there is none that can be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wrong: Option<String>,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 /// What a walk to a domain and back has found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
@@ -380,6 +515,16 @@ pub trait AdminOps: Send + Sync + 'static {
     fn known(&self) -> Doing<'_, Vec<KnownServer>>;
     fn forget(&self, domain: String) -> Doing<'_, ()>;
     fn check(&self, domain: String, from: Option<String>) -> Doing<'_, Check>;
+    fn metrics(&self) -> Doing<'_, String>;
+    /// Stanzas from now on, until the receiver is dropped.
+    fn watch(&self, who: Jid) -> Doing<'_, tokio::sync::mpsc::Receiver<crate::watches::Line>>;
+    fn user_class(&self, jid: BareJid, class: Option<String>) -> Doing<'_, ()>;
+    /// Gives the link too.
+    fn invite_create(&self, wish: InviteWish) -> Doing<'_, (String, Invite)>;
+    fn invite_list(&self) -> Doing<'_, Vec<Invite>>;
+    fn invite_revoke(&self, id: String) -> Doing<'_, ()>;
+    fn certificates(&self) -> Doing<'_, Vec<Certificate>>;
+    fn certificate_renew(&self, domain: String) -> Doing<'_, ()>;
     /// Gives sentences on what waits for a restart.
     fn reload(&self) -> Doing<'_, Vec<String>>;
     /// Gives where it lies.

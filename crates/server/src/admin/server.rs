@@ -1,6 +1,7 @@
 //! The socket of the running server.
 
 use super::{AdminOps, Answer, LINE_BYTES_MAX, Request};
+use crate::watches::Line;
 use std::collections::HashSet;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -9,11 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use xmpp::{BareJid, Jid, Stamp};
 use zeroize::Zeroizing;
 
 /// Commands that may be under way at once.
 const CONNECTIONS_MAX: usize = 32;
+/// Whoever watches hears after so long that there was nothing to see.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 /// How long a silent connection is kept.
 const IDLE_MAX: Duration = Duration::from_secs(60);
 
@@ -113,6 +117,11 @@ async fn talk(mut stream: UnixStream, ops: &dyn AdminOps, allowed: &HashSet<u32>
         };
         let answer = if line.last() == Some(&b'\n') {
             match serde_json::from_slice(&line) {
+                Ok(Request::Watch { who }) => match watched(&who, ops, uid).await {
+                    // The connection is for this alone from now on.
+                    Ok(lines) => return watch(lines, &mut read, &mut write_half).await,
+                    Err(why) => Answer::Refused { why },
+                },
                 Ok(request) => answer(request, ops, uid).await,
                 // The error's text would show a part of the line, which may be a password.
                 Err(error) => Answer::Refused {
@@ -126,6 +135,32 @@ async fn talk(mut stream: UnixStream, ops: &dyn AdminOps, allowed: &HashSet<u32>
             return Ok(());
         };
         write(&mut write_half, &answer).await?;
+    }
+}
+
+async fn watched(who: &str, ops: &dyn AdminOps, uid: u32) -> Result<mpsc::Receiver<Line>, String> {
+    let who = Jid::parse(who).map_err(|_| format!("\"{who}\" is no address"))?;
+    tracing::info!(%who, uid, "admin: watch stanzas");
+    ops.watch(who).await
+}
+
+/// Lines until nobody reads them any more.
+async fn watch(
+    mut lines: mpsc::Receiver<Line>,
+    read: &mut (impl tokio::io::AsyncRead + Unpin),
+    to: &mut (impl tokio::io::AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let mut ended = [0];
+    loop {
+        tokio::select! {
+            line = lines.recv() => match line {
+                Some(line) => write(to, &Answer::Watched { line: Some(line) }).await?,
+                None => return Ok(()),
+            },
+            // Whatever comes ends it, the end of the connection above all.
+            _ = read.read(&mut ended) => return Ok(()),
+            () = tokio::time::sleep(SIGN_OF_LIFE) => write(to, &Answer::Watched { line: None }).await?,
+        }
     }
 }
 
@@ -248,6 +283,42 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Ok(check) => Answer::Check(Box::new(check)),
             Err(why) => Answer::Refused { why },
         },
+        Request::UserClass { jid, class } => match account(&jid) {
+            Ok(account) => {
+                tracing::info!(%account, ?class, uid, "admin: class of an account");
+                done(ops.user_class(account, class).await)
+            }
+            Err(why) => Answer::Refused { why },
+        },
+        Request::InviteCreate(wish) => {
+            tracing::info!(?wish, uid, "admin: invite");
+            match ops.invite_create(wish).await {
+                Ok((uri, invitation)) => Answer::Invited { uri, invitation },
+                Err(why) => Answer::Refused { why },
+            }
+        }
+        Request::InviteList => match ops.invite_list().await {
+            Ok(invites) => Answer::Invites { invites },
+            Err(why) => Answer::Refused { why },
+        },
+        Request::InviteRevoke { id } => {
+            tracing::info!(id, uid, "admin: revoke an invitation");
+            done(ops.invite_revoke(id).await)
+        }
+        Request::Metrics => match ops.metrics().await {
+            Ok(text) => Answer::Metrics { text },
+            Err(why) => Answer::Refused { why },
+        },
+        // Answered where the connection is.
+        Request::Watch { .. } => Answer::Refused { why: "a connection watches, or asks".into() },
+        Request::Certificates => match ops.certificates().await {
+            Ok(certificates) => Answer::Certificates { certificates },
+            Err(why) => Answer::Refused { why },
+        },
+        Request::CertificateRenew { domain } => {
+            tracing::info!(domain, uid, "admin: renew a certificate");
+            done(ops.certificate_renew(domain).await)
+        }
         Request::Status => match ops.status().await {
             Ok(status) => Answer::Status(Box::new(status)),
             Err(why) => Answer::Refused { why },
@@ -369,6 +440,41 @@ mod tests {
         fn check(&self, domain: String, _: Option<String>) -> Doing<'_, crate::admin::Check> {
             Box::pin(async move { Err(format!("{domain} is no domain")) })
         }
+        fn metrics(&self) -> Doing<'_, String> {
+            Box::pin(async { Ok(String::new()) })
+        }
+        fn watch(&self, who: Jid) -> Doing<'_, mpsc::Receiver<Line>> {
+            Box::pin(async move {
+                let (tell, told) = mpsc::channel(1);
+                let line = Line {
+                    at: String::new(),
+                    way: crate::watches::Way::FromClient,
+                    of: who.to_string(),
+                    stanza: "<presence/>".into(),
+                    left_out: 0,
+                };
+                tell.try_send(line).map_err(|error| error.to_string())?;
+                Ok(told)
+            })
+        }
+        fn user_class(&self, _: BareJid, _: Option<String>) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn invite_create(&self, _: crate::admin::InviteWish) -> Doing<'_, (String, crate::admin::Invite)> {
+            Box::pin(async { Err("nobody is invited".into()) })
+        }
+        fn invite_list(&self) -> Doing<'_, Vec<crate::admin::Invite>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn invite_revoke(&self, _: String) -> Doing<'_, ()> {
+            Box::pin(async { Ok(()) })
+        }
+        fn certificates(&self) -> Doing<'_, Vec<crate::admin::Certificate>> {
+            Box::pin(async { Ok(Vec::new()) })
+        }
+        fn certificate_renew(&self, domain: String) -> Doing<'_, ()> {
+            Box::pin(async move { Err(format!("{domain} gets no certificate by ACME")) })
+        }
         fn reload(&self) -> Doing<'_, Vec<String>> {
             Box::pin(async { Ok(vec!["[store] changed".into()]) })
         }
@@ -416,6 +522,16 @@ mod tests {
         });
         assert_eq!(*house.accounts.lock(), [("alice@localhost".to_string(), "secret".to_string())]);
         assert!(*house.stopped.lock());
+    }
+
+    #[test]
+    fn who_watches_has_many_answers_to_one_question_until_there_are_no_more() {
+        let ((), _) = beside(|path| {
+            let mut server = AdminConnection::open(path).expect("may be used").expect("a server runs");
+            let first = server.ask(&Request::Watch { who: "localhost".into() });
+            assert!(matches!(first, Ok(Answer::Watched { line: Some(line) }) if line.of == "localhost"));
+            assert!(server.next().is_err(), "it is over");
+        });
     }
 
     #[test]

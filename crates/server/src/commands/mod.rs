@@ -5,21 +5,29 @@
 //! - [`rules`]: the access rules of an account.
 //! - [`archive`]: one account's archive, exported or purged.
 //! - [`backup`]: all that is kept in one file, and back.
-//! - [`init`]: a first configuration. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
+//! - [`init`]: a first configuration. [`dns`]: what DNS must say. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
+//! - [`top`], [`watch`]: what the running server does.
+//! - [`invite`]: links by which people make accounts.
+//! - [`certificates`]: what is shown, and until when.
 //! - [`password`]: how a password is asked for.
 
 pub mod archive;
 pub mod backup;
+pub mod certificates;
 pub mod check;
 pub mod config;
+pub mod dns;
 pub mod init;
+pub mod invite;
 pub mod password;
 pub mod rules;
 pub mod s2s;
 pub mod serve;
 pub mod status;
+pub mod top;
 pub mod user;
+pub mod watch;
 
 use crate::cli::{Cli, Command};
 use crate::config::Problems;
@@ -63,8 +71,13 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Config(arguments) => config::config(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Init(arguments) => init::init(&arguments),
+        Command::Dns(arguments) => dns::dns(&arguments),
         Command::Check(arguments) => check::check(&arguments),
         Command::S2s(arguments) => s2s::s2s(&arguments),
+        Command::Top(arguments) => top::top(&arguments),
+        Command::Watch(arguments) => watch::watch(&arguments),
+        Command::Invite(arguments) => invite::invite(&arguments),
+        Command::Certificates(arguments) => certificates::certificates(&arguments),
         Command::Watchers(arguments) => status::watchers(&arguments),
         Command::Fetch(arguments) => status::fetch(&arguments),
         Command::Reload(place) => status::reload(&place),

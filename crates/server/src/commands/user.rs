@@ -37,6 +37,14 @@ pub fn user(command: &cli::User) -> Result<(), Failure> {
             }
         }
         cli::User::Roles { jid, roles, place } => super::status::roles(jid, roles, place)?,
+        cli::User::Class { jid, class, place } => {
+            let request = Request::UserClass { jid: jid.to_string(), class: class.clone() };
+            super::status::connect(place)?.ask(&request)?;
+            match class {
+                Some(class) => say(format_args!("{jid} is in the class {class} from now on")),
+                None => say(format_args!("{jid} is in no class")),
+            }
+        }
         cli::User::Disable { jid, place } => {
             Accounts::reach(place)?.disable(jid, true)?;
             say(format_args!("disabled {jid}"));

@@ -10,6 +10,7 @@ pub fn check(config: &Config, reader: &mut Reader) {
     hosts(config, reader);
     federation(config, reader);
     components(config, reader);
+    acme(config, reader);
     log_level(config, reader);
     limits(config, reader);
 }
@@ -212,6 +213,70 @@ fn components(config: &Config, reader: &mut Reader) {
                 "give the component another port",
             );
         }
+    }
+}
+
+fn acme(config: &Config, reader: &mut Reader) {
+    for host in config.hosts.iter().filter(|host| host.options.acme) {
+        let at = format!("host.\"{}\"", host.domain);
+        if host.options.certificate.is_some() {
+            let span = reader.span(&format!("{at}.acme"));
+            let remedy = "remove certificate and key, or acme = true";
+            reader.problem(span, format!("{at} has a certificate and is to get one by ACME"), remedy);
+        }
+        if let Some(wrong) = host.options.acme_names.iter().find(|name| crate::acme::dns_name(name).is_none()) {
+            let span = reader.span(&format!("{at}.acme_names"));
+            reader.problem(span, format!("\"{wrong}\" is no name in DNS"), "write a name such as \"irc.example.org\"");
+        }
+    }
+    for (index, component) in config.components.iter().enumerate() {
+        if component.acme && component.certificate.is_some() {
+            let span = reader.span(&format!("component[{index}].acme"));
+            let title = format!("{} has a certificate and is to get one by ACME", component.domain());
+            reader.problem(span, title, "remove certificate and key, or acme = true");
+        }
+    }
+    let acme = &config.acme;
+    if !config.uses_acme() {
+        return;
+    }
+    if !acme.agree {
+        let span = reader.span("acme.agree");
+        reader.problem(
+            span,
+            "a host is to get a certificate by ACME, and nobody has agreed to the authority's terms",
+            "read them at the authority, then set agree = true in [acme]",
+        );
+    }
+    if !acme.directory.starts_with("https://") {
+        let span = reader.span("acme.directory");
+        let remedy = "write the address of its directory, such as https://acme-v02.api.letsencrypt.org/directory";
+        reader.problem(span, format!("\"{}\" is no directory of an authority", acme.directory), remedy);
+    }
+    if let Some(wrong) = acme.contact.iter().find(|contact| !is_uri(contact)) {
+        let span = reader.span("acme.contact");
+        reader.problem(span, format!("\"{wrong}\" is no URI"), "write a URI such as \"mailto:admin@example.org\"");
+    }
+    if acme.eab_key_id.is_some() != acme.eab_key.is_some() {
+        let span = reader.span("acme.eab_key_id").or_else(|| reader.span("acme.eab_key"));
+        reader.problem(span, "a key without its name, or a name without its key", "set both eab_key_id and eab_key");
+    }
+    if let Some(address) = config.acme_address() {
+        if config.listeners.iter().any(|listener| listener.address == address && address.port() != 0) {
+            let span = reader.span("acme.address");
+            let remedy =
+                "choose another port; a [[listen]] with tls = \"direct\" answers tls-alpn-01 without an address here";
+            reader.problem(span, format!("a [[listen]] has the address {address}"), remedy);
+        }
+    } else if config.acme.challenge == super::AcmeChallenge::TlsAlpn01
+        && !config.listeners.iter().any(|it| it.kind == ListenKind::C2s && it.tls == ListenTls::Direct)
+    {
+        let span = reader.span("acme.challenge");
+        reader.problem(
+            span,
+            "nothing would answer the authority",
+            "set address in [acme], or add a [[listen]] with tls = \"direct\"; both must be reached by port 443",
+        );
     }
 }
 

@@ -23,9 +23,9 @@ pub mod show;
 pub mod value;
 
 pub use options::{
-    Accounts, Admin, Component, Durability, Federation, Host, HostOptions, Limits, ListenKind, ListenOperations,
-    ListenTls, Listener, Log, LogFormat, Mechanism, Metrics, Registration, Remote, ResourceConflict, StoreOptions,
-    Trust,
+    Accounts, Acme, AcmeChallenge, Admin, Class, ClassOptions, Component, Durability, Federation, Host, HostOptions,
+    Limits, ListenKind, ListenOperations, ListenTls, Listener, Log, LogFormat, Mechanism, Metrics, Registration,
+    Remote, ResourceConflict, StoreOptions, Trust,
 };
 pub use problem::Problems;
 
@@ -77,7 +77,10 @@ pub struct Config {
     pub remotes: Vec<Remote>,
     /// External components; their domains are prepared.
     pub components: Vec<Component>,
+    pub acme: Acme,
     pub accounts: Accounts,
+    /// Of accounts, by name.
+    pub classes: Vec<Class>,
     pub store: StoreOptions,
     pub log: Log,
     pub limits: Limits,
@@ -166,7 +169,20 @@ impl Config {
         let empty = DeTable::new();
         let document = if broken { &empty } else { document };
         let mut known = options::Top::KEYS.to_vec();
-        known.extend(["host", "listen", "s2s", "component", "accounts", "store", "log", "limits", "admin", "metrics"]);
+        known.extend([
+            "host",
+            "listen",
+            "s2s",
+            "component",
+            "acme",
+            "accounts",
+            "account_class",
+            "store",
+            "log",
+            "limits",
+            "admin",
+            "metrics",
+        ]);
         let elsewhere = options::elsewhere();
         reader.unknown_keys(document, "", &known, &elsewhere);
 
@@ -185,6 +201,7 @@ impl Config {
         let mut federation_keys = Federation::KEYS.to_vec();
         federation_keys.push("domain");
         let federation = table_at(reader, "s2s", &federation_keys);
+        let acme = table_at(reader, "acme", Acme::KEYS);
         let accounts = table_at(reader, "accounts", Accounts::KEYS);
         let store = table_at(reader, "store", StoreOptions::KEYS);
         let log = table_at(reader, "log", Log::KEYS);
@@ -198,7 +215,9 @@ impl Config {
             remotes: read_remotes(&federation, reader, &elsewhere),
             components: read_components(document, reader, &elsewhere),
             federation: Federation::read(reader, &federation, "s2s"),
+            acme: Acme::read(reader, &acme, "acme"),
             accounts: Accounts::read(reader, &accounts, "accounts"),
+            classes: read_classes(document, reader, &elsewhere),
             store: StoreOptions::read(reader, &store, "store"),
             log: Log::read(reader, &log, "log"),
             limits: Limits::read(reader, &limits, "limits"),
@@ -233,6 +252,7 @@ impl Config {
                 .flatten()
                 .for_each(absolute);
         }
+        [&mut self.acme.ca, &mut self.acme.eab_key].into_iter().flatten().for_each(absolute);
         self.admin.socket.iter_mut().for_each(absolute);
         let federation = &mut self.federation;
         let files = [&mut federation.ca, &mut federation.blocked_file, &mut federation.allowed_file];
@@ -339,9 +359,32 @@ impl Config {
         self.data.join("certificates")
     }
 
+    /// Where certificates of an authority are, and the key of the account there.
+    pub fn acme_folder(&self) -> PathBuf {
+        self.data.join("acme")
+    }
+
+    /// Does anybody here get a certificate by ACME?
+    pub fn uses_acme(&self) -> bool {
+        self.hosts.iter().any(|host| host.options.acme) || self.components.iter().any(|it| it.acme)
+    }
+
+    /// Where the authority's questions are answered, besides listeners with direct TLS.
+    pub fn acme_address(&self) -> Option<ListenAddress> {
+        let default = match self.acme.challenge {
+            AcmeChallenge::Http01 => Some(ListenAddress::Any(80)),
+            AcmeChallenge::TlsAlpn01 => None,
+        };
+        self.uses_acme().then(|| self.acme.address.or(default)).flatten()
+    }
+
     /// Are there servers of other domains?
     pub fn federates(&self) -> bool {
         self.listeners.iter().any(|listener| listener.kind == ListenKind::S2s)
+    }
+
+    pub fn class(&self, name: &str) -> Option<&Class> {
+        self.classes.iter().find(|class| *class.name == *name)
     }
 
     /// Every domain that is served here: the hosts' and the components'.
@@ -382,6 +425,8 @@ impl Config {
         note(self.admin.uids.is_empty() && !new.admin.uids.is_empty(), "admin.uids");
         note(self.log.format != new.log.format, "log.format");
         note(self.metrics != new.metrics, "[metrics]");
+        let answers = |config: &Config| config.acme_address().map(|at| (at, config.acme.challenge));
+        note(answers(self) != answers(new), "where [acme] answers the authority");
         out
     }
 }
@@ -432,6 +477,24 @@ fn read_hosts(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String,
     }
     hosts.sort_by_key(|(start, _)| *start);
     hosts.into_iter().map(|(_, host)| host).collect()
+}
+
+fn read_classes(document: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String, &'static str)]) -> Vec<Class> {
+    let write = "[account_class.\"guest\"], and what differs below";
+    let Some((_, value)) = document.iter().find(|(name, _)| name.get_ref() == "account_class") else {
+        return Vec::new();
+    };
+    let Some(table) = reader.table(value, "account_class", write) else { return Vec::new() };
+    let mut classes = Vec::new();
+    for (name, value) in table.iter() {
+        let at = format!("account_class.\"{}\"", name.get_ref());
+        let Some(table) = reader.table(value, &at, write) else { continue };
+        reader.unknown_keys(table, &at, ClassOptions::KEYS, elsewhere);
+        reader.note_span(at.clone(), name.span());
+        let options = ClassOptions::read(reader, table, &at);
+        classes.push(Class { name: name.get_ref().as_ref().into(), options });
+    }
+    classes
 }
 
 fn read_remotes(federation: &DeTable<'_>, reader: &mut Reader, elsewhere: &[(String, &'static str)]) -> Vec<Remote> {

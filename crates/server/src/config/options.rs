@@ -27,6 +27,11 @@ section! {
         /// The certificate's private key, PEM, readable by its owner alone. Set both or none. Unset:
         /// `certificates/DOMAIN.key` in the data folder.
         key: Option<PathBuf> = None;
+        /// Get the certificate from the authority of `[acme]` and renew it? It is shown instead of the self-signed one
+        /// from then on. Not together with `certificate` and `key`.
+        acme: bool = false;
+        /// More names for that certificate, such as those of components: each is proved as the domain itself is.
+        acme_names: Vec<String> = Vec::new();
         /// Certificates, PEM, of the authorities whose client certificates count for SASL EXTERNAL. Unset: clients
         /// are not asked for a certificate.
         client_ca: Option<PathBuf> = None;
@@ -34,8 +39,14 @@ section! {
         mechanisms: Vec<Mechanism> = Mechanism::ALL.to_vec();
         /// May anybody log in without an account, as a passing guest (SASL ANONYMOUS)?
         anonymous: bool = false;
-        /// May strangers make accounts over XMPP (XEP-0077)? Closed: only `waft user add` makes them.
+        /// May strangers make accounts over XMPP (XEP-0077)? `closed`: only `waft user add` makes them. `invite`: whoever has
+        /// an invitation (XEP-0445), of `waft invite create` or of a user. `open`: anybody.
         registration: Registration = Registration::Closed;
+        /// May users invite others (XEP-0401)? Whoever is invited becomes their contact, and has an account here where
+        /// `registration` is `invite` or `open`.
+        user_invites: bool = false;
+        /// Days for which an invitation is good, when nothing else is said.
+        invite_days: u32 = 7, in 1 ..= 366;
         /// May users change their password over XMPP (XEP-0077)?
         password_change: bool = true;
         /// May users remove their account over XMPP (XEP-0077)?
@@ -190,6 +201,8 @@ section! {
         certificate: Option<PathBuf> = None;
         /// The certificate's private key, PEM. Set both or none.
         key: Option<PathBuf> = None;
+        /// Get its certificate from the authority of `[acme]`, as hosts may?
+        acme: bool = false;
         /// Allow an address that is not loopback: stanzas then cross the network in clear.
         force: bool = false;
     }
@@ -201,6 +214,64 @@ section! {
         /// Rounds of PBKDF2 for newly set passwords (SCRAM). More rounds cost more time: a thief of the store for each
         /// guess, the server for each login with PLAIN.
         scram_iterations: u32 = 10_000, in 4_096 ..= 1_000_000;
+    }
+}
+
+section! {
+    /// `[acme]`: certificates of an authority that gives them by ACME (RFC 8555), for the hosts with `acme = true`. They
+    /// lie in the folder `acme` of the data folder, with the key of the one account at the authority.
+    pub struct Acme = "acme" {
+        /// The authority's directory.
+        directory: String = "https://acme-v02.api.letsencrypt.org/directory".to_string();
+        /// Do you agree to the authority's terms of service? Without, it gives no certificates.
+        agree: bool = false;
+        /// Where the authority may write to, such as `["mailto:admin@example.org"]`.
+        contact: Vec<String> = Vec::new();
+        /// How a name is proved. `http-01`: the authority asks port 80 of the name. `tls-alpn-01` (RFC 8737): it asks port
+        /// 443; listeners of clients with direct TLS answer that, too.
+        challenge: AcmeChallenge = AcmeChallenge::Http01;
+        /// Where this is answered. Unset: `*:80` with `http-01`; only by the listeners of clients with direct TLS with
+        /// `tls-alpn-01`. Another port needs something in front that leads here from port 80 or 443.
+        address: Option<ListenAddress> = None;
+        /// More authorities that the directory's own certificate may be from, PEM, beside those of the system.
+        ca: Option<PathBuf> = None;
+        /// The name of a key, of an authority that gives accounts beforehand (RFC 8555 §7.3.4).
+        eab_key_id: Option<String> = None;
+        /// A file with that key, in base64url, readable by its owner alone.
+        eab_key: Option<PathBuf> = None;
+        /// Keep a certificate's key when it is renewed? TLSA records that name the key then stay right.
+        reuse_key: bool = true;
+        /// Seconds after which what went wrong is tried again; after the next failure twice as long, and so on up to a day.
+        retry_seconds: u32 = 300, in 1 ..= 86_400;
+    }
+}
+
+section! {
+    /// `[account_class."guest"]`: a class of accounts and what differs for them. An account is put into one by an
+    /// invitation (`waft invite create --class guest`) or by `waft user class`; without one the limits of `[limits]`
+    /// hold.
+    pub struct ClassOptions = "account_class.\"guest\"" {
+        /// Days after which an account of the class ends: nobody can log in to it any more, and nothing of it is removed.
+        /// Counted from the day on which it was put into the class. Unset: never.
+        expires_days: Option<u32> = None;
+        /// May its users invite others, where the host lets users?
+        invites: bool = true;
+        /// Instead of `limits.sessions_per_account_max`.
+        sessions_per_account_max: Option<usize> = None;
+        /// Instead of `limits.roster_items_max`.
+        roster_items_max: Option<usize> = None;
+        /// Instead of `limits.offline_messages_max`.
+        offline_messages_max: Option<usize> = None;
+        /// Instead of `limits.offline_bytes_max`.
+        offline_bytes_max: Option<u64> = None;
+        /// Instead of `limits.archive_bytes_max`.
+        archive_bytes_max: Option<u64> = None;
+        /// Instead of `limits.archive_days_max`.
+        archive_days_max: Option<u32> = None;
+        /// Instead of `limits.pep_bytes_max`.
+        pep_bytes_max: Option<u64> = None;
+        /// Instead of `limits.strangers_per_minute`.
+        strangers_per_minute: Option<u32> = None;
     }
 }
 
@@ -318,8 +389,10 @@ section! {
         auth_failures_window_seconds: u32 = 300, in 1 ..= 86_400;
         /// Seconds for which an address is refused.
         auth_refused_seconds: u32 = 900, in 1 ..= 86_400;
-        /// Accounts that one address may register in an hour, where registration is open.
+        /// Accounts that one address may register in an hour, where registration is open or there are invitations.
         registrations_per_hour: u32 = 1, in 1 ..= 1_000_000;
+        /// Invitations that one user has out at once.
+        invites_per_account_max: usize = 20, in 0 ..= 10_000;
 
         /// Bytes a second that are read from one client.
         inbound_bytes_per_second: u64 = 65_536, in 1_024 ..= 10_000_000_000;
@@ -436,6 +509,13 @@ pub struct Host {
     pub options: HostOptions,
 }
 
+/// A class of accounts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Class {
+    pub name: Box<str>,
+    pub options: ClassOptions,
+}
+
 choice! {
     /// Who connects to a listener.
     pub enum ListenKind { C2s = "c2s", S2s = "s2s" }
@@ -468,6 +548,11 @@ choice! {
 }
 
 choice! {
+    /// How a name is proved to an authority.
+    pub enum AcmeChallenge { Http01 = "http-01", TlsAlpn01 = "tls-alpn-01" }
+}
+
+choice! {
     pub enum Durability { Full = "full", Os = "os" }
 }
 
@@ -476,7 +561,7 @@ choice! {
 }
 
 choice! {
-    pub enum Registration { Closed = "closed", Open = "open" }
+    pub enum Registration { Closed = "closed", Invite = "invite", Open = "open" }
 }
 
 choice! {
@@ -528,7 +613,9 @@ pub fn all() -> Vec<Section> {
             FederationDomain::options(),
         ),
         section(Component::AT, "[[component]]", Component::about(), Component::options()),
+        section(Acme::AT, "[acme]", Acme::about(), Acme::options()),
         section(Accounts::AT, "[accounts]", Accounts::about(), Accounts::options()),
+        section(ClassOptions::AT, "[account_class.\"guest\"]", ClassOptions::about(), ClassOptions::options()),
         section(StoreOptions::AT, "[store]", StoreOptions::about(), StoreOptions::options()),
         section(Log::AT, "[log]", Log::about(), Log::options()),
         section(Admin::AT, "[admin]", Admin::about(), Admin::options()),

@@ -130,8 +130,31 @@ impl Config {
             turn: turn(options),
             services: self.services_of(&host.domain),
             registration_open: options.registration == Registration::Open,
+            registration_by_invitation: options.registration == Registration::Invite,
+            user_invites: options.user_invites,
             ..im::HostPolicy::of(BareJid::of_domain(&host.domain)?)
         })
+    }
+}
+
+impl super::ClassOptions {
+    /// What differs for the accounts of the class.
+    pub fn apply(&self, policy: &mut im::HostPolicy) {
+        fn put<T: Copy>(of_class: Option<T>, limit: &mut T) {
+            if let Some(value) = of_class {
+                *limit = value;
+            }
+        }
+        policy.user_invites &= self.invites;
+        let limits = &mut policy.limits;
+        put(self.sessions_per_account_max, &mut limits.sessions_per_account_max);
+        put(self.roster_items_max, &mut limits.roster_items_max);
+        put(self.offline_messages_max, &mut limits.offline_messages_max);
+        put(self.offline_bytes_max, &mut limits.offline_bytes_max);
+        put(self.archive_bytes_max, &mut limits.archive_bytes_max);
+        put(self.archive_days_max, &mut limits.archive_days_max);
+        put(self.pep_bytes_max, &mut limits.pep_bytes_max);
+        put(self.strangers_per_minute.map(Some), &mut limits.strangers_per_minute);
     }
 }
 

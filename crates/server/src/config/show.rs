@@ -1,7 +1,7 @@
 //! The configuration as text: the effective one, the defaults, the reference.
 
 use super::options::{
-    self, Accounts, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, Metrics, StoreOptions, Top,
+    self, Accounts, Acme, Admin, Contact, Federation, HostOptions, Limits, Listener, Log, Metrics, StoreOptions, Top,
 };
 use super::value::{grouped, quoted};
 use super::{Config, default_listeners, default_server_listeners};
@@ -28,7 +28,13 @@ pub fn effective(config: &Config) -> String {
     for component in &config.components {
         table(&mut out, "[[component]]", component.show());
     }
+    if config.uses_acme() || config.acme != Acme::default() {
+        table(&mut out, "[acme]", config.acme.show());
+    }
     table(&mut out, "[accounts]", config.accounts.show());
+    for class in &config.classes {
+        table(&mut out, &format!("[account_class.{}]", quoted(&class.name)), class.options.show());
+    }
     table(&mut out, "[store]", config.store.show());
     table(&mut out, "[log]", config.log.show());
     let admin = Admin { socket: Some(config.admin_socket()), ..config.admin.clone() };
@@ -187,6 +193,8 @@ const _: fn(&Config) = |config| {
         ad_hoc: _,
         metrics: Metrics { .. },
         sources: _,
+        acme: _,
+        classes: _,
     } = config;
     let _: Option<HostOptions> = None;
 };

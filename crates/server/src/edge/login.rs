@@ -100,6 +100,7 @@ impl Edge {
                 self.authenticated = true;
                 self.permit.authenticated();
                 self.house.count("logins");
+                crate::latency::LOGINS.add(self.began.elapsed());
                 tracing::info!(account = %who.account, mechanism = who.mechanism.name(), address = %self.address, "authenticated");
                 if who.mechanism == stream::sasl::Mechanism::Anonymous && !self.house.open_anonymous(&who.account) {
                     return Err(End::Fault(xmpp::StreamFault::InternalError));
@@ -123,6 +124,17 @@ impl Edge {
                     None => false,
                 };
                 self.stream.token_stored(stored, out);
+            }
+            Event::Invited(token) => {
+                let outcome = self.house.admit(&token, self.stream.host().unwrap_or_default());
+                if outcome.is_err() {
+                    // Whoever tries tokens is slowed down, and then kept out, as whoever tries passwords.
+                    let wait = self.permit.failed(self.house.now().mono_ms);
+                    if wait > 0 {
+                        tokio::time::sleep(Duration::from_millis(wait)).await;
+                    }
+                }
+                self.stream.admitted(outcome, out);
             }
             Event::Register(registration) => {
                 let permitted = self.permit_to_register();

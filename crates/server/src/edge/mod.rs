@@ -436,6 +436,10 @@ impl Edge {
                 return Err(End::Lost);
             }
         }
+        // RFC 8737 §3: an authority has seen the certificate that it wanted to see.
+        if self.wire.tls().is_some_and(|tls| tls.alpn_protocol() == Some(crate::acme::answers::ALPN)) {
+            return Err(End::Lost);
+        }
         self.heard = Instant::now();
         let info = self.tls_info(&offer);
         self.stream.tls_up(info);

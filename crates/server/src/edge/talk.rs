@@ -3,6 +3,7 @@
 use super::{Edge, End};
 use crate::house::edges::StanzaTicket;
 use crate::house::entity::CellItem;
+use crate::watches::Way;
 use im::operations::Link;
 use im::{Delivery, EdgeItem, Ingress, Item, SessionId};
 use std::cell::RefCell;
@@ -52,6 +53,7 @@ impl Edge {
         self.received = self.received.wrapping_add(1);
         self.rates.stanza();
         self.house.operation(&stanza, Link::Client);
+        self.shown(Way::FromClient, &stanza);
         let ticket = StanzaTicket::issue(&self.handle, self.received);
         let ingress = self.ingress();
         self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza: Arc::new(stanza), ingress, ticket }));
@@ -162,7 +164,17 @@ impl Edge {
         }
     }
 
+    /// To an operator who looks on.
+    fn shown(&self, way: Way, stanza: &Stanza) {
+        if self.house.watches.any()
+            && let Some(jid) = self.stream.jid()
+        {
+            self.house.watches.see(self.house.now().utc, way, Some(&jid.clone().into()), stanza);
+        }
+    }
+
     fn write_delivery(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
+        self.shown(Way::ToClient, &delivery.stanza);
         let before = out.len();
         let stanza = &delivery.stanza;
         #[cfg(feature = "simulated")]

@@ -91,8 +91,12 @@ fn error_of(element: &xmpp::Element) -> StanzaError {
 }
 
 impl House {
-    pub async fn look_up(&self, lookup: &Lookup) -> Result<Option<Account>, StoreError> {
-        self.authenticator.look_up(lookup).await
+    pub async fn look_up(self: &Arc<House>, lookup: &Lookup) -> Result<Option<Account>, StoreError> {
+        let mut found = self.authenticator.look_up(lookup).await?;
+        if let Some(account) = found.as_mut().filter(|account| !account.disabled) {
+            account.disabled = self.has_ended(&lookup.account).await;
+        }
+        Ok(found)
     }
 
     pub async fn check_password(&self, check: CheckPassword, crypto: &Arc<dyn Crypto>) -> Option<bool> {
@@ -108,10 +112,12 @@ impl House {
     /// Writes outside an entity's steps (accounts, tokens) and waits for the disk.
     pub async fn commit(&self, account: &BareJid, changes: Vec<Change>) -> Result<Vec<Outcome>, StoreError> {
         let (tell, told) = oneshot::channel();
+        let since = std::time::Instant::now();
         self.store.commit(
             self.fence_of(account),
             changes,
             Box::new(move |result| {
+                crate::latency::COMMITS.add(since.elapsed());
                 // Nobody waits any more: the write stands all the same.
                 let _ = tell.send(result);
             }),
@@ -274,12 +280,98 @@ impl House {
         }
     }
 
-    /// XEP-0077 §3.1 from a stranger; `allowed`: the address has not made too many.
-    pub async fn register(&self, registration: Registration, allowed: bool) -> Result<(), StanzaError> {
-        let open = self.policy(registration.account.domain()).is_some_and(|p| p.registration_open);
-        if !open {
-            return Err(StanzaCondition::NotAllowed.into());
+    /// May the token make an account at the host? XEP-0445 §4.
+    ///
+    /// # Errors
+    /// `item-not-found`, whatever is wrong with it.
+    pub fn admit(&self, token: &str, host: &str) -> Result<(), StanzaError> {
+        if self.invitations.admits(token, host, &*self.crypto, self.now().utc) {
+            return Ok(());
         }
+        self.count("invitations_refused");
+        Err(StanzaError::from(StanzaCondition::ItemNotFound).with_text("The invitation is not valid, or not any more."))
+    }
+
+    /// A link by which the user's friends become contacts, and have accounts where that is allowed. XEP-0401 §5.1.
+    pub(super) async fn invite(&self, user: &BareJid) -> Result<(String, xmpp::Stamp), StanzaError> {
+        let config = self.config.read().clone();
+        let host = config.host(user.domain()).filter(|host| host.options.user_invites);
+        let host = host.ok_or(StanzaCondition::NotAllowed)?;
+        if self.invitations.of_user(user, self.now().utc) >= config.limits.invites_per_account_max {
+            let why = "You have as many invitations out as are allowed.";
+            return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text(why));
+        }
+        let wish = crate::invites::Wish {
+            domain: user.domain().to_owned(),
+            inviter: Some(user.clone()),
+            account: host.options.registration != crate::config::Registration::Closed,
+            seconds: i64::from(host.options.invite_days) * 86_400,
+            uses: 1,
+            ..crate::invites::Wish::default()
+        };
+        match self.invitations.create(wish, &*self.crypto, self.now().utc).await {
+            Ok((token, invitation)) => {
+                let expires = xmpp::Stamp(invitation.expires.saturating_mul(1_000_000));
+                Ok((invitation.uri(&token), expires))
+            }
+            Err(why) => {
+                tracing::warn!(account = %user, why, "no invitation was made");
+                Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait))
+            }
+        }
+    }
+
+    /// XEP-0077 §3.1 from a stranger, with an invitation or without; `allowed`: the address has not made too many.
+    ///
+    /// # Errors
+    /// `not-allowed` where neither counts, `conflict` for a name that is taken or kept for somebody, as
+    /// [`House::create_account`] else.
+    pub async fn register(self: &Arc<House>, registration: Registration, allowed: bool) -> Result<(), StanzaError> {
+        let account = &registration.account;
+        let claim = match &registration.token {
+            Some(token) => {
+                let claimed = self.invitations.claim(token, account, &*self.crypto);
+                Some(claimed.ok_or_else(|| {
+                    StanzaError::from(StanzaCondition::NotAllowed)
+                        .with_text("The invitation is not for this, or was used.")
+                })?)
+            }
+            None if !self.policy(account.domain()).is_some_and(|policy| policy.registration_open) => {
+                return Err(StanzaCondition::NotAllowed.into());
+            }
+            None => None,
+        };
+        let is_named = claim.as_ref().is_some_and(|claim| claim.is_named);
+        let made = match !is_named && self.invitations.reserves(account, self.now().utc) {
+            true => Err(StanzaCondition::Conflict.into()),
+            false => self.register_now(&registration, allowed).await,
+        };
+        if let Some(claim) = claim {
+            match &made {
+                Ok(()) => self.invited(account, &claim).await,
+                Err(_) => self.invitations.give_back(&claim),
+            }
+        }
+        made
+    }
+
+    /// The account of somebody who was invited is there: it belongs to the invitation's class, and whoever invited and it
+    /// are each other's contacts. XEP-0401 §5.5.
+    async fn invited(self: &Arc<House>, account: &BareJid, claim: &crate::invites::Claim) {
+        self.count("invitations_used");
+        self.invitations.keep(claim).await;
+        if let Some(class) = &claim.class
+            && let Err(error) = self.set_class(account, Some(class)).await
+        {
+            tracing::error!(%account, class, ?error, "an invited account could not be put into its class");
+        }
+        if let Some(inviter) = &claim.inviter {
+            self.post(inviter, Item::Introduce { contact: account.clone() });
+            self.post(account, Item::Introduce { contact: inviter.clone() });
+        }
+    }
+
+    async fn register_now(&self, registration: &Registration, allowed: bool) -> Result<(), StanzaError> {
         if !allowed {
             self.count("registrations_refused");
             return Err(StanzaError::from(StanzaCondition::ResourceConstraint)

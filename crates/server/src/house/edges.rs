@@ -238,18 +238,23 @@ impl Drop for Hold {
 pub struct StanzaTicket {
     edge: Arc<EdgeHandle>,
     ordinal: u32,
+    /// Of some, when they were taken in.
+    since: Option<std::time::Instant>,
 }
 
 impl StanzaTicket {
     /// A ticket for a stanza just taken in.
     pub fn issue(edge: &Arc<EdgeHandle>, ordinal: u32) -> im::Ticket {
         edge.in_flight.fetch_add(1, Ordering::AcqRel);
-        im::Ticket(Some(Arc::new(StanzaTicket { edge: edge.clone(), ordinal })))
+        im::Ticket(Some(Arc::new(StanzaTicket { edge: edge.clone(), ordinal, since: crate::latency::timed(ordinal) })))
     }
 }
 
 impl Drop for StanzaTicket {
     fn drop(&mut self) {
+        if let Some(since) = self.since {
+            crate::latency::STANZAS.add(since.elapsed());
+        }
         self.edge.mark_done(self.ordinal);
     }
 }
@@ -283,6 +288,11 @@ pub struct Edges {
 }
 
 impl Edges {
+    /// Items that wait to be written, of all streams.
+    pub fn queued(&self) -> usize {
+        self.map.iter().map(|edge| edge.queue.lock().items.len()).sum()
+    }
+
     pub fn open(&self, queue_items_max: usize, queue_bytes_max: usize) -> Arc<EdgeHandle> {
         let id = EdgeRef(self.next.fetch_add(1, Ordering::Relaxed) + 1);
         let handle = Arc::new(EdgeHandle {

@@ -367,10 +367,12 @@ impl House {
         let upkeep = changes.iter().all(is_upkeep);
         let (house, cell) = (self.clone(), cell.clone());
         let ticket = if planted::is(Bug::AckBeforeCommit) { Ticket::default() } else { ticket };
+        let since = std::time::Instant::now();
         self.store.commit_soon(
             resident.fence,
             changes,
             Box::new(move |result| {
+                crate::latency::COMMITS.add(since.elapsed());
                 // On the writer's thread: only a note.
                 let note = super::commits::Note { cell, seq, result, bounce, upkeep, ticket };
                 house.commits.push(note);
@@ -513,6 +515,10 @@ impl House {
             },
             Query::RemoveAccount { account } => match self.remove_account(&account).await {
                 Ok(()) => QueryAnswer::Done,
+                Err(error) => QueryAnswer::Refused(error),
+            },
+            Query::Invite { account } => match self.invite(&account).await {
+                Ok((uri, expires)) => QueryAnswer::Invitation { uri, expires },
                 Err(error) => QueryAnswer::Refused(error),
             },
             Query::Uptime => QueryAnswer::Seconds(self.started.elapsed().as_secs()),

@@ -8,6 +8,7 @@
 //! - [`operations`]: what an operator's commands do. [`run`]: from a configuration to a server that serves, and its end.
 
 pub mod accounts;
+pub mod classes;
 pub mod commits;
 pub mod edges;
 pub mod entity;
@@ -19,8 +20,10 @@ pub mod timers;
 
 use crate::component::Components;
 use crate::config::Config;
+use crate::invites::Invitations;
 use crate::s2s::Federation;
 use crate::s2s::nearby::Nearby;
+use crate::watches::{Watches, Way};
 use crate::world::{Network, Wall, World};
 use cluster::{Cell, Cluster, Posted};
 use dashmap::DashMap;
@@ -86,6 +89,9 @@ pub struct House {
     pub nearby: OnceLock<Arc<Nearby>>,
     /// Services of their own domains beside this server.
     pub components: Components,
+    pub invitations: Invitations,
+    /// Operators who look on.
+    pub watches: Watches,
     /// No new streams, no new sessions.
     pub draining: AtomicBool,
     clock: Clock,
@@ -131,6 +137,8 @@ impl House {
             federation: OnceLock::new(),
             nearby: OnceLock::new(),
             components: Components::default(),
+            invitations: Invitations::default(),
+            watches: Watches::default(),
             draining: AtomicBool::new(false),
             clock: Clock { wall: world.wall.clone(), started: Instant::now(), last_utc: AtomicU64::new(0) },
         })
@@ -146,6 +154,12 @@ impl House {
     pub fn operation(&self, stanza: &Stanza, link: Link) -> Operation {
         let operation = Operation::of(stanza, link);
         self.count(operation.name());
+        if link == Link::Server && self.watches.any() {
+            // From whom we do not serve it has come.
+            let is_ours = stanza.from.as_ref().is_some_and(|from| self.host(from.domain()).is_some());
+            let way = if is_ours { Way::ToServer } else { Way::FromServer };
+            self.watches.see(self.now().utc, way, None, stanza);
+        }
         tracing::trace!(target: "operations", set = operation.name(), kind = ?stanza.kind, from = ?stanza.from, to = ?stanza.to);
         operation
     }
@@ -317,6 +331,7 @@ impl House {
                 store::Fence { partition: Key::Bare(jid.clone()).partition(), epoch: 0 }
             }
         };
+        let policy = classes::policy_of(&self.config.read(), policy, &record.settings);
         let mut account = Account::new(jid, policy, self.store.epoch(), record);
         account.now = self.now();
         let mut key = [0; 32];
@@ -373,7 +388,30 @@ impl House {
             }
             return;
         }
+        if matches!(stanza.kind, StanzaType::Presence(PresenceType::Subscribe)) {
+            self.introduce_invited(&bare, &stanza, ready);
+        }
         self.leave(&bare, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
+    }
+
+    /// A request to subscribe that comes with the token of an invitation: the account hears first that its sender is
+    /// welcome. XEP-0379 §3.5.
+    fn introduce_invited(self: &Arc<House>, account: &BareJid, stanza: &Stanza, ready: &mut Ready) {
+        let Some(preauth) = stanza.payload.child("preauth", crate::invites::NS).map(|it| it.to_element()) else {
+            return;
+        };
+        let (Some(token), Some(from)) = (preauth.attribute("token"), &stanza.from) else { return };
+        if self.invitations.introduces(token, account, &*self.crypto, self.now().utc) {
+            tracing::info!(%account, contact = %from.to_bare(), "an invited contact has come");
+            self.count("invitations_used");
+            self.leave(account, CellItem::Im(Item::Introduce { contact: from.to_bare() }), ready);
+            let house = self.clone();
+            self.runtime.spawn(async move {
+                if let Err(error) = house.invitations.write().await {
+                    tracing::error!(%error, "the use of an invitation could not be written");
+                }
+            });
+        }
     }
 
     /// Does the host, if it is one of ours, have this operation set on?

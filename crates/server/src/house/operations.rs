@@ -2,9 +2,12 @@
 
 use super::{House, run::Running};
 use crate::admin::{
-    AdminOps, ArchiveRecord, Check, Doing, KnownServer, Link, Secret, Session, Status, USERS_PER_PAGE, User, Watcher,
+    AdminOps, ArchiveRecord, Check, Doing, Invite, InviteWish, KnownServer, Link, Secret, Session, Status,
+    USERS_PER_PAGE, User, Watcher,
 };
 use crate::archives;
+use crate::config::Registration;
+use crate::invites::Wish;
 use im::roles::Roles;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -18,6 +21,9 @@ pub struct Operations {
     pub running: Arc<Running>,
     pub stop: mpsc::Sender<()>,
 }
+
+/// How often it is looked whether a certificate has come.
+const RENEWAL_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
 
 const NO_FEDERATION: &str =
     "this server does not federate: no [[listen]] has kind = \"s2s\"\nadd one with address = \"*:5269\"";
@@ -52,6 +58,65 @@ impl Operations {
         Err(format!("{} is not hosted here; this server hosts {}", account.domain(), hosts.join(", ")))
     }
 }
+
+impl Operations {
+    fn must_be_class(&self, class: Option<&str>) -> Result<(), String> {
+        let config = self.house().config.read().clone();
+        match class.filter(|class| config.class(class).is_none()) {
+            None => Ok(()),
+            Some(class) => Err(format!(
+                "there is no class {class}\nadd [account_class.{class}] to the configuration, and say waft reload"
+            )),
+        }
+    }
+
+    /// A wish with all that was left out, if it can be granted.
+    async fn wish(&self, wish: InviteWish) -> Result<Wish, String> {
+        let config = self.house().config.read().clone();
+        let inviter = wish.inviter.as_deref().map(crate::admin::server::account).transpose()?;
+        if let Some(inviter) = &inviter {
+            self.must_be_hosted(inviter)?;
+            self.must_exist(inviter).await?;
+        }
+        let named = wish.domain.or_else(|| inviter.as_ref().map(|it| it.domain().to_owned()));
+        let domain = match named {
+            Some(name) => xmpp::jid::prepare_domain(&name).map_err(|_| format!("{name} is no domain"))?,
+            None => config.hosts.first().map(|host| host.domain.to_string()).unwrap_or_default(),
+        };
+        let Some(host) = config.host(&domain) else { return Err(format!("{domain} is not hosted here")) };
+        if inviter.as_ref().is_some_and(|inviter| inviter.domain() != domain) {
+            return Err("whoever invites to a domain has an account there".into());
+        }
+        if host.options.registration == Registration::Closed {
+            return Err(format!(
+                "{domain} takes no new accounts over XMPP\nset registration = \"invite\" in [host.\"{domain}\"], and say waft reload"
+            ));
+        }
+        self.must_be_class(wish.class.as_deref())?;
+        let username = match wish.username {
+            None => None,
+            Some(name) => {
+                let account = BareJid::parse(&format!("{name}@{domain}")).ok().filter(|it| it.local().is_some());
+                let account = account.ok_or_else(|| format!("{name} cannot be a name"))?;
+                if self.must_exist(&account).await.is_ok() {
+                    return Err(format!("{account} exists already"));
+                }
+                account.local().map(str::to_owned)
+            }
+        };
+        let uses = wish.uses.unwrap_or(1).clamp(1, INVITE_USES_MAX);
+        if username.is_some() && uses > 1 {
+            return Err("a name can be had once alone".into());
+        }
+        let days = wish.days.unwrap_or(host.options.invite_days).clamp(1, INVITE_DAYS_MAX);
+        let seconds = i64::from(days) * 86_400;
+        Ok(Wish { domain, inviter, username, account: true, seconds, uses, class: wish.class })
+    }
+}
+
+/// Accounts that one invitation makes at most, and days for which it is good.
+const INVITE_USES_MAX: u32 = 10_000;
+const INVITE_DAYS_MAX: u32 = 366;
 
 /// The lines and rows of a document of watchers, as the commands show them.
 fn watchers_of(document: &Element) -> (Vec<Watcher>, u64) {
@@ -293,6 +358,76 @@ impl AdminOps for Operations {
             }
             let ourselves = config.domains().any(|it| it == domain);
             Ok(crate::s2s::check::check(federation, &from, &domain, ourselves).await)
+        })
+    }
+
+    fn metrics(&self) -> Doing<'_, String> {
+        Box::pin(async { Ok(crate::metrics::metrics(self.house(), &self.running.certificates)) })
+    }
+
+    fn watch(&self, who: Jid) -> Doing<'_, mpsc::Receiver<crate::watches::Line>> {
+        Box::pin(async move { self.house().watches.open(who) })
+    }
+
+    fn user_class(&self, jid: BareJid, class: Option<String>) -> Doing<'_, ()> {
+        Box::pin(async move {
+            self.must_be_hosted(&jid)?;
+            self.must_be_class(class.as_deref())?;
+            self.house().set_class(&jid, class.as_deref()).await.map_err(|e| why(&jid, &e))
+        })
+    }
+
+    fn invite_create(&self, wish: InviteWish) -> Doing<'_, (String, Invite)> {
+        Box::pin(async move {
+            let house = self.house();
+            let wish = self.wish(wish).await?;
+            let (token, invitation) = house.invitations.create(wish, &*house.crypto, house.now().utc).await?;
+            Ok((invitation.uri(&token), invitation.into()))
+        })
+    }
+
+    fn invite_list(&self) -> Doing<'_, Vec<Invite>> {
+        Box::pin(async move {
+            let house = self.house();
+            Ok(house.invitations.list(house.now().utc).into_iter().map(Invite::from).collect())
+        })
+    }
+
+    fn invite_revoke(&self, id: String) -> Doing<'_, ()> {
+        Box::pin(async move {
+            match self.house().invitations.revoke(&id).await? {
+                true => Ok(()),
+                false => Err(format!("there is no invitation {id}\nwaft invite list shows those that there are")),
+            }
+        })
+    }
+
+    fn certificates(&self) -> Doing<'_, Vec<crate::admin::Certificate>> {
+        Box::pin(async move {
+            let config = self.house().config.read().clone();
+            let renewals = self.running.certificates.renewals.shown();
+            let listed =
+                tokio::task::spawn_blocking(move || crate::certificates::shown::list(&config, &renewals)).await;
+            listed.map_err(|error| format!("certificates could not be read: {error}"))
+        })
+    }
+
+    fn certificate_renew(&self, domain: String) -> Doing<'_, ()> {
+        Box::pin(async move {
+            let renewals = &self.running.certificates.renewals;
+            let of_domain = || renewals.shown().into_iter().find(|it| it.domain == domain);
+            let attempts = of_domain().map_or(0, |it| it.attempts);
+            if !renewals.ask(&domain) {
+                return Err(format!("{domain} gets no certificate by ACME\nset acme = true in its table"));
+            }
+            loop {
+                tokio::time::sleep(RENEWAL_LOOK).await;
+                match of_domain() {
+                    Some(it) if it.attempts == attempts => {}
+                    Some(it) => return it.failure.map_or(Ok(()), Err),
+                    None => return Err(format!("{domain} is not served here any more")),
+                }
+            }
         })
     }
 

@@ -189,6 +189,7 @@ fn host_auth(host: &crate::config::Host) -> stream::HostAuth {
     stream::HostAuth {
         mechanisms,
         registration_open: host.options.registration == crate::config::Registration::Open,
+        invitations: host.options.registration == crate::config::Registration::Invite,
         ..stream::HostAuth::default()
     }
 }
@@ -211,12 +212,14 @@ impl Running {
         let cluster = Box::new(Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
         let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, secret);
+        house.invitations.open(config.data.join("invitations"))?;
         let admission = Admission::new(bounds_of(&config));
         let mut running =
             Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
+        running.tasks.push(tokio::spawn(super::classes::carry(house.clone())));
         house.components.set(component::Policy::of(&config)?);
         running.federate(&config, &mut world).await?;
         for listener in &config.listeners {
@@ -248,9 +251,16 @@ impl Running {
         }
         if let Some(address) = &config.metrics.address {
             for socket in world.network.listen(address)? {
-                running.tasks.push(tokio::spawn(crate::metrics::serve(house.clone(), socket)));
+                running.tasks.push(tokio::spawn(crate::metrics::serve(
+                    house.clone(),
+                    running.certificates.clone(),
+                    socket,
+                )));
             }
         }
+        let answers = &running.certificates.answers;
+        running.tasks.extend(crate::acme::listen(&house, &config, answers, &world.network)?);
+        running.tasks.push(tokio::spawn(crate::acme::carry(house.clone(), running.certificates.clone())));
         for address in inherited.unclaimed() {
             tracing::warn!(%address, "systemd passed a socket that no [[listen]] table names; it is not used");
         }
@@ -332,6 +342,7 @@ impl Running {
             *context.edge.write() = Arc::new(self.edge_config(&config, listener));
         }
         *self.house.config.write() = config;
+        self.certificates.renewals.wake.notify_one();
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 //! XEP-0368, RFC 2782.
 
 use hickory_resolver::TokioResolver;
-use hickory_resolver::proto::rr::RData;
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::proto::rr::{RData, RecordType};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::Pin;
@@ -39,6 +41,14 @@ pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Vec<T>, DnsFault>> +
 pub trait Resolve: Send + Sync {
     fn srv<'a>(&'a self, name: &'a str) -> Answer<'a, Srv>;
     fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, IpAddr>;
+    /// Tag and value of CAA records (RFC 8659), of this name alone.
+    fn caa<'a>(&'a self, _name: &'a str) -> Answer<'a, (String, String)> {
+        Box::pin(async { Err(DnsFault::Absent) })
+    }
+    /// TLSA records (RFC 6698) as they are written: three numbers and hexadecimal digits.
+    fn tlsa<'a>(&'a self, _name: &'a str) -> Answer<'a, String> {
+        Box::pin(async { Err(DnsFault::Absent) })
+    }
 }
 
 /// The name servers of the system.
@@ -50,6 +60,19 @@ impl System {
     pub fn new() -> Result<System, String> {
         let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
         resolver.map(System).map_err(|error| format!("the name servers of the system cannot be used: {error}"))
+    }
+
+    /// One name server, and no other.
+    ///
+    /// # Errors
+    /// It cannot be used.
+    pub fn at(server: SocketAddr) -> Result<System, String> {
+        let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+        connections.iter_mut().for_each(|connection| connection.port = server.port());
+        let server = NameServerConfig::new(server.ip(), true, connections.to_vec());
+        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
+        let built = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build();
+        built.map(System).map_err(|error| format!("the name server cannot be used: {error}"))
     }
 
     async fn ask<T>(
@@ -85,6 +108,28 @@ impl Resolve for System {
 
     fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, IpAddr> {
         Box::pin(System::ask(name, async move { Ok(self.0.lookup_ip(name).await?.iter().collect()) }))
+    }
+
+    fn caa<'a>(&'a self, name: &'a str) -> Answer<'a, (String, String)> {
+        Box::pin(System::ask(name, async move {
+            let lookup = self.0.lookup(name, RecordType::CAA).await?;
+            let records = lookup.answers().iter().filter_map(|record| match &record.data {
+                RData::CAA(caa) => Some((caa.tag.clone(), String::from_utf8_lossy(&caa.value).into_owned())),
+                _ => None,
+            });
+            Ok(records.collect())
+        }))
+    }
+
+    fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, String> {
+        Box::pin(System::ask(name, async move {
+            let lookup = self.0.lookup(name, RecordType::TLSA).await?;
+            let records = lookup.answers().iter().filter_map(|record| match &record.data {
+                RData::TLSA(tlsa) => Some(tlsa.to_string()),
+                _ => None,
+            });
+            Ok(records.collect())
+        }))
     }
 }
 

@@ -103,6 +103,7 @@ enum Wait {
     Lookup,
     Password,
     Token,
+    Invited,
     Register,
     Bind,
     Resume,
@@ -119,6 +120,9 @@ struct Negotiation {
     attempt: Option<Attempt>,
     failures: u8,
     registrations: u8,
+    /// The token of an invitation that an account may be made with; while it is asked about, that is not known yet.
+    invitation: Option<Box<str>>,
+    admitted: bool,
     binds: u8,
     /// The id of the iq that is being answered.
     iq: Box<str>,

@@ -72,17 +72,45 @@ impl ClientStream {
             return Err(StreamFault::Other(StreamCondition::PolicyViolation, "Too many requests for registration."));
         }
         negotiation.iq = id.as_str().into();
+        let admitted = self.policy().registration_open || self.negotiation().admitted;
         match request {
+            register::Request::Invited(token) if self.policy().invitations => {
+                let negotiation = self.negotiation();
+                (negotiation.invitation, negotiation.admitted) = (Some(token.clone()), false);
+                self.waits = Some(Wait::Invited);
+                self.events.push_back(Event::Invited(token));
+            }
+            register::Request::Invited(_) => self.iq_error(&id, &StanzaCondition::ServiceUnavailable.into(), out),
+            register::Request::Form | register::Request::Submit(_) if !admitted => {
+                let why = "Accounts are made here with an invitation.";
+                self.iq_error(&id, &StanzaError::from(StanzaCondition::NotAllowed).with_text(why), out);
+            }
             register::Request::Form => {
                 self.frames.iq(out, "result", &id, |out| register::form().write(out, ns::CLIENT));
             }
             register::Request::Refused(error) => self.iq_error(&id, &error, out),
-            register::Request::Submit(registration) => {
+            register::Request::Submit(mut registration) => {
+                let negotiation = self.negotiation();
+                registration.token = negotiation.invitation.clone().filter(|_| negotiation.admitted);
                 self.waits = Some(Wait::Register);
                 self.events.push_back(Event::Register(registration));
             }
         }
         Ok(())
+    }
+
+    /// Answers [`Event::Invited`]: an error if the token is good for nothing.
+    pub fn admitted(&mut self, outcome: Result<(), StanzaError>, out: &mut Vec<u8>) {
+        if !self.answers(Wait::Invited) {
+            return;
+        }
+        let negotiation = self.negotiation();
+        let id = std::mem::take(&mut negotiation.iq);
+        negotiation.admitted = outcome.is_ok();
+        match outcome {
+            Ok(()) => self.frames.iq(out, "result", &id, |_| {}),
+            Err(error) => self.iq_error(&id, &error, out),
+        }
     }
 
     /// Answers [`Event::Register`].

@@ -184,8 +184,14 @@ impl Peer {
                 self.stream.token_stored(self.stores, out);
                 told
             }
+            Event::Invited(token) => {
+                let known = &*token == "good";
+                self.stream.admitted(if known { Ok(()) } else { Err(xmpp::StanzaCondition::ItemNotFound.into()) }, out);
+                format!("Invited {token}")
+            }
             Event::Register(registration) => {
-                let told = format!("Register {} {}", registration.account, &*registration.password);
+                let token = registration.token.as_deref().map(|token| format!(" by {token}")).unwrap_or_default();
+                let told = format!("Register {} {}{token}", registration.account, &*registration.password);
                 self.stream.registered(self.registers.clone(), out);
                 told
             }

@@ -94,3 +94,60 @@ fn the_eleventh_request_ends_the_stream() {
     peer.says(FORM);
     assert_eq!(peer.condition(), "policy-violation");
 }
+
+/// Only with an invitation.
+fn invited() -> Config {
+    let mut config = config();
+    host(&mut config).invitations = true;
+    config
+}
+
+fn preauth(token: &str) -> String {
+    format!("<iq type='set' id='p'><preauth xmlns='urn:xmpp:pars:0' token='{token}'/></iq>")
+}
+
+// XEP-0445 §3.
+#[test]
+fn that_invitations_count_is_said() {
+    let said = Peer::new(invited()).says(HEADER);
+    assert!(said.contains("<register xmlns='urn:xmpp:ibr-token:0'/>"), "{said}");
+    assert!(said.contains("<register xmlns='http://jabber.org/features/iq-register'/>"), "{said}");
+    assert!(!Peer::new(open()).says(HEADER).contains("ibr-token"));
+    assert!(!Peer::clear(Config { tls: Tls::Required, ..invited() }).says(HEADER).contains("ibr-token"));
+}
+
+// XEP-0445 §4.
+#[test]
+fn whoever_shows_a_good_token_has_the_form_and_an_account() {
+    let mut peer = Peer::new(invited()).open();
+    assert_eq!(peer.says(&preauth("good")), "<iq type='result' id='p'></iq>");
+    assert!(peer.says(FORM).contains("<username/><password/>"));
+    assert_eq!(peer.says(&submit(ROMEO)), "<iq type='result' id='r'></iq>");
+    assert_eq!(peer.events, ["Invited good", "Register romeo@capulet.example secret by good"]);
+}
+
+#[test]
+fn whoever_shows_none_or_a_bad_one_has_neither() {
+    let mut peer = Peer::new(invited()).open();
+    assert!(peer.says(FORM).contains("<not-allowed "));
+    assert!(peer.says(&preauth("bad")).contains("<item-not-found "));
+    assert!(peer.says(&submit(ROMEO)).contains("<not-allowed "));
+    // A good one is taken back by a bad one.
+    peer.says(&preauth("good"));
+    peer.says(&preauth("bad"));
+    assert!(peer.says(&submit(ROMEO)).contains("<not-allowed "));
+    assert_eq!(peer.events, ["Invited bad", "Invited good", "Invited bad"]);
+}
+
+#[test]
+fn trying_tokens_for_ever_ends_the_stream() {
+    let mut peer = Peer::new(invited()).open();
+    let said: String = (0..=stream::client::REGISTRATIONS_MAX).map(|_| peer.says(&preauth("bad"))).collect();
+    assert!(said.contains("<policy-violation "), "{said}");
+}
+
+#[test]
+fn without_invitations_a_token_is_good_for_nothing() {
+    let mut peer = Peer::new(open()).open();
+    assert!(peer.says(&preauth("good")).contains("<service-unavailable "));
+}
