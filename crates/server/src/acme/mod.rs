@@ -87,7 +87,7 @@ pub async fn carry(house: Arc<House>, certificates: Arc<Certificates>) {
             status.wake.notified().await;
             continue;
         }
-        let now = || i64::try_from(house.now().utc.0 / 1_000_000).unwrap_or(i64::MAX);
+        let now = || house.now().utc.0 / 1_000_000;
         let mut random = || {
             let mut bytes = [0; 4];
             house.crypto.random(&mut bytes);
