@@ -129,7 +129,7 @@ impl Edge {
                 let outcome = self.house.admit(&token, self.stream.host().unwrap_or_default());
                 if outcome.is_err() {
                     // Whoever tries tokens is slowed down, and then kept out, as whoever tries passwords.
-                    let wait = self.permit.failed(self.house.now().mono_ms);
+                    let wait = self.permit.failed(None, self.house.now().mono_ms);
                     if wait > 0 {
                         tokio::time::sleep(Duration::from_millis(wait)).await;
                     }
