@@ -161,6 +161,15 @@ fn is_ledger_of_watchers(change: &Change) -> bool {
     matches!(change, Change::BlobPut { space, key, .. } if (&**space, &**key) == (store::SETTINGS, im::watchers::KEY))
 }
 
+thread_local! {
+    /// Room for the effects of a step, and for those that wait for the next commit of theirs: the thread's.
+    static EFFECTS: std::cell::Cell<Vec<Effect>> = const { std::cell::Cell::new(Vec::new()) };
+    static TOLD: std::cell::Cell<Vec<Effect>> = const { std::cell::Cell::new(Vec::new()) };
+}
+
+/// More room than that is given back.
+const POOLED_EFFECTS_MAX: usize = 64;
+
 /// So many stanzas of one mailbox may pass between two looks at the clock.
 const STANZAS_A_LOOK: u32 = 32;
 
@@ -225,7 +234,7 @@ impl House {
         ready: &mut Ready,
     ) {
         resident.may_go = false;
-        let mut fx = Effects::default();
+        let mut fx = Effects { list: EFFECTS.take() };
         // What is done is acknowledged: with an error as its outcome not before that is on its way.
         let mut kept = None;
         match item {
@@ -318,13 +327,13 @@ impl House {
         self: &Arc<House>,
         cell: &Arc<AccountCell>,
         resident: &mut Resident,
-        fx: Effects,
+        mut fx: Effects,
         ready: &mut Ready,
     ) {
         // A message is told to its recipient at once, but the sender's own row is in the store's queue before that: what
         // becomes of it becomes of the recipient's row too, or that alone is refused.
-        let mut told = Vec::new();
-        for effect in fx.list {
+        let mut told = TOLD.take();
+        for effect in fx.list.drain(..) {
             if let Effect::Query { session: Some(session), .. } = &effect {
                 resident.asks(*session);
             }
@@ -352,7 +361,12 @@ impl House {
             }
             told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
         }
-        told.into_iter().for_each(|effect| self.perform(cell, resident, effect, ready));
+        told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
+        for (room, pool) in [(told, &TOLD), (fx.list, &EFFECTS)] {
+            if room.capacity() <= POOLED_EFFECTS_MAX {
+                pool.set(room);
+            }
+        }
     }
 
     fn submit(

@@ -51,6 +51,20 @@ pub struct AccountCell {
 /// Cells whose runner the present task has become.
 pub type Ready = VecDeque<Arc<AccountCell>>;
 
+thread_local! {
+    /// Room for those that are ready: the thread's. Empty between two uses.
+    static READY: std::cell::Cell<Ready> = const { std::cell::Cell::new(Ready::new()) };
+}
+
+/// More room than that is given back to the system.
+const READY_ROOM_MAX: usize = 1_024;
+
+fn give_back(ready: Ready) {
+    if ready.capacity() <= READY_ROOM_MAX {
+        READY.set(ready);
+    }
+}
+
 /// A hosted domain.
 pub struct HostEntry {
     pub policy: RwLock<Arc<HostPolicy>>,
@@ -206,14 +220,15 @@ impl House {
 
     /// Posts an item to an account and does all the work that follows from it on this task.
     pub fn post(self: &Arc<House>, account: &BareJid, item: Item) {
-        let mut ready = Ready::new();
+        let mut ready = READY.take();
         self.leave(account, CellItem::Im(item), &mut ready);
         self.work(&mut ready);
+        give_back(ready);
     }
 
     /// The same when the cell is at hand (a stream posting to its own account).
     pub fn post_to(self: &Arc<House>, cell: &Arc<AccountCell>, item: CellItem) {
-        let mut ready = Ready::new();
+        let mut ready = READY.take();
         match cell.cell.post(item) {
             Posted::Run => ready.push_back(cell.clone()),
             Posted::Queued => {}
@@ -221,6 +236,7 @@ impl House {
             Posted::Gone(item) => self.leave(&cell.jid, item, &mut ready),
         }
         self.work(&mut ready);
+        give_back(ready);
     }
 
     /// Runs cells until none is left.
