@@ -53,13 +53,15 @@ pub struct Wire {
     out: Vec<u8>,
     out_at: usize,
     eof: bool,
+    /// Something was written since [`Wire::poll_sent`] last said that all is sent.
+    written: bool,
     /// Decrypted together with the end of the handshake.
     early: Vec<u8>,
 }
 
 impl Wire {
     pub fn new(socket: impl Into<Socket>) -> Wire {
-        Wire { socket: socket.into(), tls: None, out: Vec::new(), out_at: 0, eof: false, early: Vec::new() }
+        Wire { socket: socket.into(), tls: None, out: Vec::new(), out_at: 0, eof: false, written: false, early: Vec::new() }
     }
 
     pub fn tls(&self) -> Option<&ServerConnection> {
@@ -190,6 +192,7 @@ impl Wire {
 
     /// To the kernel at once, if nothing waits before it; what it does not take waits.
     fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.written = true;
         let mut rest = bytes;
         while self.out.is_empty() && !rest.is_empty() {
             match self.socket.try_write(rest) {
@@ -233,6 +236,14 @@ impl Wire {
             self.out = Vec::new();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Ready once after each time that something was written, when the kernel has all of it.
+    pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let written = self.written || self.unsent() > 0;
+        ready!(self.poll_flush(cx))?;
+        self.written = false;
+        if written { Poll::Ready(Ok(())) } else { Poll::Pending }
     }
 
     /// TLS close_notify, for an orderly end.

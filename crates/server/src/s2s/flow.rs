@@ -87,6 +87,8 @@ pub struct Rest {
     in_flight: Arc<InFlight>,
     uncounted: u32,
     incarnation: u64,
+    /// What was sent and not acknowledged has gone back to its links: whatever the other side says of it is too late.
+    given_back: bool,
 }
 
 impl Flow {
@@ -390,7 +392,17 @@ impl Flow {
             in_flight: self.in_flight.clone(),
             uncounted,
             incarnation: self.incarnation,
+            given_back: false,
         })
+    }
+
+    /// The same of what came in alone: what was sent stays here, and goes again at once. The other side may come back or
+    /// not, and what is written to it meanwhile must not overtake.
+    pub fn rest_of_incoming(&mut self) -> Option<Rest> {
+        let sent = std::mem::take(&mut self.sent);
+        let rest = self.rest().map(|rest| Rest { given_back: true, ..rest });
+        self.sent = sent;
+        rest
     }
 
     /// Goes on where another stream broke; the other side has handled `h`, and is sent the rest again.
@@ -405,7 +417,11 @@ impl Flow {
         self.sent = rest.sent;
         self.h = Some(rest.h);
         self.early = rest.early;
-        self.acked(h, &mut Vec::new())?;
+        if rest.given_back {
+            (self.h, self.early) = (Some(h), 0);
+        } else {
+            self.acked(h, &mut Vec::new())?;
+        }
         self.asked = None;
         for queued in &self.sent {
             if (self.marks || self.marked) && queued.stanza.is_message() {

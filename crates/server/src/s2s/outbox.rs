@@ -92,6 +92,7 @@ impl Federation {
                 }
                 super::queue::Pushed::Full(_) => {
                     self.house.count("s2s_queue_full");
+                    self.house.limit("s2s_queue_stanzas_max");
                     return Err((busy(), ticket));
                 }
                 super::queue::Pushed::Gone(back) => {
@@ -154,6 +155,9 @@ impl Federation {
 
     /// On the writer's thread: the row could not be written.
     fn unkept(self: &Arc<Federation>, link: &super::queue::Link, id: i64, error: StoreError, ticket: Ticket) {
+        if matches!(error, StoreError::Full | StoreError::Busy) && link.goes_unwritten(id) {
+            return;
+        }
         let Some(queued) = link.take_out(id) else { return };
         tracing::error!(pair = %link.pair, ?error, "a message for another domain could not be kept");
         let error = match error {

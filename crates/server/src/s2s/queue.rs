@@ -254,6 +254,17 @@ impl Link {
         }
     }
 
+    /// The row of a stanza cannot be written for want of space, and nobody would hear of it, for it is an error itself:
+    /// it goes without one. `false`: it is none.
+    pub fn goes_unwritten(&self, id: i64) -> bool {
+        let mut queue = self.queue.lock();
+        let found = queue.stanzas.iter_mut().flatten().find(|queued| queued.id == id);
+        let Some(queued) = found.filter(|it| !it.stanza.may_be_answered_with_error()) else { return false };
+        queued.keeping = Keeping::Memory;
+        queue.wake.notify_one();
+        true
+    }
+
     /// Takes out one that is not to go after all.
     pub fn take_out(&self, id: i64) -> Option<Queued> {
         let mut queue = self.queue.lock();
@@ -476,6 +487,22 @@ mod tests {
 
     fn all(link: &Link) -> Vec<i64> {
         std::iter::from_fn(|| link.take_stanza()).map(|queued| queued.id).collect()
+    }
+
+    // Where the disk was full the sender of a message heard nothing: the error about it could not be kept either.
+    #[tokio::test]
+    async fn an_error_goes_also_where_its_row_cannot_be_written() {
+        let (link, policy) = (link(), policy(10));
+        let addresses = "from='juliet@capulet.example' to='romeo@montague.example/x'";
+        for (id, kind) in [(1, "error"), (2, "chat")] {
+            let mut queued = of(id, &format!("<message {addresses} type='{kind}'><body>hi</body></message>"));
+            queued.keeping = Keeping::Writing;
+            link.push(queued, &policy);
+        }
+        assert!(link.take_stanza().is_none());
+        assert!(link.goes_unwritten(1));
+        assert!(!link.goes_unwritten(2));
+        assert_eq!(all(&link), [1]);
     }
 
     #[tokio::test]
