@@ -6,6 +6,7 @@
 use crate::account::Account;
 use crate::effects::Effects;
 use crate::item::Ticket;
+use crate::module::Iq;
 use sha2::{Digest, Sha256};
 use store::{Change, SETTINGS};
 
@@ -98,11 +99,12 @@ pub(crate) fn keep(account: &mut Account) -> Option<Change> {
     Some(Change::BlobPut { account: account.jid.clone(), space: SETTINGS.into(), key: KEY.into(), value })
 }
 
-/// The same by a commit of its own, before ids are told that a process before this one made.
-pub(crate) fn keep_now(account: &mut Account, fx: &mut Effects) {
+/// The same by a commit of its own, before ids are told that a process before this one made. If it fails, `iq` is
+/// answered with the error: what it asks stands behind this, and does not happen.
+pub(crate) fn keep_now(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) {
     let change = keep(account);
     if let Some(change) = change {
-        fx.commit(vec![change], None, &Ticket::default());
+        fx.commit(vec![change], Some(iq.stanza), &Ticket::default());
     }
 }
 

@@ -164,6 +164,8 @@ pub enum Effect {
     Noted(String),
     /// Something an operator counts: a name from the metrics table.
     Count(&'static str),
+    /// A limit was hit, by the name of its option.
+    Limit(&'static str),
 }
 
 /// The effects of one step, in order.
@@ -175,6 +177,11 @@ pub struct Effects {
 impl Effects {
     pub fn push(&mut self, effect: Effect) {
         self.list.push(effect);
+    }
+
+    /// Counts the limit that led to this error, if one did.
+    pub fn refused(&mut self, error: &StanzaError) {
+        self.list.extend(error.limit.map(Effect::Limit));
     }
 
     pub fn edge(&mut self, edge: EdgeRef, item: EdgeItem) {

@@ -35,7 +35,10 @@ impl Host {
         };
         let answer = match answer {
             Some(Ok(content)) => Some(stanza.result(content)),
-            Some(Err(error)) => stanza.error(&error),
+            Some(Err(error)) => {
+                fx.refused(&error);
+                stanza.error(&error)
+            }
             None => None,
         };
         if let Some(answer) = answer {

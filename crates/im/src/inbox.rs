@@ -293,7 +293,9 @@ pub(crate) fn accept(
         let bytes = account.inbox.waiting_bytes + stored.len() as u64;
         if account.inbox.waiting >= stanzas_max || bytes > bytes_max {
             fx.push(Effect::Count("offline_limit_reached"));
-            return Err(StanzaCondition::ServiceUnavailable.into());
+            let full = account.inbox.waiting >= stanzas_max;
+            let limit = if full { "offline_messages_max" } else { "offline_bytes_max" };
+            return Err(StanzaError::from(StanzaCondition::ServiceUnavailable).over(limit));
         }
     }
     append(account, passage, Direction::Incoming, stored, archived, key, fx);
@@ -623,6 +625,8 @@ pub fn commit_failed(
         }
         // A message, marks, or rows of the ledger: what was read may be older than what is known here of the rest.
         _ => {
+            // The key of its ids may have been in what failed: it is written again, with the next.
+            account.archive_ids = account.archive_ids.unstored();
             account.inbox.recent = Recent::default();
             let lately = std::mem::take(&mut account.inbox.lately);
             account.inbox.taken.extend(lately);

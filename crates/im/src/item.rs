@@ -200,6 +200,12 @@ pub enum Item {
         ticket: Ticket,
         stored: Option<Box<AccountRecord>>,
     },
+    /// A step panicked and none of its effects happened ([`Item::Dropped`] said so): the stored part of the account was
+    /// read again, and the session whose step it was, if it was one's, ends.
+    Panicked {
+        session: Option<SessionId>,
+        stored: Box<AccountRecord>,
+    },
     /// The time that [`crate::Effect::WakeAt`] asked for has come. May come early or twice.
     Tick,
     /// End sessions: all, or one resource. The operator, or the account's removal.

@@ -258,10 +258,15 @@ pub fn look(account: &mut Account, fx: &mut Effects) {
     publish::end_overdue(account, fx);
     let next = account.leases.next_end().into_iter().chain(account.publications.next_end()).min();
     account.terms_due = next.unwrap_or(Stamp(i64::MAX));
-    if let Some(at) = next {
-        let ms = (at.0 - now.0).max(0) as u64 / 1_000 + 1;
-        fx.push(Effect::WakeAt { mono_ms: account.now.mono_ms + ms });
+    if let Some(mono_ms) = due_at(account) {
+        fx.push(Effect::WakeAt { mono_ms });
     }
+}
+
+/// When [`look`] has something to do again, monotonic milliseconds.
+pub(crate) fn due_at(account: &Account) -> Option<u64> {
+    let left = account.terms_due.0.checked_sub(account.now.utc.0).filter(|_| account.terms_due.0 != i64::MAX)?;
+    Some(account.now.mono_ms + left.max(0) as u64 / 1_000 + 1)
 }
 
 fn ended(list: &[Lease], now: Stamp, grace: i64) -> Vec<BareJid> {

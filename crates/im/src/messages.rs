@@ -148,6 +148,8 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     let delivery = passage.stanza.from.as_ref().map_or(Delivery::Deliver, |from| view::delivery_of(account, from));
     let fate = match delivery {
         Delivery::Deliver => fate(account, &passage.to, kind),
+        // What became of the owner's own message he hears from anybody: it has one outcome, and he is told.
+        _ if kind == MessageType::Error && passage.to.resource().is_some() => fate(account, &passage.to, kind),
         Delivery::Store if !passage.stanza.from.as_ref().is_some_and(|from| view::is_away_for(account, from)) => {
             // What cannot be kept is not held back.
             if keeping == Keeping::No { fate(account, &passage.to, kind) } else { Fate::Keep }

@@ -128,7 +128,7 @@ impl Nodes {
             return Err(StanzaCondition::Conflict.into());
         }
         if self.nodes.len() >= limits.pep_nodes_max {
-            return Err(refused(StanzaCondition::ResourceConstraint, "max-nodes-exceeded"));
+            return Err(refused(StanzaCondition::ResourceConstraint, "max-nodes-exceeded").over("pep_nodes_max"));
         }
         self.nodes.insert(name.into(), Node { config, items: Vec::new() });
         Ok(())
@@ -246,7 +246,7 @@ pub fn publish(
     for (id, payload) in items {
         is_name(id)?;
         if payload.len() > limits.pep_item_bytes_max {
-            return Err(refused(StanzaCondition::NotAcceptable, "payload-too-big"));
+            return Err(refused(StanzaCondition::NotAcceptable, "payload-too-big").over("pep_item_bytes_max"));
         }
     }
     let made = account.nodes.get(name).is_none();
@@ -254,12 +254,12 @@ pub fn publish(
     let node = account.nodes.get(name).unwrap_or(&new);
     let items_max = node.items_max(&limits);
     if node.config.persist && items.len() > items_max {
-        return Err(refused(StanzaCondition::NotAllowed, "max-items-exceeded"));
+        return Err(refused(StanzaCondition::NotAllowed, "max-items-exceeded").over("pep_items_max"));
     }
     let old = |id: &str| node.items.iter().find(|item| *item.id == *id).map_or(0, |item| item.bytes as u64);
     let more: u64 = items.iter().map(|(id, payload)| (payload.len() as u64).saturating_sub(old(id))).sum();
     if node.config.persist && account.nodes.bytes + more > limits.pep_bytes_max {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("the nodes hold too much"));
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("the nodes hold too much").over("pep_bytes_max"));
     }
     if made {
         account.nodes.create(name, config.clone(), &limits)?;

@@ -488,6 +488,12 @@ fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
         let shared =
             account.sessions.iter().filter(is_asked).filter(|s| s.directed.iter().any(|to| to.same_bare(&from)));
         answers.extend(shared.map(|session| plain(PresenceType::Available, &session.jid)));
+        // A rule that asks the owner suspends a subscription that there is, and does not end it: "unsubscribed" would,
+        // on the other side alone.
+        let is_suspended = view.handling == crate::rules::Handling::Confirm && account.roster.subscription(&from).from;
+        if answers.is_empty() && is_suspended {
+            answers.push(mirrored(Stanza::presence(PresenceType::Unavailable).with_from(passage.to.clone()), passage));
+        }
         // To whoever waits for an answer, silence is none; "unsubscribed" would be one.
         if answers.is_empty() && !account.roster.subscription(&from).pending_in {
             let stanza = subscription::managing(&account.jid, &from.to_bare(), Act::Unsubscribed, None);

@@ -198,6 +198,7 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
         let Some(oldest) = oldest_hibernated(account) else {
             break;
         };
+        fx.push(Effect::Limit("hibernated_per_account_max"));
         session::end(account, oldest, fx);
     }
 }

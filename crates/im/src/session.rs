@@ -5,6 +5,7 @@ use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
 use crate::late::{self, Late};
+use crate::leases;
 use crate::messages;
 use crate::modules::{self, client_state, client_state::Held, fetch, interest::Interest, push, subscription_status};
 use crate::policy::{Limits, ResourceConflict};
@@ -19,7 +20,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Change, SessionRow};
 use xmpp::write::{Additions, to_stored};
-use xmpp::{BareJid, FullJid, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StreamCondition, StreamFault};
+use xmpp::{
+    BareJid, FullJid, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType, StreamCondition, StreamFault,
+};
 
 /// One bound resource. Its stream (the *edge*) may come and go.
 #[derive(Debug)]
@@ -199,7 +202,10 @@ pub fn attach(account: &mut Account, attach: Attach, fx: &mut Effects) {
     let edge = attach.edge;
     match bind(account, attach, fx) {
         Ok(item) => fx.edge(edge, item),
-        Err(error) => fx.edge(edge, EdgeItem::AttachRefused(error)),
+        Err(error) => {
+            fx.refused(&error);
+            fx.edge(edge, EdgeItem::AttachRefused(error));
+        }
     }
 }
 
@@ -270,7 +276,7 @@ fn unused_resource(account: &Account, prefix: &str, mut seed: u64) -> Result<Ful
 fn make_room(account: &mut Account, fx: &mut Effects) -> Result<(), StanzaError> {
     while account.sessions.len() >= account.policy.limits.sessions_per_account_max {
         let Some(oldest) = resume::oldest_hibernated(account) else {
-            return Err(StanzaCondition::ResourceConstraint.into());
+            return Err(StanzaError::from(StanzaCondition::ResourceConstraint).over("sessions_per_account_max"));
         };
         end(account, oldest, fx);
     }
@@ -293,6 +299,19 @@ fn close_where(account: &mut Account, which: impl Fn(&Session) -> bool, fault: &
         }
         end(account, id, fx);
     }
+}
+
+/// A step ended in its middle: what is stored counts, and the session that asked for it is not gone on with.
+pub fn panicked(account: &mut Account, id: Option<SessionId>, stored: store::AccountRecord, fx: &mut Effects) {
+    account.restore(stored);
+    if let Some(id) = id {
+        close_where(account, |s| s.id == id, &StreamFault::InternalError, fx);
+    }
+    for session in account.sessions.iter_mut().filter(|s| s.in_ledger) {
+        session.ledger_touched = true;
+    }
+    account.watchers.again(account.now.mono_ms);
+    inbox::batch_soon(account, fx);
 }
 
 /// The session's stream has written so many of its deliveries.
@@ -384,7 +403,8 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
     }
     let probes = fetch::end_overdue(account, fx);
     let questions = subscription_status::end_overdue(account, fx);
-    let timers = [account.inbox.batch_at(), account.watchers.due_at(), probes, questions];
+    // (This tick may have been asked for by somebody else, and early.)
+    let timers = [account.inbox.batch_at(), account.watchers.due_at(), probes, questions, leases::due_at(account)];
     let next = resume::next_end(account).into_iter().chain(timers.into_iter().flatten()).min();
     if let Some(mono_ms) = next {
         fx.push(Effect::WakeAt { mono_ms });
@@ -525,6 +545,8 @@ pub(crate) fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx
         None => !keep || session.unwritten.len() < limits.unacked_stanzas_max,
     };
     if !fits {
+        let full = session.management.as_ref().is_none_or(|it| it.unacked.len() >= limits.unacked_stanzas_max);
+        fx.push(Effect::Limit(if full { "unacked_stanzas_max" } else { "unacked_bytes_max" }));
         session.overrun = true;
         account.overrun = true;
         return;
@@ -542,9 +564,9 @@ pub(crate) fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx
             session.unwritten.push_back((session.queued, delivery.clone()));
         }
         fx.edge(edge, EdgeItem::Deliver(delivery));
-    } else if delivery.position.is_some() {
-        // It waits for a stream to come. If the log had it already, `dropped` hears of it; and a stream that resumes
-        // meanwhile stands behind the commit, too.
+    } else if delivery.position.is_some() || matches!(delivery.stanza.kind, StanzaType::Iq(_)) {
+        // It waits for a stream to come. If the log had it already, or what it is the result of failed, `dropped` hears of
+        // it; and a stream that resumes meanwhile stands behind the commit, too.
         fx.edge(EdgeRef::NOBODY, EdgeItem::Deliver(delivery));
     }
 }

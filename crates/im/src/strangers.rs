@@ -73,7 +73,8 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     fx.push(Effect::Count("strangers_refused"));
     Err(StanzaError::from(StanzaCondition::PolicyViolation)
         .with_type(ErrorType::Wait)
-        .with_text("Too many messages to people who are no contacts; try again in a minute."))
+        .with_text("Too many messages to people who are no contacts; try again in a minute.")
+        .over("strangers_per_minute"))
 }
 
 /// Neither the account itself, nor its host, nor anybody with a subscription one way or the other.
@@ -132,7 +133,8 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     fx.push(Effect::Count("messages_of_strangers_refused"));
     Err(StanzaError::from(StanzaCondition::PolicyViolation)
         .with_type(ErrorType::Wait)
-        .with_text("Too many messages to somebody who is no contact; try again in a minute."))
+        .with_text("Too many messages to somebody who is no contact; try again in a minute.")
+        .over("stranger_messages_per_minute"))
 }
 
 #[cfg(test)]

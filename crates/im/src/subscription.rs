@@ -154,7 +154,9 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
         && (state.pending_out || state.from || state.approved)
         && account.roster.len() >= account.policy.limits.roster_items_max
     {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The roster is full."));
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
+            .with_text("The roster is full.")
+            .over("roster_items_max"));
     }
     let lease = leases::asked_in(&passage.stanza)?;
     let (lease_change, lease) = leases::own_act(account, &contact, act, before, lease)?;
@@ -241,6 +243,7 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     let is_request = state.pending_in && !before.pending_in;
     if is_request && account.roster.requests().len() >= account.policy.limits.requests_max {
         // Denied as by an account that does not exist, so that the asker does not wait for ever.
+        fx.push(Effect::Limit("requests_max"));
         watchers::refused(account, &contact, fx);
         let told = managing(&account.jid, &contact, Act::Unsubscribed, passage.stanza.id.as_deref());
         tell(passage, &contact, told, fx);

@@ -134,6 +134,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::CommitFailed { bounce, error, ticket, stored } => {
             inbox::commit_failed(account, bounce, error, &ticket, stored, fx);
         }
+        Item::Panicked { session, stored } => session::panicked(account, session, *stored, fx),
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),
@@ -262,6 +263,7 @@ pub(crate) fn answer(
     ticket: &Ticket,
     fx: &mut Effects,
 ) {
+    fx.refused(error);
     let Some(answer) = stanza.error(error) else { return };
     let answer = Arc::new(answer);
     let own = account.sessions.iter().find(|s| *s.jid == *from).map(|s| s.id);

@@ -28,6 +28,7 @@ pub mod house;
 pub mod http;
 pub mod invites;
 pub mod latency;
+mod limits_hit;
 pub mod listen;
 pub mod log;
 pub mod metrics;

@@ -192,7 +192,10 @@ async fn begin_behind_proxy(
             begin(house, context, socket, address.unwrap_or(peer.ip())).await;
         }
         Ok(Err(error)) => tracing::warn!(%peer, %error, "no PROXY header on a listener that asks for it"),
-        Err(_) => house.count("timeouts_first_byte"),
+        Err(_) => {
+            house.count("timeouts_first_byte");
+            house.limit("first_byte_seconds");
+        }
     }
 }
 
@@ -208,6 +211,7 @@ async fn begin(house: Arc<House>, context: Arc<ListenerContext>, socket: Socket,
 
 fn refuse(house: &Arc<House>, address: IpAddr, why: admission::Refused) {
     house.count("connections_refused");
+    house.limit(why.limit());
     tracing::debug!(%address, ?why, "connection refused");
 }
 

@@ -266,4 +266,12 @@ fn events(registry: &mut Registry, house: &House) {
         events.get_or_create(&vec![("event", (*name).to_owned())]).inc_by(*count);
     }
     registry.register("events", "All that is counted, by name; what has not happened yet is not there", events);
+    let hit = Counts::default();
+    let mut limits: Vec<(&'static str, u64)> =
+        house.limits_hit.iter().map(|entry| (*entry.key(), entry.value().load(Ordering::Relaxed))).collect();
+    limits.sort_unstable();
+    for (name, count) in limits {
+        hit.get_or_create(&vec![("limit", name.to_string())]).inc_by(count);
+    }
+    registry.register("limits_hit", "Bounds that a peer hit, by the option that sets them", hit);
 }

@@ -174,11 +174,13 @@ pub struct StanzaError {
     pub text: Option<Box<str>>,
     /// An application-specific condition: name and namespace of one empty element. RFC 6120 §8.3.4.
     pub application: Option<(&'static str, &'static str)>,
+    /// The limit that was hit, by the name of its option: for whoever counts.
+    pub limit: Option<&'static str>,
 }
 
 impl From<StanzaCondition> for StanzaError {
     fn from(condition: StanzaCondition) -> Self {
-        StanzaError { condition, kind: condition.default_type(), text: None, application: None }
+        StanzaError { condition, kind: condition.default_type(), text: None, application: None, limit: None }
     }
 }
 
@@ -195,6 +197,12 @@ impl StanzaError {
 
     pub fn with_application(mut self, name: &'static str, ns: &'static str) -> Self {
         self.application = Some((name, ns));
+        self
+    }
+
+    /// A limit was hit, by the name of its option.
+    pub fn over(mut self, limit: &'static str) -> Self {
+        self.limit = Some(limit);
         self
     }
 

@@ -426,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_cannot_be_read_holds_nothing_back() {
+    fn row_34_a_record_that_cannot_be_read_holds_nothing_back() {
         let mut juliet = with_pending([earlier(0), earlier(1)]).connected("home");
         comes_online(&mut juliet, "home");
         let damaged = Record { stanza: b"<message><body>".to_vec(), ..record(earlier(0), "x") };

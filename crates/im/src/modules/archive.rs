@@ -66,7 +66,7 @@ fn fields(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
 
 /// First whether the messages that it names are there (§4.1.3, §4.3.2), then the page.
 fn query(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
-    archive_ids::keep_now(account, fx);
+    archive_ids::keep_now(account, iq, fx);
     let wanted = Wanted::of(iq.child, account)?;
     if iq.session.is_none() {
         readers::note(account, iq, fx);
@@ -280,8 +280,8 @@ pub(super) fn result(record: &Record, queryid: Option<&str>, ids: &ArchiveIds) -
 }
 
 /// Where the archive begins and ends. XEP-0313 §5.
-fn metadata(account: &mut Account, _: &Iq<'_>, fx: &mut Effects) -> Handled {
-    archive_ids::keep_now(account, fx);
+fn metadata(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
+    archive_ids::keep_now(account, iq, fx);
     let query = PageQuery { limit: 1, ..PageQuery::default() };
     Ok(Answer::Query(Query::Page { account: account.jid.clone(), query }, after_first))
 }

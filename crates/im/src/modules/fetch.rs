@@ -79,7 +79,8 @@ fn fetch(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
             fx.push(Effect::Count("fetches_limited"));
             return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
                 .with_type(xmpp::error::ErrorType::Wait)
-                .with_text("too many fetches; subscribe instead"));
+                .with_text("too many fetches; subscribe instead")
+                .over("fetches_per_minute"));
         }
         let pseudonym = iq.child.attribute("pseudonym") == Some("true");
         watchers::fetched(account, iq.from, pseudonym, fx);

@@ -263,7 +263,7 @@ pub(crate) fn ask(account: &mut Account, iq: &Arc<Stanza>, fx: &mut Effects) {
         StanzaType::Iq(kind @ (IqType::Get | IqType::Set)) => handle(account, &passage, kind, fx),
         _ => Err(StanzaCondition::BadRequest.into()),
     };
-    if let Some(error) = refused.err().and_then(|error| iq.error(&error)) {
+    if let Some(error) = refused.err().inspect(|error| fx.refused(error)).and_then(|error| iq.error(&error)) {
         fx.push(Effect::Reply(Arc::new(error)));
     }
 }
@@ -304,7 +304,10 @@ pub fn answer(
 ) {
     let stanza = match answer {
         Ok(content) => Some(iq.result(content)),
-        Err(error) => iq.error(&error),
+        Err(error) => {
+            fx.refused(&error);
+            iq.error(&error)
+        }
     };
     if let Some(stanza) = stanza {
         send(account, iq, session, stanza, &Ticket::default(), fx);
@@ -399,7 +402,7 @@ mod tests {
 
     // LIMITS.md §2 rows 4, 17, 41.
     #[test]
-    fn a_stranger_hears_of_every_handler_what_an_account_that_does_not_exist_would_say() {
+    fn row_4_a_stranger_hears_of_every_handler_what_an_account_that_does_not_exist_would_say() {
         let mut tried = 0;
         for module in MODULES {
             for &(kind, ns, name, who, _) in module.account_iq {

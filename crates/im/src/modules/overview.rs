@@ -38,7 +38,7 @@ pub static MODULE: Module = Module {
 /// §3.1. First what own clients keep of what they have shown, then the messages.
 fn inbox(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     Wanted::of(iq.child)?;
-    archive_ids::keep_now(account, fx);
+    archive_ids::keep_now(account, iq, fx);
     let items = account.nodes.get(displayed::NS).map(|node| node.items.as_slice()).unwrap_or_default();
     let keys = items.iter().map(|item| item_key(displayed::NS, &item.id)).collect();
     Ok(Answer::Query(Query::Blobs { account: account.jid.clone(), space: SPACE.into(), keys }, after_markers))

@@ -129,7 +129,7 @@ mod tests {
 
     // LIMITS.md §2 row 30.
     #[test]
-    fn what_is_no_id_is_not_found_whatever_it_is() {
+    fn row_30_what_is_no_id_is_not_found_whatever_it_is() {
         let long = "9".repeat(65_536);
         let ids = [
             "'",

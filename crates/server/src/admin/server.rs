@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_user_who_is_not_allowed_is_refused() {
+    async fn row_23_a_user_who_is_not_allowed_is_refused() {
         let (ours, theirs) = UnixStream::pair().expect("sockets");
         let nobody = HashSet::new();
         talk(theirs, &House::default(), &nobody).await.expect("is answered");

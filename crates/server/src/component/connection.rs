@@ -4,6 +4,7 @@ use super::{Component, Connected, Policy, Queued};
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use crate::house::{House, Ready};
+use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
 use crate::s2s::flow::InFlight;
 use crate::s2s::outgoing::{Io, last_words, progress};
@@ -241,12 +242,20 @@ impl Connection {
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
         }
-        if let Some(component) = self.component.take() {
+        let component = self.component.take();
+        let proved = component.is_some();
+        if let Some(component) = component {
             self.gone(&component);
         }
         match &end {
             End::Closed => self.stream.close(&mut self.out),
-            End::Fault(fault) => self.stream.fail(fault, &mut self.out),
+            End::Fault(fault) => {
+                let of = if proved { Of::Component } else { Of::Stranger };
+                if let Some(limit) = limits_hit::by(fault, of) {
+                    self.house.limit(limit);
+                }
+                self.stream.fail(fault, &mut self.out);
+            }
             End::Lost => return,
         }
         let out = std::mem::take(&mut self.out);

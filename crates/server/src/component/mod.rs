@@ -269,6 +269,7 @@ impl Component {
         StanzaError::from(StanzaCondition::ResourceConstraint)
             .with_type(ErrorType::Wait)
             .with_text(format!("Too much waits for the service {}.", self.domain))
+            .over("component_queue_stanzas_max")
     }
 }
 

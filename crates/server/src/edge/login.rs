@@ -114,6 +114,7 @@ impl Edge {
                 if failed.is_guess() {
                     let wait = self.permit.failed(failed.account.as_ref(), self.house.now().mono_ms);
                     if wait > 0 {
+                        self.house.limit("auth_failures_delay_after");
                         tokio::time::sleep(Duration::from_millis(wait)).await;
                     }
                 }

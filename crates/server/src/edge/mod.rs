@@ -14,6 +14,7 @@ pub mod wire;
 use crate::certificates::{Certificates, Offer};
 use crate::house::edges::EdgeHandle;
 use crate::house::{AccountCell, House};
+use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
 use im::{EdgeItem, SessionId};
 use rates::Rates;
@@ -222,6 +223,7 @@ impl Edge {
         if self.config.direct_tls {
             if tokio::time::timeout(self.config.limits.first_byte_timeout, self.wire.readable()).await.is_err() {
                 self.house.count("timeouts_first_byte");
+                self.house.limit("first_byte_seconds");
                 return End::Lost;
             }
             if let Err(end) = Box::pin(self.handshake()).await {
@@ -323,7 +325,9 @@ impl Edge {
                 }
                 match read {
                     Poll::Ready(Ok(more)) => {
-                        self.rates.read(self.input.len());
+                        if self.rates.read(self.input.len()) {
+                            self.house.limit("inbound_bytes_per_second");
+                        }
                         return Poll::Ready(Ok(Woke::Read(more)));
                     }
                     Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
@@ -396,6 +400,7 @@ impl Edge {
         if self.ack_asked.is_some_and(|asked| now >= asked.max(self.heard) + limits.ack_timeout) {
             if self.wire.unsent() == 0 && self.input.is_empty() && !self.is_blocked() {
                 self.house.count("timeouts_ack");
+                self.house.limit("ack_seconds");
                 return Err(End::Lost);
             }
             // It was not asked yet, or has answered and we did not read.
@@ -404,6 +409,9 @@ impl Edge {
         let silent = now.duration_since(self.heard);
         if self.pinged && silent >= limits.idle_ping_after + limits.idle_close_after {
             self.house.count("timeouts_idle");
+            if self.stream.is_managed() {
+                self.house.limit("idle_close_seconds");
+            }
             return Err(if self.stream.is_managed() { End::Lost } else { End::Fault(StreamFault::IdleTimeout) });
         }
         if !self.pinged && silent >= limits.idle_ping_after {
@@ -433,6 +441,7 @@ impl Edge {
             }
             Err(_) => {
                 self.house.count("timeouts_tls");
+                self.house.limit("tls_handshake_seconds");
                 return Err(End::Lost);
             }
         }
@@ -484,6 +493,7 @@ impl Edge {
                 if !matches!(fault, StreamFault::SystemShutdown) {
                     tracing::debug!(address = %self.address, jid = ?self.stream.jid(), ?fault, "stream error");
                 }
+                self.count_limit(fault);
                 self.stream.fail(fault, &mut out);
                 // A slow reader's session waits for resumption, if it has management; so does one that is told to
                 // come back.
@@ -515,6 +525,22 @@ impl Edge {
                 }
             };
             let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+        }
+    }
+
+    fn count_limit(&self, fault: &StreamFault) {
+        let of = if self.authenticated { Of::Client } else { Of::Stranger };
+        // (The first byte has a time of its own.)
+        let first_byte = *fault == StreamFault::NegotiationTimeout && self.heard == self.began;
+        // What the session's own queue refuses it has counted.
+        let queue = *fault == StreamFault::SlowReader && self.handle.overran.load(Ordering::Relaxed);
+        let limit = match limits_hit::by(fault, of) {
+            _ if first_byte => Some("first_byte_seconds"),
+            _ if queue => Some("send_queue_stanzas_max"),
+            limit => limit,
+        };
+        if let Some(limit) = limit {
+            self.house.limit(limit);
         }
     }
 

@@ -22,11 +22,14 @@ impl Bucket {
         })
     }
 
-    fn take(&mut self, amount: f64) {
+    /// Says whether the burst is spent by this.
+    fn take(&mut self, amount: f64) -> bool {
+        let had = self.level >= 0.0;
         let now = Instant::now();
         self.level =
             (self.level + now.duration_since(self.at).as_secs_f64() * self.per_second).min(self.burst) - amount;
         self.at = now;
+        had && self.level < 0.0
     }
 
     /// When the bucket is no longer in debt; `None`: it is not.
@@ -49,16 +52,14 @@ impl Rates {
         }
     }
 
-    pub fn read(&mut self, bytes: usize) {
-        if let Some(bucket) = &mut self.bytes {
-            bucket.take(bytes as f64);
-        }
+    /// So many bytes were read. Says whether reading waits from now on.
+    pub fn read(&mut self, bytes: usize) -> bool {
+        self.bytes.as_mut().is_some_and(|bucket| bucket.take(bytes as f64))
     }
 
-    pub fn stanza(&mut self) {
-        if let Some(bucket) = &mut self.stanzas {
-            bucket.take(1.0);
-        }
+    /// … a stanza.
+    pub fn stanza(&mut self) -> bool {
+        self.stanzas.as_mut().is_some_and(|bucket| bucket.take(1.0))
     }
 
     pub fn paused_until(&self) -> Option<Instant> {

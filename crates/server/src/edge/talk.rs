@@ -51,7 +51,9 @@ impl Edge {
     pub(super) fn on_stanza(&mut self, stanza: Stanza) {
         let (Some(cell), Some(session)) = (&self.cell, self.session) else { return };
         self.received = self.received.wrapping_add(1);
-        self.rates.stanza();
+        if self.rates.stanza() {
+            self.house.limit("stanzas_per_second");
+        }
         self.house.operation(&stanza, Link::Client);
         self.shown(Way::FromClient, &stanza);
         let ticket = StanzaTicket::issue(&self.handle, self.received);
@@ -63,7 +65,9 @@ impl Edge {
     pub(super) fn on_bad_stanza(&mut self, fault: StanzaFault) {
         let (Some(cell), Some(jid), Some(session)) = (&self.cell, self.stream.jid(), self.session) else { return };
         self.received = self.received.wrapping_add(1);
-        self.rates.stanza();
+        if self.rates.stanza() {
+            self.house.limit("stanzas_per_second");
+        }
         let ticket = StanzaTicket::issue(&self.handle, self.received);
         let to: xmpp::Jid = jid.clone().into();
         let from = fault.stanza.to.clone().unwrap_or_else(|| jid.to_bare().into());

@@ -374,6 +374,7 @@ impl House {
     async fn register_now(&self, registration: &Registration, allowed: bool) -> Result<(), StanzaError> {
         if !allowed {
             self.count("registrations_refused");
+            self.limit("registrations_per_hour");
             return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
                 .with_type(xmpp::error::ErrorType::Wait)
                 .with_text("too many accounts were registered from this address; try again later"));

@@ -32,8 +32,10 @@ pub struct Resident {
     pub fresh_until: u64,
     sweep_at: Option<u64>,
     may_go: bool,
-    /// A step panicked: nothing is done with this state any more.
+    /// A step panicked, and what was to mend that did as well: nothing is done with this state any more.
     broken: bool,
+    /// A step panicked and the stored part is read again: what comes meanwhile, in order.
+    mending: Option<VecDeque<Item>>,
     /// Iqs whose queries are not asked yet, and the streams that wait for their answers.
     holds: Vec<(Arc<Stanza>, Hold)>,
     /// Sessions that wait for the answers of so many queries.
@@ -54,6 +56,7 @@ impl Resident {
             sweep_at: None,
             may_go: false,
             broken: false,
+            mending: None,
             holds: Vec::new(),
             asking: Vec::new(),
             behind: VecDeque::new(),
@@ -139,9 +142,51 @@ pub enum CellItem {
         ticket: Ticket,
         stored: Option<Box<AccountRecord>>,
     },
+    /// A step panicked; the stored part was read again, if it could be.
+    Mended(Box<Mended>),
     /// Look whether anybody needs the account in memory.
     Sweep,
 }
+
+/// Whom a step that panicked was for.
+#[derive(Debug, Default)]
+pub struct Hurt {
+    /// Its session: it ends.
+    session: Option<SessionId>,
+    /// Somebody else's stanza: it is answered with an error, which is its outcome.
+    bounce: Option<Arc<Stanza>>,
+    ticket: Ticket,
+}
+
+#[derive(Debug)]
+pub struct Mended {
+    /// What stands behind the step waits for this, as for a commit.
+    seq: u64,
+    hurt: Hurt,
+    stored: Option<Box<AccountRecord>>,
+}
+
+impl Hurt {
+    fn by(item: &Item) -> Hurt {
+        match item {
+            Item::FromClient { session, .. }
+            | Item::Malformed { session, .. }
+            | Item::Manage { session, .. }
+            | Item::Acked { session, .. }
+            | Item::ClientState { session, .. }
+            | Item::Written { session, .. }
+            | Item::Settled { session, .. } => Hurt { session: Some(*session), ..Hurt::default() },
+            Item::Answered { session, .. } => Hurt { session: *session, ..Hurt::default() },
+            Item::Inbound { stanza, ticket, .. } | Item::SubscriptionLost { stanza, ticket, .. } => {
+                Hurt { session: None, bounce: Some(stanza.clone()), ticket: ticket.clone() }
+            }
+            _ => Hurt::default(),
+        }
+    }
+}
+
+/// Items that wait at most while an account is mended; beyond that its sessions end.
+const MENDING_ITEMS_MAX: usize = 10_000;
 
 /// Does the change only keep the books, which can be behind for a while? Presence and messages between those who are
 /// there go on without it, and it is tried again.
@@ -193,7 +238,7 @@ impl House {
                     self.step(cell, resident, item, now, ready);
                 }
             },
-            |resident| resident.broken || (resident.may_go && resident.account.is_idle() && resident.gate.is_empty()),
+            |resident| resident.broken || (resident.may_go && resident.mending.is_none() && resident.account.is_idle() && resident.gate.is_empty()),
         );
         if gone {
             self.forget(cell);
@@ -211,6 +256,15 @@ impl House {
         now: Now,
         ready: &mut Ready,
     ) {
+        if let (CellItem::Im(_), Some(waiting)) = (&item, &mut resident.mending) {
+            if waiting.len() >= MENDING_ITEMS_MAX {
+                return self.give_up(cell, resident);
+            }
+            if let CellItem::Im(item) = item {
+                waiting.push_back(item);
+            }
+            return;
+        }
         match item {
             CellItem::Im(item) => match resident.comes_behind(&item) {
                 Some(session) => resident.behind.push_back((session, item)),
@@ -219,6 +273,7 @@ impl House {
             item => self.one_step(cell, resident, item, now, ready),
         }
         while !resident.broken
+            && resident.mending.is_none()
             && let Some(item) = resident.next_behind()
         {
             self.one_step(cell, resident, CellItem::Im(item), now, ready);
@@ -246,8 +301,10 @@ impl House {
                     | Item::SubscriptionLost { ticket, .. } => Some(ticket.clone()),
                     _ => None,
                 };
-                let whose = match &item {
-                    Item::FromClient { session, .. } => Some(*session),
+                let hurt = Hurt::by(&item);
+                let asker = match &item {
+                    Item::Attach(attach) => Some(attach.edge),
+                    Item::Resume { edge, .. } => Some(*edge),
                     _ => None,
                 };
                 let is_error = matches!(&item, Item::Inbound { stanza, .. } if stanza.is_error());
@@ -261,10 +318,13 @@ impl House {
                 let account = &mut resident.account;
                 let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, now, &mut fx)));
                 if outcome.is_err() {
-                    if let Some(ticket) = ticket {
+                    if let Some(ticket) = ticket.filter(|_| hurt.bounce.is_none()) {
                         std::mem::forget(ticket);
                     }
-                    return self.step_panicked(cell, resident, whose);
+                    if let Some(edge) = asker {
+                        self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));
+                    }
+                    return self.step_panicked(cell, resident, hurt, fx, now, ready);
                 }
                 kept = ticket.filter(|_| is_error);
             }
@@ -306,6 +366,7 @@ impl House {
                 resident.account.step(failed, now, &mut fx);
                 kept = Some(ticket);
             }
+            CellItem::Mended(mended) => return self.mended(cell, resident, *mended, now, ready),
             CellItem::Sweep => {
                 resident.sweep_at = None;
                 resident.may_go = resident.account.is_idle() && now.mono_ms >= resident.fresh_until;
@@ -349,6 +410,7 @@ impl House {
                 // Timers and counters have no order to keep.
                 Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
                 Effect::Count(name) => self.count(name),
+                Effect::Limit(name) => self.limit(name),
                 effect => {
                     if let Some(effect) = resident.gate.pass(effect) {
                         told.push(effect);
@@ -449,6 +511,7 @@ impl House {
             }
             Effect::Noted(what) => tracing::info!(account = %cell.jid, "{what}"),
             Effect::Count(name) => self.count(name),
+            Effect::Limit(name) => self.limit(name),
             Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
             Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
         }
@@ -539,11 +602,98 @@ impl House {
         }
     }
 
-    /// One session at most is hurt for long: its account's streams are closed, the state is read again.
-    fn step_panicked(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, whose: Option<SessionId>) {
+    /// One session at most is hurt: that whose step it was. Nothing of the step happens; what is stored is read again,
+    /// when all that was written before is there, and until then the account waits.
+    fn step_panicked(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        hurt: Hurt,
+        fx: Effects,
+        now: Now,
+        ready: &mut Ready,
+    ) {
         self.count("panics");
-        tracing::error!(account = %cell.jid, ?whose, "a step panicked; the account's sessions are closed and its state is read again");
+        tracing::error!(account = %cell.jid, session = ?hurt.session, "a step panicked; the account's state is read again");
+        resident.mending = Some(VecDeque::new());
+        let dropped = fx.list.into_iter().filter(|effect| !matches!(effect, Effect::Commit { .. })).collect::<Vec<_>>();
+        resident.let_go(&dropped);
+        if !self.mending_step(cell, resident, Item::Dropped { effects: dropped }, now, ready) {
+            return;
+        }
+        resident.gate.begin_step();
+        let seq = resident.gate.commit();
+        let (house, cell) = (self.clone(), cell.clone());
+        let done = move |_| {
+            // On the writer's thread.
+            let runtime = house.runtime.clone();
+            runtime.spawn(async move {
+                let stored = house.store.load_account(&cell.jid).await.ok().flatten().map(Box::new);
+                house.post_to(&cell, CellItem::Mended(Box::new(Mended { seq, hurt, stored })));
+            });
+        };
+        self.store.commit(resident.fence, Vec::new(), Box::new(done));
+    }
+
+    fn mended(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        mended: Mended,
+        now: Now,
+        ready: &mut Ready,
+    ) {
+        let Mended { seq, hurt, stored } = mended;
+        let resolved = resident.gate.resolve(seq, Verdict::Committed);
+        for effect in resolved.free {
+            self.perform(cell, resident, effect, ready);
+        }
+        drop(resolved.tickets);
+        let Some(stored) = stored else { return self.give_up(cell, resident) };
+        let error = StoreError::Fatal("the step panicked".into());
+        let Hurt { session, bounce, ticket } = hurt;
+        let is_well = self.mending_step(cell, resident, Item::Panicked { session, stored }, now, ready)
+            && self.mending_step(
+                cell,
+                resident,
+                Item::CommitFailed { bounce, error, ticket, stored: None },
+                now,
+                ready,
+            );
+        if !is_well {
+            return;
+        }
+        for item in resident.mending.take().unwrap_or_default() {
+            self.step(cell, resident, CellItem::Im(item), now, ready);
+        }
+    }
+
+    /// A step that mends; `false`: it panicked, too.
+    fn mending_step(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        item: Item,
+        now: Now,
+        ready: &mut Ready,
+    ) -> bool {
+        let mut fx = Effects::default();
+        resident.gate.begin_step();
+        let account = &mut resident.account;
+        if std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, now, &mut fx))).is_err() {
+            self.count("panics");
+            self.give_up(cell, resident);
+            return false;
+        }
+        self.take_effects(cell, resident, fx, ready);
+        true
+    }
+
+    /// The account's state cannot be mended: its streams are closed, and it begins anew from the store.
+    fn give_up(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident) {
+        tracing::error!(account = %cell.jid, "the account's state is lost; its sessions are closed");
         resident.broken = true;
+        resident.mending = None;
         for session in &resident.account.sessions {
             if let Some(edge) = session.edge {
                 self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));
@@ -627,8 +777,17 @@ pub(crate) mod tests {
 
     async fn bound(house: &Arc<House>) -> (SessionId, Arc<EdgeHandle>) {
         let edge = house.edges.open(100, 1 << 20);
-        let attach = im::Attach {
-            edge: edge.id,
+        house.post(&juliet(), Item::Attach(attach(edge.id)));
+        let session = match next(&edge).await {
+            EdgeItem::Attached { session, .. } => session,
+            other => panic!("{other:?}"),
+        };
+        (session, edge)
+    }
+
+    fn attach(edge: im::EdgeRef) -> im::Attach {
+        im::Attach {
+            edge,
             resource: Some("home".into()),
             seed: 1,
             client: None,
@@ -639,13 +798,7 @@ pub(crate) mod tests {
             stream: 1,
             roles: im::roles::Roles::ALL,
             secure: true,
-        };
-        house.post(&juliet(), Item::Attach(attach));
-        let session = match next(&edge).await {
-            EdgeItem::Attached { session, .. } => session,
-            other => panic!("{other:?}"),
-        };
-        (session, edge)
+        }
     }
 
     fn says(house: &Arc<House>, session: SessionId, ordinal: u32, xml: &str) {
@@ -694,20 +847,57 @@ pub(crate) mod tests {
         assert_eq!(sessions, Some(0));
     }
 
-    // One account at most is hurt.
+    async fn another(house: &Arc<House>, resource: &str) -> (SessionId, Arc<EdgeHandle>) {
+        let edge = house.edges.open(100, 1 << 20);
+        let mut attach = attach(edge.id);
+        attach.resource = Some(resource.into());
+        attach.stream = 2;
+        house.post(&juliet(), Item::Attach(attach));
+        match next(&edge).await {
+            EdgeItem::Attached { session, .. } => (session, edge),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn panics() -> Then {
+        |_, _, _, _, _| panic!("planted")
+    }
+
+    fn question() -> Arc<Stanza> {
+        Arc::new(Stanza::parse(b"<iq type='get' id='1'><x xmlns='u'/></iq>").expect("a stanza in a test"))
+    }
+
+    // One session at most is hurt.
     #[tokio::test]
-    async fn a_step_that_panics_closes_the_accounts_streams_and_the_account_goes_on() {
+    async fn a_step_that_panics_ends_the_session_whose_step_it_was_and_no_other() {
         let (house, _) = house();
-        let (first, edge) = session(&house).await;
-        let then: Then = |_, _, _, _, _| panic!("planted");
-        let iq = Arc::new(Stanza::parse(b"<iq type='get' id='1'><x xmlns='u'/></iq>").expect("a stanza in a test"));
-        house.post(&juliet(), Item::Answered { iq, session: Some(first), answer: QueryAnswer::Done, then });
+        let (hurt, edge) = session(&house).await;
+        let (well, other) = another(&house, "phone").await;
+        let answer = QueryAnswer::Done;
+        house.post(&juliet(), Item::Answered { iq: question(), session: Some(hurt), answer, then: panics() });
+        // What comes in the same moment waits, and is not lost.
+        says(&house, well, 1, "<iq type='get' id='at once'><query xmlns='jabber:iq:roster'/></iq>");
         assert!(matches!(next(&edge).await, EdgeItem::Close(StreamFault::InternalError)));
+        assert_eq!(next_id(&other).await, "at once");
+        assert_eq!(house.counters.get("panics").map(|it| it.load(Ordering::Relaxed)), Some(1));
         // What is left of the old stream reaches an account that knows nothing of it.
-        says(&house, first, 1, "<iq type='get' id='old'><query xmlns='jabber:iq:roster'/></iq>");
-        let (second, edge) = bound(&house).await;
-        says(&house, second, 1, "<iq type='get' id='new'><query xmlns='jabber:iq:roster'/></iq>");
+        says(&house, hurt, 1, "<iq type='get' id='old'><query xmlns='jabber:iq:roster'/></iq>");
+        says(&house, well, 2, "<iq type='set' id='set'><query xmlns='jabber:iq:roster'><item jid='a@b'/></query></iq>");
+        // The push, as it has asked for the roster.
+        assert!(!next_id(&other).await.is_empty());
+        assert_eq!(next_id(&other).await, "set");
+        let (again, edge) = bound(&house).await;
+        says(&house, again, 1, "<iq type='get' id='new'><query xmlns='jabber:iq:roster'/></iq>");
         assert_eq!(next_id(&edge).await, "new");
+    }
+
+    #[tokio::test]
+    async fn a_step_that_panics_and_is_of_no_session_ends_none() {
+        let (house, _) = house();
+        let (session, edge) = session(&house).await;
+        house.post(&juliet(), Item::Answered { iq: question(), session: None, answer: QueryAnswer::Done, then: panics() });
+        says(&house, session, 1, "<iq type='get' id='next'><query xmlns='jabber:iq:roster'/></iq>");
+        assert_eq!(next_id(&edge).await, "next");
     }
 
     #[tokio::test]

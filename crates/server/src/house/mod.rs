@@ -87,6 +87,8 @@ pub struct House {
     pub timers: timers::Timers,
     pub commits: commits::Commits,
     pub counters: DashMap<&'static str, AtomicU64>,
+    /// Bounds that were hit, by the names of their options.
+    pub limits_hit: DashMap<&'static str, AtomicU64>,
     pub started: Instant,
     pub runtime: tokio::runtime::Handle,
     /// Who is who: the local policy of the domains.
@@ -141,6 +143,7 @@ impl House {
             timers: timers::Timers::default(),
             commits: commits::Commits::default(),
             counters: DashMap::new(),
+            limits_hit: DashMap::new(),
             started: Instant::now(),
             runtime: tokio::runtime::Handle::current(),
             authenticator,
@@ -185,6 +188,18 @@ impl House {
             }
             None => {
                 self.counters.entry(name).or_default().fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// A bound was hit: that of the option of this name.
+    pub fn limit(&self, name: &'static str) {
+        match self.limits_hit.get(name) {
+            Some(counter) => {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+            None => {
+                self.limits_hit.entry(name).or_default().fetch_add(1, Ordering::Relaxed);
             }
         }
     }
@@ -504,6 +519,7 @@ impl House {
                 Effect::Fan { stanza, targets } => self.fan(&stanza, targets, ready),
                 Effect::Edge { edge, item } => self.edges.send(edge, item),
                 Effect::Count(name) => self.count(name),
+                Effect::Limit(name) => self.limit(name),
                 other => tracing::error!(effect = ?std::mem::discriminant(&other), "a host has no such effect"),
             }
         }
@@ -517,6 +533,9 @@ impl House {
         ticket: Ticket,
         ready: &mut Ready,
     ) {
+        if let Some(limit) = error.limit {
+            self.limit(limit);
+        }
         let Some(answer) = stanza.error(error) else { return };
         let Some(to) = answer.to.clone() else { return };
         if self.host(to.domain()).is_none() {
@@ -566,7 +585,11 @@ impl House {
                 self.edges.send(attach.edge, EdgeItem::AttachRefused(StanzaCondition::NotAllowed.into()));
             }
             CellItem::Im(Item::Resume { edge, .. }) => self.edges.send(edge, EdgeItem::ResumeRefused { h: None }),
-            CellItem::Im(_) | CellItem::Committed { .. } | CellItem::Failed { .. } | CellItem::Sweep => {}
+            CellItem::Im(_)
+            | CellItem::Committed { .. }
+            | CellItem::Failed { .. }
+            | CellItem::Mended(_)
+            | CellItem::Sweep => {}
         }
     }
 

@@ -283,6 +283,9 @@ impl AdminOps for Operations {
             let config = house.config.read().clone();
             let mut counters: BTreeMap<String, u64> =
                 house.counters.iter().map(|c| (c.key().to_string(), c.value().load(Ordering::Relaxed))).collect();
+            counters.extend(
+                house.limits_hit.iter().map(|c| (format!("limit {}", c.key()), c.value().load(Ordering::Relaxed))),
+            );
             // Those of streams as well.
             if crate::log::panics() > 0 {
                 counters.insert("panics".into(), crate::log::panics());

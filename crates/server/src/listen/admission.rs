@@ -105,6 +105,7 @@ pub struct Admission {
 pub enum Refused {
     TooFast,
     TooManyFromAddress,
+    TooManyStrangersFromAddress,
     TooManyInAll,
     /// Too many failed logins from there.
     Failures,
@@ -121,6 +122,19 @@ pub struct Unnamed {
 impl Drop for Unnamed {
     fn drop(&mut self) {
         self.admission.all.lock().strangers.remove(&self.number);
+    }
+}
+
+impl Refused {
+    /// The option that says so.
+    pub fn limit(self) -> &'static str {
+        match self {
+            Refused::TooFast => "connections_per_second",
+            Refused::TooManyFromAddress => "connections_per_address_max",
+            Refused::TooManyStrangersFromAddress => "unauthenticated_per_address_max",
+            Refused::TooManyInAll => "unauthenticated_percent",
+            Refused::Failures => "auth_failures_refuse_after",
+        }
     }
 }
 
@@ -166,10 +180,11 @@ impl Admission {
             }
             entry.tokens -= 1.0;
         }
-        if entry.connections >= bounds.per_address_max
-            || entry.unauthenticated >= bounds.unauthenticated_per_address_max
-        {
+        if entry.connections >= bounds.per_address_max {
             return Err(Refused::TooManyFromAddress);
+        }
+        if entry.unauthenticated >= bounds.unauthenticated_per_address_max {
+            return Err(Refused::TooManyStrangersFromAddress);
         }
         entry.connections += 1;
         entry.unauthenticated += 1;

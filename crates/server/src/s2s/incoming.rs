@@ -7,6 +7,7 @@ use super::queue::{Link, Pushed, Question};
 use super::shown::{Opened, Showing};
 use super::{Federation, Policy};
 use crate::edge::rates::Rates;
+use crate::limits_hit::{self, Of};
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use crate::house::Ready;
@@ -255,7 +256,9 @@ impl Incoming {
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
                     Ok(Io::Read(true)) => {
                         self.heard.get_or_insert_with(Instant::now);
-                        self.rates.read(self.input.len());
+                        if self.rates.read(self.input.len()) {
+                            self.federation.house.limit("s2s_bytes_per_second");
+                        }
                     }
                     Ok(Io::Flushed) => {
                         self.blocked_since = None;
@@ -394,6 +397,7 @@ impl Incoming {
         }
         let Some(place) = self.federation.verifications.enter(self.address) else {
             self.federation.house.count("s2s_verifications_full");
+            self.federation.house.limit("verifications_per_address");
             return self.judged(&pair, Verdict::Error(StanzaCondition::ResourceConstraint));
         };
         let (federation, verdicts) = (self.federation.clone(), self.verdicts.clone());
@@ -545,7 +549,7 @@ impl Incoming {
 
     /// The peer may come back to it.
     fn suspend(&mut self, id: Box<str>) {
-        let rest = match (self.up.first(), self.flow.rest()) {
+        let rest = match (self.up.first(), self.flow.rest_of_incoming()) {
             (Some(pair), Some(rest)) => Resumption::Broken(pair.clone(), rest),
             _ => {
                 self.federation.resumptions.remove(&id);
@@ -589,6 +593,10 @@ impl Incoming {
             End::Closed => self.stream.close(&mut self.out),
             End::Fault(fault) => {
                 tracing::debug!(address = %self.address, claims = ?self.stream.claimed(), ?fault, "stream error to another server");
+                let of = if self.is_authenticated() { Of::Server } else { Of::Stranger };
+                if let Some(limit) = limits_hit::by(fault, of) {
+                    self.federation.house.limit(limit);
+                }
                 self.stream.fail(fault, &mut self.out);
             }
             End::Lost => return,

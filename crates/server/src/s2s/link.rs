@@ -161,6 +161,7 @@ impl Federation {
                     self.dial_in(link, Duration::ZERO);
                 }
                 self.house.count("s2s_dials_refused");
+                self.house.limit("s2s_dials_max");
                 let error = outbox::busy();
                 return Err(error.with_text("You write to too many new domains at once."));
             }

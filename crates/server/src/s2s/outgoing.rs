@@ -8,6 +8,7 @@ use super::queue::{Link, Question};
 use super::shown::{Opened, Showing};
 use super::{Federation, Policy, dial, trust};
 use crate::edge::rates::Rates;
+use crate::limits_hit::{self, Of};
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use parking_lot::Mutex;
@@ -161,8 +162,7 @@ pub enum Io {
 /// Sends what is unsent and reads, if it may.
 pub async fn progress(wire: &mut Wire, input: &mut Vec<u8>, may_read: bool) -> io::Result<Io> {
     poll_fn(|cx| {
-        let unsent = wire.unsent() > 0;
-        if wire.poll_flush(cx)?.is_ready() && unsent {
+        if wire.poll_sent(cx)?.is_ready() {
             return Poll::Ready(Ok(Io::Flushed));
         }
         match may_read {
@@ -304,7 +304,11 @@ impl<'a> Talk<'a> {
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 Some(join) = self.joins.recv() => self.joined(join),
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
-                    Ok(Io::Read(true)) => self.rates.read(self.input.len()),
+                    Ok(Io::Read(true)) => {
+                        if self.rates.read(self.input.len()) {
+                            self.federation.house.limit("s2s_bytes_per_second");
+                        }
+                    }
                     Ok(Io::Flushed) => {
                         self.blocked_since = None;
                         self.flow.flushed();
@@ -409,6 +413,9 @@ impl<'a> Talk<'a> {
                 Ok(Some(event)) => self.take(event).await?,
                 Ok(None) => break,
                 Err(fault) => {
+                    if let Some(limit) = limits_hit::by(&fault, Of::Server) {
+                        self.federation.house.limit(limit);
+                    }
                     self.stream.fail(&fault, &mut self.out);
                     tracing::debug!(pair = %self.first().link.pair, ?fault, "stream error to another server");
                     return Err(self.faulty(&fault));
@@ -490,6 +497,9 @@ impl<'a> Talk<'a> {
             }
             self.manage(&link);
             self.open_to_others();
+        } else {
+            // This stream is not the one that broke: what was sent there goes first.
+            self.federation.give_up_resuming(&link, None);
         }
         self.flow.carry(&link);
         self.federation.stream_up(&pair.inverse());
@@ -721,5 +731,28 @@ impl<'a> Talk<'a> {
             return;
         }
         self.flow.end();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::edge::socket::Socket;
+    use tokio::net::{TcpListener, TcpStream};
+
+    // A stream whose words the kernel took at once was given up a minute later, as one that takes nothing.
+    #[tokio::test]
+    async fn what_the_kernel_takes_at_once_is_told_as_flushed_once() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
+        let address = listener.local_addr().expect("it has one");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (near, mut far) = (near.expect("it connects"), far.expect("it is taken").0);
+        let mut wire = Wire::new(Socket::Tcp(near));
+        let mut input = Vec::new();
+        wire.write(b"<presence/>").expect("it is taken");
+        assert_eq!(wire.unsent(), 0);
+        assert!(matches!(progress(&mut wire, &mut input, true).await, Ok(Io::Flushed)));
+        tokio::io::AsyncWriteExt::write_all(&mut far, b"x").await.expect("it is taken");
+        assert!(matches!(progress(&mut wire, &mut input, true).await, Ok(Io::Read(true))));
     }
 }

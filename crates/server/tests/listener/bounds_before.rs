@@ -58,7 +58,7 @@ fn within(text: &str) {
 }
 
 #[test]
-fn bytes() {
+fn row_5_bytes_are_bound_on_every_listener() {
     let element = |bytes: usize| format!("<a>{}</a>", "x".repeat(bytes - 7));
     within(&element(12_000));
     refused(&element(12_001), "at most 12000 allowed: element");

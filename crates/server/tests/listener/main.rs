@@ -5,8 +5,8 @@
 //! - `streams`, `sessions`, `management`: headers, errors, binding, XEP-0198.
 //! - `transcripts`: a table of conditions and mechanisms, each with its test.
 //! - `forwarding`: what a client sends comes out right at the other. RFC 6120 §4.8, §8.
-//! - `bounds_before`, `bounds_after`, `bounds_of_time`, `bounds_of_addresses`, `queues`, `bounds_of_accounts`: every
-//!   limit, tripped.
+//! - `bounds_before`, `bounds_after`, `bounds_of_time`, `bounds_of_addresses`, `queues`: every limit, tripped.
+//!   `bounds_counted`: and counted.
 //! - `components`: services of their own domains, XEP-0114.
 //! - `presence_lasting`: fetch, tuples, watchers, leases, roles, the four operation sets.
 //! - `rules`: access rules, between two domains. RFC 2779.
@@ -22,6 +22,7 @@ mod server;
 
 mod bounds_after;
 mod bounds_before;
+mod bounds_counted;
 mod bounds_of_addresses;
 mod bounds_of_time;
 mod components;

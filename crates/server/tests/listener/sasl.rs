@@ -111,7 +111,7 @@ fn scram_with_and_without_channel_binding_authenticates_under_tls() {
 }
 
 #[test]
-fn scram_bound_to_another_channel_is_not_authorized() {
+fn row_40_scram_bound_to_another_channel_is_not_authorized() {
     let (mut client, _) = Client::starttls(&SERVER, "localhost");
     let refused = client.scram("SCRAM-SHA-256-PLUS", "alice", "alice", ("p=tls-exporter,,", &[7; 32]));
     assert_eq!(refused.err().as_deref(), Some("not-authorized"));

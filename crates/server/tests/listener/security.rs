@@ -191,6 +191,20 @@ fn row_9_no_secret_is_compared_with_an_early_exit() {
 }
 
 #[test]
+fn row_10_there_is_one_xml_parser_for_all_that_a_peer_says() {
+    let mut manifests = Vec::new();
+    for entry in std::fs::read_dir(workspace().join("crates")).unwrap().map_while(Result::ok) {
+        let text = std::fs::read_to_string(entry.path().join("Cargo.toml")).unwrap();
+        // The oracle of the tests is another one on purpose.
+        manifests.push(text.split("[dev-dependencies]").next().unwrap_or_default().to_owned());
+    }
+    assert!(manifests.len() > 5);
+    for parser in ["quick-xml", "xml-rs", "roxmltree", "xmltree", "rxml", "minidom", "expat", "libxml"] {
+        assert!(!manifests.iter().any(|text| text.contains(parser)), "{parser}");
+    }
+}
+
+#[test]
 fn row_11_billion_laughs_is_refused_at_the_dtd() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -223,6 +237,20 @@ fn row_11_billion_laughs_is_refused_at_the_dtd() {
     }
     assert!(listener.accept().is_err(), "an external entity was fetched");
     alive(&SERVER);
+}
+
+#[test]
+fn row_12_compression_is_not_offered_and_not_begun() {
+    let compress = "<compress xmlns='http://jabber.org/protocol/compress'><method>zlib</method></compress>";
+    let mut client = Client::connect(SERVER.plain);
+    assert!(!client.open("localhost").contains("compress"));
+    client.send(compress);
+    client.expect_error("not-authorized");
+    let (mut client, features) = Client::authenticated(&SERVER, "squeezes", "localhost");
+    assert!(!features.contains("compress"));
+    client.send(compress);
+    let heard = client.expect_end();
+    assert!(heard.contains("<stream:error>") && !heard.contains("<compressed"), "{heard}");
 }
 
 #[test]
