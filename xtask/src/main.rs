@@ -1,6 +1,7 @@
-//! Chores of the workspace: `cargo run -p xtask -- <chore>`.
+//! Chores of the workspace: `cargo xtask <chore>`.
 //!
 //! - `sim N`: N scenes of the simulator (`tests/sim`), optimised. `fuzz SECONDS`: each fuzz target for so long.
+//!   `attack`: hostile peers against the real server (`tests/attack`). `crash`: it dies again and again (`tests/crash`).
 //! - `xeps`: prints `docs/xeps.md` from the extensions' cards ([`xeps`], [`elsewhere`], [`suites`]).
 
 #[cfg(test)]
@@ -17,8 +18,10 @@ fn main() -> ExitCode {
     let done = match chore.as_deref() {
         Some("xeps") => xeps::write(),
         Some("sim") => simulate(std::env::args().nth(2).as_deref().unwrap_or("500")),
+        Some("attack") => optimised("attack", std::env::args().skip(2)),
+        Some("crash") => optimised("crash", std::env::args().skip(2)),
         Some("fuzz") => fuzz(std::env::args().nth(2).as_deref().unwrap_or("60")),
-        _ => Err("usage: cargo run -p xtask -- xeps | sim N | fuzz SECONDS".to_owned()),
+        _ => Err("usage: cargo run -p xtask -- xeps | sim N | fuzz SECONDS | attack | crash".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -29,9 +32,28 @@ fn main() -> ExitCode {
     }
 }
 
-/// Many scenes, one seed each.
+/// The crates whose code the scenes spend their time in. They alone are optimised: what they stand on is as it is for the
+/// other tests, and need not be built again.
+const SIMULATED: [&str; 8] = ["xmpp", "stream", "im", "store", "store-sqlite", "cluster", "server", "sim"];
+
+/// Many scenes, one seed each; then each planted mistake must be found.
 fn simulate(seeds: &str) -> Result<(), String> {
-    run("cargo", &["run", "--quiet", "--locked", "--profile", "sim", "-p", "sim", "--", "--seeds", seeds])
+    let optimised = SIMULATED.map(|name| format!("profile.dev.package.{name}.opt-level=1"));
+    let mut build = vec!["build", "--quiet", "--locked", "--workspace", "--bin", "sim"];
+    build.extend(optimised.iter().flat_map(|it| ["--config", it]));
+    run("cargo", &build)?;
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let sim = own.with_file_name("sim").to_string_lossy().into_owned();
+    run(&sim, &["--seeds", seeds])?;
+    run(&sim, &["--bug", "all"])
+}
+
+/// A program of the tests against the real server, both optimised; what follows is passed on.
+fn optimised(package: &str, more: impl Iterator<Item = String>) -> Result<(), String> {
+    let more: Vec<String> = more.collect();
+    let begin = ["run", "--quiet", "--locked", "--release", "-p", package, "--"];
+    let all: Vec<&str> = begin.into_iter().chain(more.iter().map(String::as_str)).collect();
+    run("cargo", &all)
 }
 
 fn fuzz(seconds: &str) -> Result<(), String> {

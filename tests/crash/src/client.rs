@@ -48,6 +48,11 @@ impl Client {
     pub fn login(address: SocketAddr, user: &str, password: &str) -> io::Result<Client> {
         let tcp = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
         tcp.set_nodelay(true)?;
+        Client::over(tcp, user, password)
+    }
+
+    /// The same on a connection that is there.
+    pub fn over(tcp: TcpStream, user: &str, password: &str) -> io::Result<Client> {
         let scanner = Scanner::new(Limits::SERVER);
         let mut client = Client { tcp, scanner, input: Vec::new(), at: 0, handled: None, is_closed: false };
         client.open()?;

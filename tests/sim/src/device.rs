@@ -1,6 +1,6 @@
 //! A client: what a person with a phone does, at random times, over a network that breaks.
 
-use crate::ledger::{Entry, Final, Id, Ledger, Message, Question};
+use crate::ledger::{Entry, Final, Id, Ledger, Message, Question, Rule};
 use crate::network::HostNet;
 use crate::node;
 use crate::random::Random;
@@ -22,6 +22,9 @@ const ARCHIVE: &str = "urn:xmpp:mam:2";
 const RSM: &str = "http://jabber.org/protocol/rsm";
 const FORWARD: &str = "urn:xmpp:forward:0";
 const PING: &str = "urn:xmpp:ping";
+const RULES: &str = "urn:waft:rules:0";
+const FETCH: &str = "urn:waft:fetch:0";
+const LEASES: &str = "urn:waft:leases:0";
 /// Lines of the archive read at once.
 const PAGE: usize = 30;
 
@@ -79,6 +82,8 @@ pub struct Shared {
     pub friends: Vec<Vec<usize>>,
     /// Milliseconds between two acts.
     pub pace_ms: u64,
+    /// Subscriptions for a minute are asked for: not where clocks jump, for then they end at any time.
+    pub leases: bool,
 }
 
 /// Sent, and not acknowledged.
@@ -122,6 +127,10 @@ pub struct Device {
     requests: BTreeSet<String>,
     looked: bool,
     archive: Vec<Entry>,
+    /// The first device of an account edits its rules, so that it is known which came last.
+    edits_rules: bool,
+    /// Of each watcher: the last edit, by the id of the iq.
+    rules: BTreeMap<usize, (String, Rule)>,
 }
 
 /// How a connection ends.
@@ -138,6 +147,7 @@ impl Device {
         let (server, bare) = shared.ledger.lock().accounts[account].clone();
         let (managed, stays) = (!random.one_in(5), !random.one_in(6));
         shared.ledger.lock().managed[n] = managed;
+        let edits_rules = shared.ledger.lock().devices.iter().position(|it| *it == account) == Some(n);
         if stays {
             shared.ledger.lock().expected.push(n);
         }
@@ -166,6 +176,8 @@ impl Device {
             requests: BTreeSet::new(),
             looked: false,
             archive: Vec::new(),
+            edits_rules,
+            rules: BTreeMap::new(),
             random,
             shared,
         }
@@ -319,15 +331,26 @@ impl Device {
         self.trace(&format!("bound {}", self.jid));
         // The session that had our resource is replaced, and its status with it.
         self.shared.ledger.lock().superseded(self.n, u64::MAX);
+        let mut answers = Vec::new();
         if self.managed {
             stream.send(&format!("<enable xmlns='{SM}' resume='true'/>")).await?;
-            let enabled = stream.until(|it| it.is("enabled", SM) || it.is("failed", SM)).await?;
+            // A message for this very resource may be quicker.
+            let enabled = stream
+                .until_with(
+                    |it| it.is("enabled", SM) || it.is("failed", SM),
+                    |element| answers.extend(self.take(&element)),
+                )
+                .await?;
+            self.handled = 0;
             self.resumption = enabled.attribute("id").map(str::to_owned);
             if !enabled.is("enabled", SM) {
                 return Err(io::Error::other("not managed"));
             }
         }
-        let again: Vec<Unacked> = self.unacked.drain(..).collect();
+        let again: Vec<Unacked> = self.unacked.drain(..).filter(|it| it.message.is_some()).collect();
+        for answer in answers {
+            self.say(stream, answer, None, None).await?;
+        }
         self.ask(stream, "roster", false, &format!("<query xmlns='{ROSTER}'/>"), "get", None).await?;
         self.publish(stream).await?;
         let shared = self.shared.clone();
@@ -404,7 +427,7 @@ impl Device {
 
     /// One thing that a person does.
     async fn act(&mut self, stream: &mut Stream) -> io::Result<Option<End>> {
-        match self.random.below(100) {
+        match self.random.below(110) {
             0..45 => {
                 for _ in 0..1 + self.random.below(3) {
                     self.message(stream).await?;
@@ -435,7 +458,7 @@ impl Device {
                 // Who is there? What comes is decided by the one who is asked.
                 let to = self.somebody();
                 let to = self.jid_of(to);
-                self.say(stream, format!("<presence to='{to}' type='probe'/>"), None, None).await?;
+                self.say(stream, format!("<presence to='{to}' type='probe' id='probe'/>"), None, None).await?;
             }
             86..89 => {
                 self.trace("loses the network");
@@ -446,6 +469,8 @@ impl Device {
                 self.away_until = Some(Instant::now() + self.random.millis(500, 9_000));
                 return Ok(Some(End::Goodbye));
             }
+            91..97 if self.edits_rules => self.edit_rules(stream).await?,
+            97..102 => self.fetch(stream).await?,
             _ => self.ask_for_ack(stream).await?,
         }
         Ok(None)
@@ -528,7 +553,64 @@ impl Device {
             return Ok(());
         }
         let to = self.jid_of(to);
-        self.say(stream, format!("<presence to='{to}' type='subscribe'/>"), None, None).await
+        // Now and then for a minute, as long as the shortest lease.
+        let lease = if self.shared.leases && self.random.one_in(4) { format!("<lease xmlns='{LEASES}' seconds='60'/>") } else { String::new() };
+        self.say(stream, format!("<presence to='{to}' type='subscribe'>{lease}</presence>"), None, None).await
+    }
+
+    /// Another rule for one watcher.
+    async fn edit_rules(&mut self, stream: &mut Stream) -> io::Result<()> {
+        let watcher = self.somebody();
+        if watcher == self.account {
+            return Ok(());
+        }
+        let rule = match self.random.below(5) {
+            0 | 1 => Rule::Hidden { polite: self.random.one_in(2) },
+            2 => Rule::Wordless,
+            _ => Rule::Silent,
+        };
+        let says = |handling: &str, shows: &str| {
+            let jid = self.jid_of(watcher);
+            format!(
+                "<rule xmlns='urn:ietf:params:xml:ns:common-policy' id='w{watcher}'>\
+                 <conditions><identity><one id='xmpp:{jid}'/></identity></conditions>\
+                 <actions><sub-handling xmlns='urn:ietf:params:xml:ns:pres-rules'>{handling}</sub-handling></actions>\
+                 {shows}</rule>"
+            )
+        };
+        let edit = match rule {
+            Rule::Silent => format!("<remove id='w{watcher}'/>"),
+            Rule::Hidden { polite: true } => says("polite-block", ""),
+            Rule::Hidden { polite: false } => says("confirm", ""),
+            Rule::Wordless => says(
+                "allow",
+                &format!(
+                    "<transformations><provide-services xmlns='urn:ietf:params:xml:ns:pres-rules'><all-services/>\
+                     </provide-services><provide-show xmlns='{RULES}'>true</provide-show></transformations>"
+                ),
+            ),
+        };
+        self.shared.ledger.lock().rule_sent(self.account, watcher, rule);
+        self.rules.insert(watcher, (format!("rules-{}", self.iqs + 1), rule));
+        self.ask(stream, "rules", false, &format!("<rules xmlns='{RULES}' etag='*'>{edit}</rules>"), "set", None).await
+    }
+
+    fn rules_answered(&mut self, id: &str, answer: &Element) {
+        let Some((watcher, (_, rule))) = self.rules.iter().find(|(_, (it, _))| it == id) else { return };
+        // What is not there needs no removing.
+        let is_absent = answer
+            .find("error", CLIENT)
+            .is_some_and(|it| it.elements().any(|it| *it.name == *"item-not-found"));
+        if answer.attribute("type") == Some("result") || *rule == Rule::Silent && is_absent {
+            self.shared.ledger.lock().rule_in_force(self.account, *watcher, *rule);
+        }
+    }
+
+    /// All that there is to know of somebody, once.
+    async fn fetch(&mut self, stream: &mut Stream) -> io::Result<()> {
+        let to = self.somebody();
+        let to = self.jid_of(to);
+        self.ask(stream, "fetch", true, &format!("<fetch xmlns='{FETCH}'/>"), "get", Some(&to)).await
     }
 
     async fn answer_requests(&mut self, stream: &mut Stream) -> io::Result<()> {
@@ -748,12 +830,19 @@ impl Device {
 
     fn take_presence(&mut self, element: &Element) {
         let from = element.attribute("from").unwrap_or_default().to_owned();
+        // Answers to a question of our own: they say how it is, not how it will be.
+        let is_answer = element.attribute("id") == Some("probe");
         match element.attribute("type") {
             None => {
                 let status = element.find("status", CLIENT).map(Element::text_content).unwrap_or_default();
                 self.shared.ledger.lock().saw(self.n, &from, &status);
-                self.view.insert(from, status);
+                if !is_answer {
+                    self.view.insert(from, status);
+                }
             }
+            Some("unavailable") if is_answer => {}
+            // The server has it that we are not there, and tells us nothing until we are: what we know ends with it.
+            Some("unavailable") if from == self.jid => self.view.clear(),
             Some("unavailable") => {
                 if from.contains('/') {
                     self.view.remove(&from);
@@ -796,7 +885,15 @@ impl Device {
         if let Some(question) = self.shared.ledger.lock().questions.get_mut(&(self.n, id.clone())) {
             question.answers += 1;
         }
-        if id.starts_with("look-roster") {
+        if id.starts_with("rules") {
+            self.rules_answered(&id, element);
+        } else if id.starts_with("fetch") {
+            let text = String::from_utf8(element.to_bytes(CLIENT)).unwrap_or_default();
+            let from = from.unwrap_or_default();
+            for words in text.split(">s:").skip(1).filter_map(|it| it.split('<').next()) {
+                self.shared.ledger.lock().saw(self.n, from, &format!("s:{words}"));
+            }
+        } else if id.starts_with("look-roster") {
             let items = element.find("query", ROSTER).map(items).unwrap_or_default();
             if let Some(it) = self.shared.ledger.lock().finals.get_mut(&self.n) {
                 it.roster = items.into_iter().filter_map(|(jid, item)| Some((jid, item?))).collect();

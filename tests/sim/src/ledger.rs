@@ -62,6 +62,42 @@ pub struct Allowed {
     pub until: Option<Instant>,
 }
 
+/// What an account's access rules say of one watcher.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// Nothing: the roster decides.
+    Silent,
+    /// He sees nothing; `polite`: he sees somebody who is away.
+    Hidden { polite: bool },
+    /// He sees all but the words.
+    Wordless,
+}
+
+impl Rule {
+    /// Are his requests granted without the owner?
+    fn grants(self) -> bool {
+        matches!(self, Rule::Wordless | Rule::Hidden { polite: true })
+    }
+}
+
+/// A rule that was surely in force, from when till when.
+#[derive(Debug, Clone, Copy)]
+pub struct Ruled {
+    pub rule: Rule,
+    pub from: Instant,
+    pub until: Option<Instant>,
+}
+
+/// All that an account's rules said of one watcher.
+#[derive(Debug, Clone, Default)]
+pub struct RulesOf {
+    sure: Vec<Ruled>,
+    /// The last edit was not answered: it is in force, or is not.
+    doubtful: bool,
+    ever_polite: bool,
+    ever_wordless: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct Question {
     pub device: usize,
@@ -121,7 +157,11 @@ pub struct Ledger {
     pub messages: BTreeMap<Id, Message>,
     pub receipts: BTreeMap<Id, Vec<Receipt>>,
     pub published: BTreeMap<usize, Vec<Published>>,
+    /// By the roster.
     pub allowed: BTreeMap<(usize, usize), Vec<Allowed>>,
+    /// By a rule that grants whatever is asked for.
+    pub granted: BTreeMap<(usize, usize), Vec<Allowed>>,
+    pub rules: BTreeMap<(usize, usize), RulesOf>,
     pub questions: BTreeMap<(usize, String), Question>,
     pub finals: BTreeMap<usize, Final>,
     /// Devices that must be there when all is calm.
@@ -136,6 +176,8 @@ pub struct Ledger {
     pub events: u64,
     /// Kept only when somebody wants to read it.
     pub log: Option<Vec<String>>,
+    /// Events are printed as they happen, between what the servers log.
+    pub live: bool,
 }
 
 impl Ledger {
@@ -149,6 +191,8 @@ impl Ledger {
             receipts: BTreeMap::new(),
             published: BTreeMap::new(),
             allowed: BTreeMap::new(),
+            granted: BTreeMap::new(),
+            rules: BTreeMap::new(),
             questions: BTreeMap::new(),
             finals: BTreeMap::new(),
             expected: Vec::new(),
@@ -159,6 +203,7 @@ impl Ledger {
             hash: 0xcbf2_9ce4_8422_2325,
             events: 0,
             log: keep_log.then(Vec::new),
+            live: false,
         }
     }
 
@@ -169,7 +214,9 @@ impl Ledger {
         for byte in at.to_le_bytes().iter().chain(who.as_bytes()).chain(what.as_bytes()) {
             self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
         }
-        if let Some(log) = &mut self.log {
+        if self.live {
+            eprintln!("{:>4}.{:03} {who} {what}", at / 1000, at % 1000);
+        } else if let Some(log) = &mut self.log {
             log.push(format!("{:>4}.{:03} {who} {what}", at / 1000, at % 1000));
         }
     }
@@ -251,9 +298,66 @@ impl Ledger {
         }
     }
 
+    /// An account asks its server for another rule: the old one is no longer sure.
+    pub fn rule_sent(&mut self, presentity: usize, watcher: usize, rule: Rule) {
+        let now = Instant::now();
+        let of = self.rules.entry((presentity, watcher)).or_default();
+        of.doubtful = true;
+        of.ever_polite |= rule == Rule::Hidden { polite: true };
+        of.ever_wordless |= rule == Rule::Wordless;
+        if let Some(open) = of.sure.last_mut().filter(|it| it.until.is_none() && it.rule != rule) {
+            open.until = Some(now);
+        }
+        if rule.grants() {
+            let granted = self.granted.entry((presentity, watcher)).or_default();
+            if granted.last().is_none_or(|it| it.until.is_some()) {
+                granted.push(Allowed { from: now, until: None });
+            }
+        }
+    }
+
+    /// … and hears that the one it asked for last is in force.
+    pub fn rule_in_force(&mut self, presentity: usize, watcher: usize, rule: Rule) {
+        let now = Instant::now();
+        let of = self.rules.entry((presentity, watcher)).or_default();
+        of.doubtful = false;
+        if of.sure.last().is_none_or(|it| it.until.is_some()) {
+            of.sure.push(Ruled { rule, from: now, until: None });
+        }
+        if !rule.grants()
+            && let Some(open) = self.granted.get_mut(&(presentity, watcher)).and_then(|all| all.last_mut())
+        {
+            open.until.get_or_insert(now);
+        }
+    }
+
+    /// The rule when all is calm; `None`: who knows?
+    fn rule_now(&self, presentity: usize, watcher: usize) -> Option<Rule> {
+        match self.rules.get(&(presentity, watcher)) {
+            None => Some(Rule::Silent),
+            Some(of) if of.doubtful => None,
+            Some(of) => of.sure.last().filter(|it| it.until.is_none()).map(|it| it.rule),
+        }
+    }
+
+    /// Were these words, published then and not outdated before `until`, kept from the watcher by a rule all the time?
+    fn ruled_out(&self, presentity: usize, watcher: usize, published: Instant, until: Instant) -> bool {
+        self.rules.get(&(presentity, watcher)).is_some_and(|of| {
+            of.sure.iter().any(|it| {
+                it.rule != Rule::Silent && it.from <= published && it.until.is_none_or(|over| over >= until)
+            })
+        })
+    }
+
     /// A device was shown somebody's presence.
     pub fn saw(&mut self, device: usize, from: &str, status: &str) {
         let watcher = self.devices[device];
+        if status.is_empty()
+            && let Some(presentity) = self.account_of(from)
+            && self.rules.get(&(presentity, watcher)).is_some_and(|it| it.ever_wordless)
+        {
+            return;
+        }
         let mut parts = status.split(':').skip(1).map(str::parse::<u64>);
         let (Some(presentity), Some(Ok(whose)), Some(Ok(number))) = (self.account_of(from), parts.next(), parts.next())
         else {
@@ -265,12 +369,17 @@ impl Ledger {
         let Some(published) = self.published.get(&(whose as usize)).and_then(|all| all.get(number as usize)) else {
             return self.wrong("presence", format!("device {device} saw {from} with {status:?}, never published"));
         };
-        let allowed = self.allowed.get(&(presentity, watcher)).is_some_and(|all| {
-            all.iter().any(|it| {
-                published.over.is_none_or(|over| it.from <= over) && it.until.is_none_or(|until| until >= published.at)
+        let of = |allowed: &BTreeMap<(usize, usize), Vec<Allowed>>| {
+            allowed.get(&(presentity, watcher)).is_some_and(|all| {
+                all.iter().any(|it| {
+                    published.over.is_none_or(|over| it.from <= over)
+                        && it.until.is_none_or(|until| until >= published.at)
+                })
             })
-        });
-        if !allowed {
+        };
+        let until = published.over.unwrap_or_else(Instant::now);
+        let ruled_out = self.ruled_out(presentity, watcher, published.at, until);
+        if ruled_out || !(of(&self.allowed) || of(&self.granted)) {
             let what = format!("device {device} of {} saw {from} {status:?}", self.accounts[watcher].1);
             self.wrong("view", what);
         }
@@ -399,7 +508,8 @@ fn reordered(ledger: &Ledger, out: &mut Vec<String>) {
             let Some((id, message)) = entry_id(entry).and_then(|id| Some((id, ledger.messages.get(&id)?))) else {
                 continue;
             };
-            if message.to != account {
+            // What was said again in another binding comes when it comes.
+            if message.to != account || message.again {
                 continue;
             }
             let last = newest.entry((id.0, message.binding)).or_insert(id.1);
@@ -425,7 +535,10 @@ fn invented(ledger: &Ledger, out: &mut Vec<String>) {
 fn outcome(ledger: &Ledger, out: &mut Vec<String>) {
     for (id, message) in &ledger.messages {
         let sender = ledger.finals.get(&id.0);
-        if message.errors > 1 && !message.again {
+        // A server that crashed after it gave a message back gives it back again.
+        let from = ledger.server_of(message.from);
+        let crashed = |it: &Trouble| it.other.is_none() && it.one == from && it.until >= message.at;
+        if message.errors > 1 && !message.again && !ledger.troubles.iter().any(crashed) {
             out.push(format!("{id:?} was refused {} times", message.errors));
         }
         if message.managed
@@ -457,7 +570,10 @@ fn undelivered(ledger: &Ledger, out: &mut Vec<String>) {
         for id in archived(ledger, account).unwrap_or_default().keys() {
             let shown =
                 ledger.receipts.get(id).is_some_and(|all| all.iter().any(|it| ledger.devices[it.device] == account));
-            if ledger.messages.get(id).is_some_and(|it| it.to == account && it.from != account) && !shown {
+            // What somebody wrote who was politely blocked waits until the rule is gone.
+            let waits = |from| ledger.rules.get(&(account, from)).is_some_and(|it| it.ever_polite);
+            let is_for_it = |it: &Message| it.to == account && it.from != account && !waits(it.from);
+            if ledger.messages.get(id).is_some_and(is_for_it) && !shown {
                 out.push(format!("{id:?} lies in the log of {jid} and was shown to none of its devices"));
             }
         }
@@ -472,7 +588,12 @@ fn answers(ledger: &Ledger, out: &mut Vec<String>) {
         }
     }
     for ((device, id), question) in &ledger.questions {
-        if question.answers > 1 {
+        // Between servers a question is asked again when the connection broke, and so may be answered again.
+        let here = ledger.server_of(ledger.devices[*device]);
+        let broke = |it: &Trouble| {
+            it.until >= question.at && (it.other.is_none() || it.one == here || it.other == Some(here))
+        };
+        if question.answers > 1 && !(question.far && ledger.troubles.iter().any(broke)) {
             out.push(format!("{id} of device {device} was answered {} times: {}", question.answers, question.what));
         }
         let here = ledger.finals.get(device).is_some_and(|it| it.online && it.binding == question.binding);
@@ -511,11 +632,24 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
             let presentity = ledger.devices[*other];
             let watches = presentity == account || watcher.sees(&ledger.accounts[presentity].1);
             // It ended the subscription, and what said so was lost on the way to the other domain.
-            if !watches && it.is_seen_by(own) && ledger.server_of(presentity) != ledger.server_of(account) {
+            // (Or by a crash between its own row and the other's: what was not acknowledged this client does not repeat.)
+            let far = ledger.server_of(presentity) != ledger.server_of(account);
+            if !watches && it.is_seen_by(own) && (far || ledger.crashes[ledger.server_of(account)] > 0) {
                 doubtful.insert(it.jid.as_str());
             }
+            let rule = if presentity == account { Some(Rule::Silent) } else { ledger.rule_now(presentity, account) };
+            // Whoever blocks somebody politely does not ask for his presence either.
+            let blocks = ledger.rules.get(&(account, presentity)).is_some_and(|it| it.ever_polite);
+            let Some(rule) = rule.filter(|_| !blocks) else {
+                doubtful.insert(it.jid.as_str());
+                continue;
+            };
             if let Some(status) = it.status.filter(|_| it.online && watches && other != device) {
-                truth.insert(&it.jid, format!("s:{other}:{status}"));
+                match rule {
+                    Rule::Silent => drop(truth.insert(&it.jid, format!("s:{other}:{status}"))),
+                    Rule::Wordless => drop(truth.insert(&it.jid, String::new())),
+                    Rule::Hidden { .. } => {}
+                }
             }
         }
         let name = format!("device {device} ({})", watcher.jid);

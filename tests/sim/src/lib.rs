@@ -2,7 +2,7 @@
 //! driven from one seed. The same seed gives the same run, event for event.
 //!
 //! ```text
-//! cargo run -p xtask -- sim 1000                 many seeds
+//! cargo xtask sim 1000                           many seeds
 //! cargo run -p sim -- --seed 7 --log             one, with every event
 //! ```
 //!

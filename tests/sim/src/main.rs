@@ -4,7 +4,7 @@ use clap::Parser;
 use sim::scene::{Options, Report, run};
 use std::process::ExitCode;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Instant;
 use xmpp::planted::Bug;
 
@@ -23,10 +23,10 @@ struct Arguments {
     /// Print every event.
     #[arg(long)]
     log: bool,
-    /// What the servers log, in the manner of `RUST_LOG`, to standard error.
+    /// What the servers log, in the manner of `RUST_LOG`, to standard error, with every event at its virtual time.
     #[arg(long)]
     trace: Option<String>,
-    /// A mistake that the servers make (feature `planted`), or `all`, one after the other.
+    /// A mistake that the servers make, or `all`, one after the other.
     #[arg(long)]
     bug: Option<String>,
     /// Threads, each with scenes of its own.
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         server::log::start(&server::config::Log { level: level.clone(), ..server::config::Log::default() });
     }
     if let Some(name) = &arguments.bug {
-        return find(name, from, seeds);
+        return find(name, from, seeds, arguments.threads);
     }
     let began = Instant::now();
     let next = AtomicU64::new(from);
@@ -58,7 +58,12 @@ fn main() -> ExitCode {
                     if seed >= from + seeds {
                         return;
                     }
-                    let report = run(&Options { seed, keep_log: arguments.log, ..Options::default() });
+                    let report = run(&Options {
+                        seed,
+                        keep_log: arguments.log,
+                        live: arguments.trace.is_some(),
+                        ..Options::default()
+                    });
                     print(&report);
                     let mut all = total.lock().expect("nobody panics with it");
                     all.events += report.events;
@@ -115,16 +120,26 @@ fn print(report: &Report) {
 }
 
 /// Prints for each planted mistake the first seed that shows it, and by which checker.
-fn find(name: &str, from: u64, seeds: u64) -> ExitCode {
-    let mut all_found = cfg!(feature = "planted");
-    for bug in Bug::ALL.iter().filter(|bug| name == "all" || format!("{bug:?}") == name) {
-        let checker = sim::planted::checker_for(*bug);
-        let found = sim::planted::find(*bug, checker, from, seeds);
-        match &found {
-            Some((seed, what)) => println!("{bug:?}: {checker} in scene {seed}: {what}"),
-            None => println!("{bug:?}: {checker} found nothing in {seeds} scenes"),
+fn find(name: &str, from: u64, seeds: u64, threads: u64) -> ExitCode {
+    let bugs: Vec<Bug> =
+        Bug::ALL.iter().copied().filter(|bug| name == "all" || format!("{bug:?}") == name).collect();
+    let next = AtomicUsize::new(0);
+    let all_found = AtomicBool::new(!bugs.is_empty());
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while let Some(bug) = bugs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let checker = sim::planted::checker_for(*bug);
+                    match sim::planted::find(*bug, checker, from, seeds) {
+                        Some((seed, what)) => println!("{bug:?}: {checker} in scene {seed}: {what}"),
+                        None => {
+                            println!("{bug:?}: {checker} found nothing in {seeds} scenes");
+                            all_found.store(false, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
         }
-        all_found &= found.is_some();
-    }
-    if all_found { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    });
+    if all_found.into_inner() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub seed: u64,
     /// Every event is kept, to be read.
     pub keep_log: bool,
+    /// … or printed at once to standard error.
+    pub live: bool,
     /// A mistake that the servers make.
     pub bug: Option<Bug>,
 }
@@ -50,7 +52,6 @@ pub struct Report {
 
 /// Runs one scene to its end, on a virtual clock of its own.
 pub fn run(options: &Options) -> Report {
-    #[cfg(feature = "planted")]
     xmpp::planted::plant(options.bug);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
@@ -155,12 +156,17 @@ impl Scene {
             nodes.push(node);
         }
         let mut ledger = Ledger::new(accounts.clone(), devices.clone(), servers, options.keep_log);
+        ledger.live = options.live;
         let friends = befriend(&mut random, &mut nodes, &accounts, &mut ledger);
         for node in &mut nodes {
             node.start().await;
         }
         let pace_ms = random.between(200, 2_000);
-        let shared = Arc::new(Shared { ledger: Mutex::new(ledger), phases: Phases::default(), friends, pace_ms });
+        // Each scene has some kinds of faults only, now and then none, so that what one kind hides another shows.
+        let share = random.below(5);
+        let faults: Vec<Fault> = FAULTS.into_iter().filter(|_| random.below(4) < share).collect();
+        let (ledger, leases) = (Mutex::new(ledger), !faults.contains(&Fault::Clock));
+        let shared = Arc::new(Shared { ledger, phases: Phases::default(), friends, pace_ms, leases });
         let mut places = Vec::new();
         for (n, account) in devices.iter().enumerate() {
             let address = IpAddr::V4(Ipv4Addr::new(8, 8, 8, n as u8 + 1));
@@ -168,9 +174,6 @@ impl Scene {
             let device = Device::new(n, *account, net.host(address), Random::new(random.draw(), 4), shared.clone());
             tokio::spawn(device.live());
         }
-        // Each scene has some kinds of faults only, now and then none, so that what one kind hides another shows.
-        let share = random.below(5);
-        let faults = FAULTS.into_iter().filter(|_| random.below(4) < share).collect();
         Scene { random, net, names, nodes, shared, devices: places, faults, happened: 0, repairs: Vec::new() }
     }
 

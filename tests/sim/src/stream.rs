@@ -132,6 +132,15 @@ impl Stream {
 
     /// Reads up to the element that is `wanted`; what comes before it is dropped.
     pub async fn until(&mut self, wanted: impl Fn(&Element) -> bool) -> io::Result<Element> {
+        self.until_with(wanted, |_| {}).await
+    }
+
+    /// Reads up to the element that is `wanted`; what comes before it goes to `other`.
+    pub async fn until_with(
+        &mut self,
+        wanted: impl Fn(&Element) -> bool,
+        mut other: impl FnMut(Element),
+    ) -> io::Result<Element> {
         let read = async {
             loop {
                 match self.next().await? {
@@ -139,7 +148,7 @@ impl Stream {
                     Some(element) if *element.name == *"error" && *element.ns == *xmpp::ns::STREAM => {
                         return Err(io::Error::other(format!("{element:?}")));
                     }
-                    Some(_) => {}
+                    Some(element) => other(element),
                     None => return Err(io::ErrorKind::UnexpectedEof.into()),
                 }
             }

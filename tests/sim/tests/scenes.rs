@@ -1,6 +1,7 @@
-//! Scenes of whole servers. `cargo run -p xtask -- sim N` runs more of them.
+//! Scenes of whole servers, a few. `cargo xtask sim N` runs many, and looks for each planted mistake.
 
 use sim::scene::{Options, run};
+use xmpp::planted::Bug;
 
 /// Scenes of the short run.
 const SEEDS: u64 = 8;
@@ -31,7 +32,7 @@ fn the_same_seed_gives_the_same_run() {
 
 #[test]
 fn each_checker_has_a_mistake_that_it_must_find() {
-    let bugs = xmpp::planted::Bug::ALL;
+    let bugs = Bug::ALL;
     for (checker, _) in sim::ledger::CHECKERS {
         assert!(bugs.iter().any(|bug| sim::planted::checker_for(*bug) == *checker), "{checker} is not tested");
     }
@@ -41,13 +42,11 @@ fn each_checker_has_a_mistake_that_it_must_find() {
     }
 }
 
-/// Fails too when a checker is taken out: then nobody finds its mistake.
-#[cfg(feature = "planted")]
+/// A checker that is taken out finds nothing: then its mistake is not found.
 #[test]
-fn each_planted_mistake_is_found_by_its_checker_within_500_seeds() {
-    for bug in xmpp::planted::Bug::ALL {
-        let checker = sim::planted::checker_for(*bug);
-        let found = sim::planted::find(*bug, checker, 1, 500);
-        assert!(found.is_some(), "{checker} does not find {bug:?}");
+fn a_planted_mistake_is_found_by_its_checker() {
+    for bug in [Bug::PushOmitted, Bug::EdgeLeak] {
+        let checker = sim::planted::checker_for(bug);
+        assert!(sim::planted::find(bug, checker, 1, 500).is_some(), "{checker} does not find {bug:?}");
     }
 }
