@@ -96,7 +96,9 @@ pub fn add(account: &mut Account, jids: Vec<Jid>, instead: &[Jid], fx: &mut Effe
     new.sort();
     new.dedup();
     if account.blocks.len() + new.len() > account.policy.limits.block_items_max + instead.len() {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The block list is full.").over("block_items_max"));
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
+            .with_text("The block list is full.")
+            .over("block_items_max"));
     }
     if new.is_empty() {
         return Ok(());

@@ -259,7 +259,9 @@ pub fn publish(
     let old = |id: &str| node.items.iter().find(|item| *item.id == *id).map_or(0, |item| item.bytes as u64);
     let more: u64 = items.iter().map(|(id, payload)| (payload.len() as u64).saturating_sub(old(id))).sum();
     if node.config.persist && account.nodes.bytes + more > limits.pep_bytes_max {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("the nodes hold too much").over("pep_bytes_max"));
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
+            .with_text("the nodes hold too much")
+            .over("pep_bytes_max"));
     }
     if made {
         account.nodes.create(name, config.clone(), &limits)?;

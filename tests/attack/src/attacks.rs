@@ -106,7 +106,11 @@ fn half(server: &Server, size: Size) -> io::Result<u64> {
 
 fn tls(server: &Server, size: Size) -> io::Result<u64> {
     // The first bytes of a ClientHello of 500, and nothing of the rest.
-    let mut held = hold(Size { connections: size.connections / 2, ..size }, server.direct, b"\x16\x03\x01\x01\xf4\x01\x00\x01\xf0\x03\x03");
+    let mut held = hold(
+        Size { connections: size.connections / 2, ..size },
+        server.direct,
+        b"\x16\x03\x01\x01\xf4\x01\x00\x01\xf0\x03\x03",
+    );
     held.extend(hold(Size { connections: size.connections / 2, ..size }, server.direct, &[0x80; 300]));
     std::thread::sleep(size.length);
     Ok(held.len() as u64)
@@ -182,7 +186,9 @@ fn readers(server: &Server, size: Size) -> io::Result<u64> {
     for n in 0..8 {
         let mut client = session(server, 8 + n, "deaf")?;
         for id in 0..50 {
-            client.send(&format!("<iq type='get' id='{id}'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>"))?;
+            client.send(&format!(
+                "<iq type='get' id='{id}'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>"
+            ))?;
         }
         deaf.push(client);
     }
@@ -227,13 +233,19 @@ fn iqs(server: &Server, size: Size) -> io::Result<u64> {
         says(&mut client, goes_on, |n| match n % 6 {
             0 => format!("<iq type='set' id='{n}'><query xmlns='urn:xmpp:mam:2'/></iq>"),
             1 => format!("<iq type='get' id='{n}'><query xmlns='jabber:iq:roster'/></iq>"),
-            2 => format!("<iq type='set' id='{n}'><vCard xmlns='vcard-temp'><NOTE>{}</NOTE></vCard></iq>", "z".repeat(9_000)),
+            2 => format!(
+                "<iq type='set' id='{n}'><vCard xmlns='vcard-temp'><NOTE>{}</NOTE></vCard></iq>",
+                "z".repeat(9_000)
+            ),
             3 => format!("<iq type='get' id='{n}'><vCard xmlns='vcard-temp'/></iq>"),
             4 => format!(
                 "<iq type='set' id='{n}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='n'>\
                  <item id='{n}'><x xmlns='u'/></item></publish></pubsub></iq>"
             ),
-            _ => format!("<iq type='get' id='{n}' to='{}@localhost'><fetch xmlns='urn:waft:fetch:0'/></iq>", user(n as usize % USERS)),
+            _ => format!(
+                "<iq type='get' id='{n}' to='{}@localhost'><fetch xmlns='urn:waft:fetch:0'/></iq>",
+                user(n as usize % USERS)
+            ),
         })
     })
 }
@@ -256,7 +268,9 @@ fn huge(server: &Server, size: Size) -> io::Result<u64> {
         let to = user((thread + 1) % THREADS);
         says(&mut client, goes_on, |n| {
             let inner = [&bytes, &elements, &depth][n as usize % 3];
-            format!("<message to='{to}@localhost' type='chat' id='{n}'><body>{n}</body><x xmlns='u'>{inner}</x></message>")
+            format!(
+                "<message to='{to}@localhost' type='chat' id='{n}'><body>{n}</body><x xmlns='u'>{inner}</x></message>"
+            )
         })
     })
 }

@@ -87,7 +87,10 @@ fn run(cli: &Cli) -> std::io::Result<bool> {
     std::thread::sleep(Duration::from_millis(500));
     canary.take();
     let (memory, files) = (server.resident_bytes(), server.open_files());
-    println!("{:<16} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}  what", "attack", "done", "canary", "p50 ms", "p99 ms", "max ms", "RSS MiB");
+    println!(
+        "{:<16} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}  what",
+        "attack", "done", "canary", "p50 ms", "p99 ms", "max ms", "RSS MiB"
+    );
     let mut wrong = Vec::new();
     for (name, what, attack) in attacks::ALL.iter().filter(|(name, ..)| name.contains(&cli.only)) {
         server.begin_watching();
@@ -150,7 +153,10 @@ fn come_back(server: &Server, memory: u64, files: usize) -> Vec<String> {
         }
         if Instant::now() > until {
             let grown = now.saturating_sub(memory) >> 20;
-            return vec![format!("{grown} MiB more memory and {} more files than before are left", open.saturating_sub(files))];
+            return vec![format!(
+                "{grown} MiB more memory and {} more files than before are left",
+                open.saturating_sub(files)
+            )];
         }
         std::thread::sleep(Duration::from_millis(200));
     }

@@ -554,7 +554,11 @@ impl Device {
         }
         let to = self.jid_of(to);
         // Now and then for a minute, as long as the shortest lease.
-        let lease = if self.shared.leases && self.random.one_in(4) { format!("<lease xmlns='{LEASES}' seconds='60'/>") } else { String::new() };
+        let lease = if self.shared.leases && self.random.one_in(4) {
+            format!("<lease xmlns='{LEASES}' seconds='60'/>")
+        } else {
+            String::new()
+        };
         self.say(stream, format!("<presence to='{to}' type='subscribe'>{lease}</presence>"), None, None).await
     }
 
@@ -598,9 +602,8 @@ impl Device {
     fn rules_answered(&mut self, id: &str, answer: &Element) {
         let Some((watcher, (_, rule))) = self.rules.iter().find(|(_, (it, _))| it == id) else { return };
         // What is not there needs no removing.
-        let is_absent = answer
-            .find("error", CLIENT)
-            .is_some_and(|it| it.elements().any(|it| *it.name == *"item-not-found"));
+        let is_absent =
+            answer.find("error", CLIENT).is_some_and(|it| it.elements().any(|it| *it.name == *"item-not-found"));
         if answer.attribute("type") == Some("result") || *rule == Rule::Silent && is_absent {
             self.shared.ledger.lock().rule_in_force(self.account, *watcher, *rule);
         }

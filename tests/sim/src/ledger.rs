@@ -343,9 +343,9 @@ impl Ledger {
     /// Were these words, published then and not outdated before `until`, kept from the watcher by a rule all the time?
     fn ruled_out(&self, presentity: usize, watcher: usize, published: Instant, until: Instant) -> bool {
         self.rules.get(&(presentity, watcher)).is_some_and(|of| {
-            of.sure.iter().any(|it| {
-                it.rule != Rule::Silent && it.from <= published && it.until.is_none_or(|over| over >= until)
-            })
+            of.sure
+                .iter()
+                .any(|it| it.rule != Rule::Silent && it.from <= published && it.until.is_none_or(|over| over >= until))
         })
     }
 
@@ -590,9 +590,8 @@ fn answers(ledger: &Ledger, out: &mut Vec<String>) {
     for ((device, id), question) in &ledger.questions {
         // Between servers a question is asked again when the connection broke, and so may be answered again.
         let here = ledger.server_of(ledger.devices[*device]);
-        let broke = |it: &Trouble| {
-            it.until >= question.at && (it.other.is_none() || it.one == here || it.other == Some(here))
-        };
+        let broke =
+            |it: &Trouble| it.until >= question.at && (it.other.is_none() || it.one == here || it.other == Some(here));
         if question.answers > 1 && !(question.far && ledger.troubles.iter().any(broke)) {
             out.push(format!("{id} of device {device} was answered {} times: {}", question.answers, question.what));
         }

@@ -121,8 +121,7 @@ fn print(report: &Report) {
 
 /// Prints for each planted mistake the first seed that shows it, and by which checker.
 fn find(name: &str, from: u64, seeds: u64, threads: u64) -> ExitCode {
-    let bugs: Vec<Bug> =
-        Bug::ALL.iter().copied().filter(|bug| name == "all" || format!("{bug:?}") == name).collect();
+    let bugs: Vec<Bug> = Bug::ALL.iter().copied().filter(|bug| name == "all" || format!("{bug:?}") == name).collect();
     let next = AtomicUsize::new(0);
     let all_found = AtomicBool::new(!bugs.is_empty());
     std::thread::scope(|scope| {

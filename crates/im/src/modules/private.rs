@@ -131,7 +131,9 @@ fn merged(mut all: Element, iq: &Stanza, bytes_max: usize) -> Result<Vec<u8>, St
     all.nodes.extend(set.elements().cloned().map(Node::Element));
     let value = all.to_bytes("");
     if value.len() > bytes_max || Element::parse(&value, NS).is_err() {
-        return Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("too much to be stored").over("private_bytes_max"));
+        return Err(StanzaError::from(StanzaCondition::NotAcceptable)
+            .with_text("too much to be stored")
+            .over("private_bytes_max"));
     }
     Ok(value)
 }

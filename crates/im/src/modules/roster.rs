@@ -79,7 +79,9 @@ fn set(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let groups = groups_of(item, account.policy.limits.groups_per_item_max)?;
     let is_new = account.roster.get(&contact).is_none_or(|item| !item.listed);
     if is_new && account.roster.len() >= account.policy.limits.roster_items_max {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The roster is full.").over("roster_items_max"));
+        return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
+            .with_text("The roster is full.")
+            .over("roster_items_max"));
     }
     let changes = account.roster.set(&account.jid, &contact, name, &groups);
     fx.commit(changes, Some(iq.stanza), iq.ticket);

@@ -54,7 +54,9 @@ fn parse(bytes: &[u8]) -> Result<Element, StanzaError> {
 fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let value = iq.child.to_bytes("");
     if value.len() > account.policy.limits.vcard_bytes_max {
-        return Err(StanzaError::from(StanzaCondition::NotAcceptable).with_text("the card is too big").over("vcard_bytes_max"));
+        return Err(StanzaError::from(StanzaCondition::NotAcceptable)
+            .with_text("the card is too big")
+            .over("vcard_bytes_max"));
     }
     let change = Change::BlobPut { account: account.jid.clone(), space: SPACE.into(), key: KEY.into(), value };
     fx.commit(vec![change], Some(iq.stanza), iq.ticket);

@@ -61,7 +61,15 @@ pub struct Wire {
 
 impl Wire {
     pub fn new(socket: impl Into<Socket>) -> Wire {
-        Wire { socket: socket.into(), tls: None, out: Vec::new(), out_at: 0, eof: false, written: false, early: Vec::new() }
+        Wire {
+            socket: socket.into(),
+            tls: None,
+            out: Vec::new(),
+            out_at: 0,
+            eof: false,
+            written: false,
+            early: Vec::new(),
+        }
     }
 
     pub fn tls(&self) -> Option<&ServerConnection> {

@@ -238,7 +238,13 @@ impl House {
                     self.step(cell, resident, item, now, ready);
                 }
             },
-            |resident| resident.broken || (resident.may_go && resident.mending.is_none() && resident.account.is_idle() && resident.gate.is_empty()),
+            |resident| {
+                resident.broken
+                    || (resident.may_go
+                        && resident.mending.is_none()
+                        && resident.account.is_idle()
+                        && resident.gate.is_empty())
+            },
         );
         if gone {
             self.forget(cell);
@@ -895,7 +901,10 @@ pub(crate) mod tests {
     async fn a_step_that_panics_and_is_of_no_session_ends_none() {
         let (house, _) = house();
         let (session, edge) = session(&house).await;
-        house.post(&juliet(), Item::Answered { iq: question(), session: None, answer: QueryAnswer::Done, then: panics() });
+        house.post(
+            &juliet(),
+            Item::Answered { iq: question(), session: None, answer: QueryAnswer::Done, then: panics() },
+        );
         says(&house, session, 1, "<iq type='get' id='next'><query xmlns='jabber:iq:roster'/></iq>");
         assert_eq!(next_id(&edge).await, "next");
     }
