@@ -735,6 +735,7 @@ impl Device {
             roster: std::mem::take(&mut it.roster),
             archive: self.archive.clone(),
             unacked,
+            requests: self.requests.clone(),
         };
     }
 

@@ -128,6 +128,8 @@ pub struct Final {
     pub pushed: BTreeMap<String, (String, bool)>,
     pub archive: Vec<Entry>,
     pub unacked: usize,
+    /// Who asked for a subscription and has no answer.
+    pub requests: BTreeSet<String>,
 }
 
 /// When two servers were troubled: cut, walled, or one of them down.
@@ -402,6 +404,11 @@ impl Ledger {
             && self.troubled(one, other, message.at.checked_sub(BEFORE).unwrap_or(self.began), message.at + AFTER)
     }
 
+    /// Does a request of this contact wait for an answer? Then the account's server says neither yes nor no.
+    fn is_asked(&self, account: usize, contact: &str) -> bool {
+        self.finals.iter().any(|(device, it)| self.devices[*device] == account && it.requests.contains(contact))
+    }
+
     fn online(&self, account: usize) -> impl Iterator<Item = (&usize, &Final)> {
         self.finals.iter().filter(move |(device, it)| it.online && self.devices[**device] == account)
     }
@@ -639,7 +646,7 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
             let rule = if presentity == account { Some(Rule::Silent) } else { ledger.rule_now(presentity, account) };
             // Whoever blocks somebody politely does not ask for his presence either.
             let blocks = ledger.rules.get(&(account, presentity)).is_some_and(|it| it.ever_polite);
-            let Some(rule) = rule.filter(|_| !blocks) else {
+            let Some(rule) = rule.filter(|_| !blocks && !ledger.is_asked(presentity, own)) else {
                 doubtful.insert(it.jid.as_str());
                 continue;
             };
@@ -684,7 +691,8 @@ fn subscriptions(ledger: &Ledger, out: &mut Vec<String>) {
             let has = |it: &Final, jid: &str, which: &str| {
                 it.roster.get(jid).is_some_and(|(subscription, _)| subscription == which || subscription == "both")
             };
-            if one != other && has(here, other_jid, "to") && !has(there, one_jid, "from") {
+            let waits = ledger.is_asked(*other, one_jid);
+            if one != other && has(here, other_jid, "to") && !has(there, one_jid, "from") && !waits {
                 out.push(format!("{one_jid} has a subscription to {other_jid}, who does not know of it"));
             }
         }
