@@ -564,7 +564,7 @@ pub(crate) fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx
             session.unwritten.push_back((session.queued, delivery.clone()));
         }
         fx.edge(edge, EdgeItem::Deliver(delivery));
-    } else if delivery.position.is_some() || matches!(delivery.stanza.kind, StanzaType::Iq(_)) {
+    } else if is_of_commit(account, &delivery) {
         // It waits for a stream to come. If the log had it already, or what it is the result of failed, `dropped` hears of
         // it; and a stream that resumes meanwhile stands behind the commit, too.
         fx.edge(EdgeRef::NOBODY, EdgeItem::Deliver(delivery));
@@ -617,7 +617,13 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
             forget_waiting(account, &delivery);
             continue;
         }
-        let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else { continue };
+        let Some(session) = account.sessions.iter_mut().find(|s| s.edge == Some(edge)) else {
+            // The stream was lost meanwhile.
+            if is_of_commit(account, &delivery) {
+                forget_waiting(account, &delivery);
+            }
+            continue;
+        };
         // The stream counts it nevertheless: what is numbered behind it keeps its number.
         fx.edge(edge, EdgeItem::Skipped);
         if let Some(management) = &mut session.management {
@@ -644,6 +650,16 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
         inbox::ask_again(account, fx);
     }
     inbox::flush_waiting(account, fx);
+}
+
+/// Is there nothing to deliver if the commit before it wrote nothing? So it is with what the log has, with copies, and with
+/// results.
+fn is_of_commit(account: &Account, delivery: &Delivery) -> bool {
+    match delivery.stanza.kind {
+        StanzaType::Message(_) => delivery.position.is_some() || !inbox::is_kept(&account.jid, &delivery.stanza),
+        StanzaType::Iq(_) => true,
+        StanzaType::Presence(_) => false,
+    }
 }
 
 /// Sessions without a stream do not have it in their queues any more.
@@ -975,6 +991,22 @@ mod tests {
         // The stream has written the one message and passed over the other delivery.
         juliet.item(Item::Written { session, edge, deliveries: 2 });
         assert_eq!(juliet.after_ms(1_000).taken(), [position]);
+    }
+
+    #[test]
+    fn a_session_that_lost_its_stream_is_not_given_later_what_a_commit_that_failed_stood_before() {
+        let mut juliet = hibernated(juliet(), "phone", 1_000).with("home", 0).having("phone", |s| s.carbons = true);
+        let waits = |juliet: &Scene| -> usize {
+            juliet.sessions.iter().filter_map(|s| s.management.as_ref()).map(|m| m.unacked.len()).sum()
+        };
+        let before = waits(&juliet);
+        let to_home = "<message from='romeo@montague.example/x' to='juliet@capulet.example/home' type='chat'>\
+            <body>1</body></message>";
+        let mut fx = juliet.receive(to_home);
+        assert_eq!(waits(&juliet), before + 1, "a copy");
+        let at = fx.list.iter().position(|e| matches!(e, Effect::Commit { .. })).expect("a commit");
+        juliet.item(Item::Dropped { effects: fx.list.split_off(at + 1) });
+        assert_eq!(waits(&juliet), before);
     }
 
     #[test]

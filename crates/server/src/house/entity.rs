@@ -943,6 +943,46 @@ pub(crate) mod tests {
         assert_eq!(text, format!("<metadata xmlns='urn:xmpp:mam:2'>{start}{end}</metadata>"));
     }
 
+    /// Juliet's stream is lost, and while the row of a message for her is on its way to the disk she resumes. What came
+    /// over the new stream before the last answer.
+    async fn resumes_before(outcome: Option<StoreError>) -> Vec<String> {
+        let (house, memory) = house();
+        let (session, edge) = session(&house).await;
+        says(&house, session, 1, "<presence/>");
+        let request = im::item::ManagementRequest { resume: true, max: None, id: "sm1".into() };
+        house.post(&juliet(), Item::Manage { session, request });
+        while !matches!(next(&edge).await, EdgeItem::Managed(_)) {}
+        let reason = im::DetachReason::Lost;
+        house.post(&juliet(), Item::Detached { session, edge: edge.id, reason, deliveries: 1, received: 1 });
+        // Nothing gives the writer's answer a turn before all is said.
+        outcome.into_iter().for_each(|error| memory.fail_next(error));
+        let message = "<message from='romeo@montague.example/x' to='juliet@capulet.example' type='chat' id='m'>\
+            <body>m</body></message>";
+        let stanza = Arc::new(Stanza::parse(message.as_bytes()).expect("a stanza in a test"));
+        let ingress = im::Ingress { stream: 2, ordinal: 1 };
+        let (to, ticket) = (juliet().into(), Ticket::default());
+        house.post(&juliet(), Item::Inbound { stanza, to, ingress, ticket });
+        let edge = house.edges.open(100, 1 << 20);
+        house.post(&juliet(), Item::Resume { edge: edge.id, id: "sm1".into(), h: 0 });
+        says(&house, session, 2, "<iq type='get' id='last'><query xmlns='jabber:iq:roster'/></iq>");
+        let mut came = Vec::new();
+        loop {
+            if let EdgeItem::Deliver(delivery) = next(&edge).await {
+                came.extend(delivery.stanza.id.as_deref().map(str::to_owned));
+                if came.last().is_some_and(|id| id == "last") {
+                    return came;
+                }
+            }
+        }
+    }
+
+    // DESIGN.md D4: the effects behind a write that failed do not happen.
+    #[tokio::test]
+    async fn a_session_that_resumes_is_not_shown_a_message_whose_commit_fails_meanwhile() {
+        assert_eq!(resumes_before(None).await, ["m", "last"]);
+        assert_eq!(resumes_before(Some(StoreError::Full)).await, ["last"]);
+    }
+
     #[test]
     fn only_what_keeps_the_books_passes_a_full_disk() {
         let account = juliet();

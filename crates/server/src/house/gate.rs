@@ -1,7 +1,8 @@
 //! The gate of one entity: effects wait here, in order, for the commits they stand behind. DESIGN.md D4.
 
-use im::{Effect, Ticket};
+use im::{Delivery, EdgeItem, Effect, Ticket};
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 #[derive(Debug)]
 enum Entry {
@@ -91,6 +92,9 @@ impl Gate {
     }
 
     /// A commit is on disk, or void. Gives the effects that are free now, in order, and those that do not happen.
+    ///
+    /// What is not delivered is not delivered by a later step either: a session that came back meanwhile was given again
+    /// all that waited for it.
     pub fn resolve(&mut self, seq: u64, verdict: Verdict) -> Resolved {
         let mut resolved = Resolved::default();
         for entry in &mut self.entries {
@@ -117,7 +121,7 @@ impl Gate {
                 }
                 Some(Entry::Held { step, effect }) => {
                     self.held -= 1;
-                    if void_step == Some(step) {
+                    if void_step == Some(step) || resolved.has_dropped(&effect) {
                         resolved.dropped.push(effect);
                     } else {
                         resolved.free.push(effect);
@@ -127,6 +131,9 @@ impl Gate {
                 None => break,
             }
         }
+        if void_step.is_some() {
+            self.drop_repeated(&mut resolved);
+        }
         if self.entries.is_empty() {
             // An account that idles holds no room.
             self.entries = VecDeque::new();
@@ -134,8 +141,41 @@ impl Gate {
         resolved
     }
 
+    /// Takes out what still waits here and delivers what was dropped.
+    fn drop_repeated(&mut self, resolved: &mut Resolved) {
+        if !resolved.dropped.iter().any(|effect| delivery_of(effect).is_some()) {
+            return;
+        }
+        for entry in std::mem::take(&mut self.entries) {
+            match entry {
+                Entry::Held { effect, .. } if resolved.has_dropped(&effect) => {
+                    self.held -= 1;
+                    resolved.dropped.push(effect);
+                }
+                entry => self.entries.push_back(entry),
+            }
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+impl Resolved {
+    /// Does the effect deliver, to whatever stream, what is not delivered?
+    fn has_dropped(&self, effect: &Effect) -> bool {
+        let Some(delivery) = delivery_of(effect).filter(|delivery| !delivery.stanza.is_presence()) else { return false };
+        self.dropped.iter().filter_map(delivery_of).any(|dropped| {
+            Arc::ptr_eq(&dropped.stanza, &delivery.stanza) && dropped.position == delivery.position
+        })
+    }
+}
+
+fn delivery_of(effect: &Effect) -> Option<&Delivery> {
+    match effect {
+        Effect::Edge { item: EdgeItem::Deliver(delivery), .. } => Some(delivery),
+        _ => None,
     }
 }
 
@@ -213,6 +253,40 @@ mod tests {
         gate.begin_step();
         assert!(gate.pass(question()).is_none());
         assert_eq!(gate.resolve(one, Verdict::Committed).free.len(), 1);
+    }
+
+    #[test]
+    fn what_a_void_commit_drops_is_not_delivered_by_later_steps_either() {
+        let delivery = |body: &str| {
+            let stanza = Arc::new(xmpp::Stanza::message(xmpp::MessageType::Chat).with_id(body));
+            Delivery { stanza, to: None, more: xmpp::write::Additions::default(), position: Some(1) }
+        };
+        let gives = |edge, delivery: &Delivery| Effect::Edge {
+            edge: im::EdgeRef(edge),
+            item: EdgeItem::Deliver(delivery.clone()),
+        };
+        let ids = |effects: &[Effect]| -> Vec<String> {
+            effects.iter().filter_map(delivery_of).filter_map(|d| d.stanza.id.as_deref().map(str::to_owned)).collect()
+        };
+        let (refused, other) = (delivery("refused"), delivery("other"));
+        let mut gate = Gate::default();
+        gate.begin_step();
+        let one = gate.commit();
+        gate.pass(gives(1, &refused));
+        // A stream that resumes is given it again: once behind no commit of its own, once behind one.
+        gate.begin_step();
+        gate.pass(gives(2, &refused));
+        gate.pass(gives(2, &other));
+        gate.begin_step();
+        let two = gate.commit();
+        gate.pass(gives(3, &refused));
+        gate.pass(gives(3, &other));
+        let resolved = gate.resolve(one, Verdict::Void);
+        assert_eq!((ids(&resolved.free), ids(&resolved.dropped).len()), (vec!["other".to_owned()], 3));
+        let resolved = gate.resolve(two, Verdict::Committed);
+        assert_eq!((ids(&resolved.free), ids(&resolved.dropped).len()), (vec!["other".to_owned()], 0));
+        gate.begin_step();
+        assert!(gate.pass(mark("nothing is held")).is_some());
     }
 
     #[test]
