@@ -69,6 +69,7 @@ static TITLES: &[(Spec, &str)] = &[
     (Xep(60), "Publish-Subscribe"),
     (Xep(68), "Field Standardization for Data Forms"),
     (Xep(77), "In-Band Registration"),
+    (Xep(79), "Advanced Message Processing"),
     (Xep(82), "XMPP Date and Time Profiles"),
     (Xep(92), "Software Version"),
     (Xep(114), "Jabber Component Protocol"),

@@ -59,6 +59,8 @@ pub struct Managed {
     pub id: Option<Box<str>>,
     /// Seconds a broken session waits.
     pub max: u32,
+    /// Where the server wants a broken stream to be resumed.
+    pub location: Option<Box<str>>,
 }
 
 /// A read that an answer needs; runs without entity state, the stream's later stanzas wait.

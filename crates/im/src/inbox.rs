@@ -1,13 +1,14 @@
 //! The INSTANT INBOX: one log per account, with those still pending. DESIGN.md D5.
 //!
 //! The log itself is in the store. Here is what the account must know of it: the last position, which positions are
-//! pending and who has them in its queue, marks that wait for the next batch, and who is being given the backlog
-//! ([`backlog`]: reading it).
+//! pending and who has them in its queue, marks that wait for the next batch, what came lately ([`recent`]), and who is
+//! being given the backlog ([`backlog`]: reading it).
 
 mod backlog;
+mod recent;
 
 pub use backlog::{PAGE, flush, pending_page};
-pub(crate) use backlog::{ask_again, expire_old, flush_waiting, go_on};
+pub(crate) use backlog::{ask_again, expire_old, flush_waiting, go_on, too_late};
 
 use crate::account::Account;
 use crate::archive_ids;
@@ -20,13 +21,13 @@ use crate::retention;
 use crate::session;
 use crate::ways::{Flow, Passage};
 use backlog::{Reading, continue_later};
+use recent::{Recent, dedupe_key};
 use smallvec::SmallVec;
-use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
 use store::{AccountRecord, Change, Direction, Record, StoreError};
 use xmpp::write::{Additions, to_stored};
-use xmpp::{IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
+use xmpp::{IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// Marks are committed after so many milliseconds at the latest.
 pub const BATCH_MS: u64 = 1_000;
@@ -34,9 +35,6 @@ pub const BATCH_MS: u64 = 1_000;
 const BATCH_MAX: usize = 500;
 /// Marks of earlier batches that are remembered, in case their commit failed.
 const LATELY_MAX: usize = 1_000;
-/// Dedupe keys kept in memory; the store knows the older ones.
-const RECENT_MAX: usize = 64;
-const RECENT_SECONDS: i64 = 24 * 3600;
 
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -74,36 +72,6 @@ struct Pending {
     holders: SmallVec<[SessionId; 2]>,
     /// Sessions that ended with it untaken: they are not given it again.
     had: SmallVec<[SessionId; 1]>,
-}
-
-#[derive(Debug, Default)]
-struct Recent {
-    keys: HashSet<[u8; 16]>,
-    order: VecDeque<(Stamp, [u8; 16])>,
-}
-
-impl Recent {
-    fn has(&mut self, key: &[u8; 16], now: Stamp) -> bool {
-        while self.order.front().is_some_and(|(at, _)| now.seconds_since(*at) > RECENT_SECONDS) {
-            self.pop();
-        }
-        self.keys.contains(key)
-    }
-
-    fn add(&mut self, key: [u8; 16], now: Stamp) {
-        if self.keys.insert(key) {
-            self.order.push_back((now, key));
-        }
-        while self.order.len() > RECENT_MAX {
-            self.pop();
-        }
-    }
-
-    fn pop(&mut self) {
-        if let Some((_, key)) = self.order.pop_front() {
-            self.keys.remove(&key);
-        }
-    }
 }
 
 impl Inbox {
@@ -422,46 +390,6 @@ fn additions_of(account: &Account, position: i64, archived: bool, delayed: bool)
         stanza_id: archived.then(|| (account.archive_ids.id(position), account.jid.clone().into())),
         delay: delayed.then(|| (account.policy.domain.clone().into(), Stamp(position))),
     }
-}
-
-/// Recognises a message that was sent twice: by its origin-id (XEP-0359 §3.2) with peer and content, else by where it
-/// entered the house. `None` for what entered nowhere: the house says it once.
-fn dedupe_key(stanza: &Stanza, direction: Direction, ingress: Option<Ingress>) -> Option<[u8; 16]> {
-    if xmpp::planted::is(xmpp::planted::Bug::NothingRecognised) {
-        return None;
-    }
-    let origin = stanza.payload.child("origin-id", ns::SID).and_then(|child| child.attribute("id").map(String::from));
-    let ingress = ingress.filter(|ingress| ingress.stream != 0);
-    if origin.is_none() && ingress.is_none() {
-        return None;
-    }
-    let peer = match direction {
-        Direction::Incoming => &stanza.from,
-        Direction::Outgoing => &stanza.to,
-    };
-    let half = |salt: u8| {
-        let mut hasher = DefaultHasher::new();
-        (salt, direction).hash(&mut hasher);
-        match &origin {
-            Some(id) => {
-                id.hash(&mut hasher);
-                peer.as_ref().map(Jid::to_bare).hash(&mut hasher);
-                let has_body = stanza.payload.has("body", ns::CLIENT);
-                for child in stanza.payload.children() {
-                    // A client that sends again adds a delay.
-                    if child.ns != ns::DELAY && (!has_body || child.name == "body") {
-                        child.raw.hash(&mut hasher);
-                    }
-                }
-            }
-            None => ingress.map(|ingress| (ingress.stream, ingress.ordinal)).hash(&mut hasher),
-        }
-        hasher.finish().to_be_bytes()
-    };
-    let mut key = [0; 16];
-    key[..8].copy_from_slice(&half(1));
-    key[8..].copy_from_slice(&half(2));
-    Some(key)
 }
 
 /// Must a session take this message for it to be delivered? (Else nobody minds if it is lost with its stream: what
@@ -821,6 +749,7 @@ mod tests {
         let mut juliet = account(JULIET).with("home", 0);
         let ingress = Ingress { stream: 3, ordinal: 9 };
         let mut receive = |xml: &str, ingress| {
+            juliet.now.utc = juliet.now.utc.plus_seconds(60);
             let stanza = Arc::new(stanza(xml));
             let to = stanza.to.clone().expect("an address");
             juliet.item(Item::Inbound { stanza, to, ingress, ticket: Ticket::default() }).written_to().len()
@@ -848,9 +777,20 @@ mod tests {
         let again = "<message from='romeo@montague.example/x' type='chat'><body>good night</body>\
             <origin-id xmlns='urn:xmpp:sid:0' id='o1'/></message>";
         assert_eq!(juliet.receive(again).appended().len(), 1);
+        juliet.now.utc = START.plus_seconds(60);
         assert_eq!(juliet.receive(again).appended().len(), 0);
-        juliet.now.utc = START.plus_seconds(RECENT_SECONDS + 1);
+        juliet.now.utc = START.plus_seconds(24 * 3600 + 1);
         assert_eq!(juliet.receive(again).appended().len(), 1);
+    }
+
+    // DESIGN.md D4: an acknowledgement means durable, and the first commit may fail yet.
+    #[test]
+    fn what_comes_again_at_once_is_for_the_store_to_recognise() {
+        let mut juliet = account(JULIET);
+        let again = "<message from='romeo@montague.example/x' type='chat'><body>good night</body>\
+            <origin-id xmlns='urn:xmpp:sid:0' id='o1'/></message>";
+        let (first, second) = (juliet.receive(again).appended().remove(0), juliet.receive(again).appended().remove(0));
+        assert!(first.dedupe.is_some() && first.dedupe == second.dedupe && first.position < second.position);
     }
 
     #[test]

@@ -99,6 +99,8 @@ pub struct Module {
     pub account_nodes: fn(&Account) -> Vec<String>,
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
+    /// disco#info of nodes of the host, but for the attribute `node`.
+    pub host_nodes: &'static [(&'static str, fn(&HostPolicy) -> Element)],
     /// Ad-hoc commands of an account, for its owner. XEP-0050.
     pub commands: &'static [Command],
     /// Clients send these iqs to the domain though they are about the sender's own account: `account_iq` serves
@@ -120,6 +122,7 @@ impl Module {
         account_iq: &[],
         account_nodes: |_| Vec::new(),
         host_iq: &[],
+        host_nodes: &[],
         commands: &[],
         own_at_host: false,
         offered: |_| true,

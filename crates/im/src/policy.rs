@@ -131,6 +131,8 @@ pub struct HostPolicy {
     pub external_services: Vec<ExternalService>,
     /// How TURN credentials are made; `None`: none are given.
     pub turn: Option<Turn>,
+    /// Where clients are told to resume their streams. XEP-0198 §3.
+    pub resume_location: Option<Box<str>>,
     /// Name and version, for XEP-0092 and the host's identity. The operating system is not told.
     pub software: (&'static str, &'static str),
 }
@@ -161,6 +163,7 @@ impl HostPolicy {
             services: Vec::new(),
             external_services: Vec::new(),
             turn: None,
+            resume_location: None,
             software: ("waft", env!("CARGO_PKG_VERSION")),
         }
     }

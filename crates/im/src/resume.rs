@@ -3,14 +3,14 @@
 use crate::account::Account;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects, Managed};
 use crate::item::{EdgeRef, ManagementRequest, SessionId, Ticket};
-use crate::modules::push;
+use crate::modules::{expiry, push};
 use crate::policy::Limits;
 use crate::session::{self, Session};
 use crate::{inbox, late};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Change, SessionRow};
-use xmpp::{PresenceType, Stanza, StanzaType, StreamCondition, StreamFault};
+use xmpp::{PresenceType, Stamp, Stanza, StanzaType, StreamCondition, StreamFault};
 
 /// Counters of one managed session. RFC numbers wrap at 2^32.
 #[derive(Debug, Default)]
@@ -136,7 +136,8 @@ pub(crate) fn enable(
         fx.push(Effect::Resumable { id: id.clone(), yes: true });
     }
     session.management = Some(Management { id: id.clone(), max_seconds: max, ..Management::default() });
-    Managed { id, max }
+    let location = account.policy.resume_location.clone().filter(|_| id.is_some());
+    Managed { id, max, location }
 }
 
 /// `<enable/>` on a stream that is bound. A second one ends the stream. XEP-0198 §3.
@@ -288,6 +289,10 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     management.ends_at = None;
     management.lost_at = None;
     management.settled = false;
+    let sent = management.sent_unacked.saturating_sub(deliveries.len());
+    drop_overdue(account, id, sent, fx);
+    let Some(session) = account.session_mut(id) else { return };
+    let Some(management) = &mut session.management else { return };
     session.edge = Some(edge);
     // XEP-0352 §5.2: a resumed stream starts active.
     session.inactive = false;
@@ -316,6 +321,22 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
     inbox::go_on(account, id, fx);
     late::follow(account, id, fx);
+}
+
+/// Messages whose time was over while they waited for a stream. The first `sent` may have been read before, and count.
+fn drop_overdue(account: &mut Account, id: SessionId, sent: usize, fx: &mut Effects) {
+    let Some(management) = account.session(id).and_then(|s| s.management.as_ref()) else { return };
+    let waited: Vec<Delivery> = management.unacked.iter().skip(sent).filter(|d| d.position.is_some()).cloned().collect();
+    for delivery in waited {
+        let Some(position) = delivery.position else { continue };
+        if !expiry::is_over(account, &delivery.stanza, Stamp(position), fx) {
+            continue;
+        }
+        if let Some(management) = account.session_mut(id).and_then(|s| s.management.as_mut()) {
+            management.forget(&delivery);
+        }
+        inbox::too_late(account, position, id, fx);
+    }
 }
 
 /// The session ended: nobody can resume it. Gives what was not acknowledged, oldest first.
@@ -561,6 +582,23 @@ mod tests {
         let first = fx.delivered("home").remove(0);
         juliet.loses("home", 1, 0);
         assert_eq!(resumes(&mut juliet, 0).delivered("home"), [first]);
+    }
+
+    // XEP-0023, XEP-0079 §3.3.2: "if the message would be delivered … after the specified datetime".
+    #[test]
+    fn a_message_whose_time_is_over_before_the_stream_is_resumed_is_not_given_any_more() {
+        let short = chat("short").replace("</body>", "</body><x xmlns='jabber:x:expire' seconds='60'/>");
+        let mut juliet = juliet();
+        juliet.receive(&short.replace("short", "sent"));
+        juliet.loses("home", 1, 0);
+        let position = juliet.receive(&short).appended()[0].position;
+        juliet.receive(&chat("long"));
+        juliet.after_ms(61_000);
+        let fx = resumes(&mut juliet, 0);
+        assert_eq!(bodies(&fx, "home"), ["sent", "long"], "what may have been read counts, and comes again");
+        assert_eq!(fx.taken(), [position]);
+        assert!(faults(&juliet.acks("home", 2)).is_empty());
+        assert_eq!(faults(&juliet.acks("home", 3)), [StreamFault::AckTooHigh { h: 3, sent: 2 }]);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{SessionId, Ticket};
 use crate::messages;
+use crate::modules::expiry;
 use crate::modules::outcome::State;
 use crate::session::{self, Session};
 use std::sync::Arc;
@@ -192,11 +193,8 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
     if !entry.holders.is_empty() || entry.had.contains(&reading.session) {
         return;
     }
-    if is_too_old(account, position) || record.expires.is_some_and(|expires| expires <= account.now.utc) {
-        fx.push(Effect::Count("messages_expired"));
-        account.inbox.fail(position, State::Expired);
-        taken(account, [], fx);
-        return;
+    if is_too_old(account, position) {
+        return is_over(account, position, fx);
     }
     if record.archived && account.session(reading.session).is_some_and(|s| position <= s.archive_to) {
         // XEP-0386 §3.2: without sending it.
@@ -210,6 +208,10 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
         taken(account, [], fx);
         return;
     };
+    let now = account.now.utc;
+    if expiry::is_over(account, &stanza, Stamp(position), fx) || record.expires.is_some_and(|at| at <= now) {
+        return is_over(account, position, fx);
+    }
     let stanza = Arc::new(stanza);
     let mut ids = vec![reading.session];
     // (To a full JID it is this resource's, or that one is gone.)
@@ -227,6 +229,21 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
             position: Some(position),
         };
         session::deliver(account, id, delivery, fx);
+    }
+}
+
+/// Its time was over before a session took it.
+fn is_over(account: &mut Account, position: i64, fx: &mut Effects) {
+    fx.push(Effect::Count("messages_expired"));
+    account.inbox.fail(position, State::Expired);
+    taken(account, [], fx);
+}
+
+/// The same of what a session had in its queue, unless another session may still take it.
+pub(crate) fn too_late(account: &mut Account, position: i64, id: SessionId, fx: &mut Effects) {
+    account.inbox.unheld(position, id);
+    if account.inbox.pending.get(&position).is_some_and(|entry| entry.holders.is_empty()) {
+        is_over(account, position, fx);
     }
 }
 

@@ -49,6 +49,10 @@ fn features(vars: impl Iterator<Item = &'static &'static str>) -> impl Iterator<
 
 fn host_info(host: &mut Host, iq: &Iq<'_>, _: &mut Effects) -> Result<Option<Element>, StanzaError> {
     let node = iq.child.attribute("node");
+    let mut nodes = offered(&host.policy).flat_map(|module| module.host_nodes);
+    if let Some((name, info)) = nodes.find(|(name, _)| Some(*name) == node) {
+        return Ok(Some(info(&host.policy).attr("node", name)));
+    }
     if node.is_some_and(|node| !caps::is_ours(node)) {
         return Err(StanzaCondition::ItemNotFound.into());
     }

@@ -1,33 +1,31 @@
-//! Message expiration, XEP-0023, and the rule of XEP-0079 that says the same: a message that waited until its time was
-//! over is not delivered.
-//!
-//! Of XEP-0079 nothing else is there, so that it is not announced.
+//! Message expiration, XEP-0023, and the rules of XEP-0079 ([`super::amp`]) that say the same: a message that waited until
+//! its time was over is not delivered.
 
+use super::amp;
+use crate::account::Account;
+use crate::effects::Effects;
 use crate::module::{Module, xep};
 use xmpp::{Stamp, Stanza};
 
 const NS: &str = "jabber:x:expire";
-const AMP: &str = "http://jabber.org/protocol/amp";
 
 pub static MODULE: Module =
     Module { name: "expiry", specs: &[xep(23, "1.3")], host_features: &[NS], account_features: &[NS], ..Module::EMPTY };
 
 /// When the delivery of a message that came now would be pointless; the earliest time that it says.
 pub fn of(message: &Stanza, now: Stamp) -> Option<Stamp> {
-    let expires = message.payload.child("x", NS).and_then(|x| {
-        let seconds: u32 = x.attribute("seconds")?.trim().parse().ok()?;
-        Some(now.plus_seconds(i64::from(seconds)))
-    });
-    let dropped = message.payload.child("amp", AMP).and_then(|amp| {
-        let amp = amp.to_element();
-        let rules = amp.elements().filter(|rule| rule.is("rule", AMP));
-        // XEP-0079 §2.2.4: the rules count in their order; before this one another might decide.
-        let rule = rules.take(1).find(|rule| {
-            rule.attribute("condition") == Some("expire-at") && rule.attribute("action") == Some("drop")
-        })?;
-        Stamp::from_xmpp(rule.attribute("value")?)
-    });
-    expires.into_iter().chain(dropped).min()
+    own(message, now).into_iter().chain(amp::expires(message)).min()
+}
+
+/// A message that came at that time and waited is about to be delivered: is its time over? Rules of XEP-0079 are obeyed.
+pub(crate) fn is_over(account: &mut Account, message: &Stanza, came: Stamp, fx: &mut Effects) -> bool {
+    let over = own(message, came).is_some_and(|at| at <= account.now.utc);
+    over || amp::overdue(account, message, fx)
+}
+
+fn own(message: &Stanza, came: Stamp) -> Option<Stamp> {
+    let seconds: u32 = message.payload.child("x", NS)?.attribute("seconds")?.trim().parse().ok()?;
+    Some(came.plus_seconds(i64::from(seconds)))
 }
 
 #[cfg(test)]
@@ -51,7 +49,8 @@ mod tests {
             ("<x xmlns='jabber:x:expire' seconds='-1'/>".into(), None),
             ("<x xmlns='jabber:x:expire'/>".into(), None),
             (amp(drop), at(60)),
-            (amp(&drop.replace("drop", "alert")), None),
+            (amp(&drop.replace("drop", "alert")), at(60)),
+            (amp(&drop.replace("drop", "notify")), None),
             (amp(&drop.replace("2026", "soon")), None),
             (amp(&format!("{other}{drop}")), None),
             (format!("{}<x xmlns='jabber:x:expire' seconds='5'/>", amp(drop)), at(5)),

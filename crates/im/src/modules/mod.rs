@@ -6,6 +6,7 @@
 
 pub mod access_rules;
 pub mod access_rules_forms;
+pub mod amp;
 pub mod archive;
 pub mod archive_preferences;
 pub mod blocking;
@@ -68,6 +69,7 @@ pub static MODULES: &[&Module] = &[
     &data_form::MODULE,
     &privacy_lists::MODULE,
     &last_activity::MODULE,
+    &amp::MODULE,
     &expiry::MODULE,
     &disco::MODULE,
     &private::MODULE,

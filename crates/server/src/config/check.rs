@@ -129,6 +129,14 @@ fn hosts(config: &Config, reader: &mut Reader) {
                 "name a mechanism such as \"SCRAM-SHA-256\", or remove the line",
             );
         }
+        if let Some(location) = options.resume_location.as_deref().filter(|location| !is_location(location)) {
+            let span = place(reader, "resume_location");
+            reader.problem(
+                span,
+                format!("\"{location}\" is no place to connect to"),
+                "write a name or an address and a port, such as \"node1.example.org:5222\" or \"[2001:db8::1]:5222\"",
+            );
+        }
         for (purpose, addresses) in contact_lists(options) {
             if let Some(address) = addresses.iter().find(|address| !is_uri(address)) {
                 let span = reader.span(&format!("{at}.contact.{purpose}"));
@@ -136,6 +144,16 @@ fn hosts(config: &Config, reader: &mut Reader) {
             }
         }
     }
+}
+
+/// "domainpart:port", an IPv6 address in brackets. RFC 6120 §4.9.3.19.
+fn is_location(text: &str) -> bool {
+    let Some((host, port)) = text.rsplit_once(':') else { return false };
+    let address = match host.strip_prefix('[').map(|rest| rest.strip_suffix(']')) {
+        Some(inner) => inner.is_some_and(|inner| inner.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => !host.contains(':') && xmpp::BareJid::of_domain(host).is_ok(),
+    };
+    address && port.parse::<u16>().is_ok_and(|port| port > 0)
 }
 
 /// The contact addresses by purpose.

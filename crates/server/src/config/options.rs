@@ -77,6 +77,10 @@ section! {
         /// When a client binds a resource that is connected already: end the old session, give the new one another
         /// name, or refuse the new one. RFC 6120 §7.7.2.2.
         resource_conflict: ResourceConflict = ResourceConflict::Replace;
+        /// Where clients are told to come to when they resume a broken stream (XEP-0198 §3), such as `"node1.example.org:5222"`
+        /// or `"[2001:db8::1]:5222"`: this very server, where a name leads to several. Unset: they are told nothing, and
+        /// come as they came before.
+        resume_location: Option<String> = None;
         /// STUN and TURN servers that the host's users are told of (XEP-0215), as URIs of RFC 7064 and RFC 7065 such as
         /// `["stun:stun.example.org", "turn:turn.example.org:3478?transport=udp", "turns:turn.example.org:5349"]`.
         external_services: Vec<ServiceUri> = Vec::new();

@@ -128,6 +128,7 @@ impl Config {
             account_removal: options.account_removal,
             external_services: options.external_services.iter().map(|uri| uri.service.clone()).collect(),
             turn: turn(options),
+            resume_location: options.resume_location.as_deref().map(Into::into),
             services: self.services_of(&host.domain),
             registration_open: options.registration == Registration::Open,
             registration_by_invitation: options.registration == Registration::Invite,

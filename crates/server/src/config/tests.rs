@@ -420,6 +420,20 @@ fn external_services_are_uris_with_a_secret_in_a_file() {
     }
 }
 
+// XEP-0198 §3, RFC 6120 §4.9.3.19.
+#[test]
+fn the_place_to_resume_at_is_a_host_and_a_port() {
+    let of = |location: &str| format!("[host.\"a.example\"]\nresume_location = \"{location}\"\n");
+    for location in ["node1.a.example:5222", "[2001:db8::1]:9222", "192.0.2.1:1"] {
+        let config = good(&of(location));
+        let policy = config.policy(&config.hosts[0]).expect("the domain is prepared");
+        assert_eq!(policy.resume_location.as_deref(), Some(location));
+    }
+    for bad in ["node1.a.example", "a.example:0", "a.example:70000", "2001:db8::1:5222", "[2001:db8::1]", ":5222", "a b:1"] {
+        assert_eq!(wrong(&of(bad)).len(), 1, "{bad}");
+    }
+}
+
 #[test]
 fn what_cannot_be_reloaded_is_named() {
     let old = good("");

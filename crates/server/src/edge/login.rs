@@ -299,7 +299,7 @@ impl Edge {
 }
 
 pub(super) fn managed(granted: im::effects::Managed) -> Managed {
-    Managed { max: granted.id.is_some().then_some(granted.max), id: granted.id, location: None }
+    Managed { max: granted.id.is_some().then_some(granted.max), id: granted.id, location: granted.location }
 }
 
 /// The roles that a bind request asks for: all, if it says none; none, if what it says is not known.

@@ -4,8 +4,12 @@ use crate::client::{Client, attribute, between};
 use crate::server::{Server, eventually};
 use std::sync::LazyLock;
 
-static SERVER: LazyLock<Server> =
-    LazyLock::new(|| Server::start("[limits]\nrates = false\nresume_seconds_default = 60\nresume_seconds_max = 90\n"));
+static SERVER: LazyLock<Server> = LazyLock::new(|| {
+    Server::start(
+        "[limits]\nrates = false\nresume_seconds_default = 60\nresume_seconds_max = 90\n\
+         [host.\"localhost\"]\nresume_location = \"[2001:db8::1]:5222\"\n",
+    )
+});
 
 const R: &str = "<r xmlns='urn:xmpp:sm:3'/>";
 
@@ -35,6 +39,8 @@ fn enabling_gives_an_id_a_time_and_counts_from_zero() {
     let heard = client.expect("<enabled xmlns='urn:xmpp:sm:3'") + &client.expect("/>");
     assert_eq!((attribute(&heard, "resume"), attribute(&heard, "max")), ("true", "30"));
     assert!(attribute(&heard, "id").len() >= 22, "unguessable: {heard}");
+    // §3.
+    assert_eq!(attribute(&heard, "location"), "[2001:db8::1]:5222");
     client.send(R);
     client.expect(&ack(0));
     client.sync();
