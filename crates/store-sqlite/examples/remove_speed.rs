@@ -1,7 +1,8 @@
-//! How long commits of others wait while the archive of a removed account is deleted in pieces.
+//! How long commits of others wait while the archive of a removed account is deleted in pieces, or an archive is cut.
 //!
-//! `cargo run --release -p store-sqlite --example remove_speed [MEGABYTES]` (default 100). Latencies of one commit after
-//! the other, before the removal and while it goes on.
+//! `cargo run --release -p store-sqlite --example remove_speed [MEGABYTES [cut]]` (default 100). Latencies of one commit
+//! after the other, before the removal and while it goes on. With `cut` all of the archive leaves it for its age, as many
+//! records at once as one look at it may remove.
 
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -15,6 +16,7 @@ const BEFORE: usize = 2_000;
 
 fn main() {
     let megabytes: i64 = std::env::args().nth(1).map_or(100, |word| word.parse().expect("a number"));
+    let cuts = std::env::args().nth(2).is_some_and(|word| word == "cut");
     let folder = tempfile::tempdir().expect("there is a folder for temporary files");
     let store = SqliteStore::open(folder.path(), Options::default()).expect("the store opens");
     let rows = (megabytes << 20) / STANZA_BYTES as i64;
@@ -31,11 +33,21 @@ fn main() {
     };
     report("before", (0..BEFORE).map(|_| one()).collect());
     let began = Instant::now();
-    let mut while_removing = vec![commit(&store, vec![Change::AccountRemove { account: bare("gone@example.org") }])];
-    println!("the removal itself took {:?}", while_removing[0]);
-    while_removing.clear();
-    while store.figures().inbox_records > (while_removing.len() + BEFORE) as u64 {
+    let account = bare("gone@example.org");
+    let cut = Change::Trim { account: account.clone(), before: i64::MAX, records_max: None, bytes_max: u64::MAX };
+    let removal = if cuts { cut.clone() } else { Change::AccountRemove { account } };
+    println!("the removal itself took {:?}", commit(&store, vec![removal]));
+    let mut while_removing = Vec::new();
+    let mut others = 0;
+    let mut left = rows as u64;
+    while store.figures().inbox_records > others + BEFORE as u64 {
         while_removing.push(one());
+        others += 1;
+        let now_left = store.figures().inbox_records.saturating_sub(others + BEFORE as u64);
+        if cuts && left.saturating_sub(now_left) >= store::TRIM_MAX as u64 {
+            left = now_left;
+            while_removing.push(commit(&store, vec![cut.clone()]));
+        }
     }
     println!("the log was gone after {:.1?}", began.elapsed());
     report("meanwhile", while_removing);

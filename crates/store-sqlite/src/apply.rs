@@ -1,8 +1,9 @@
 //! Changes as rows. Everything here runs in the writer's transaction.
 
 use crate::rows;
+use crate::trim::Trim;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use store::{Change, Credentials, Direction, Key, Outcome, Record, RosterItem, ScramKeys, SessionRow, Token};
 use xmpp::{BareJid, Stamp};
@@ -15,7 +16,10 @@ const ACCOUNT_KEYS_MAX: i64 = 100_000;
 /// A dedupe key is kept this long at least.
 pub const KEY_HOURS_MIN: i64 = 24;
 
-const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
+pub const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
+pub const MICROSECONDS_PER_DAY: i64 = 24 * MICROSECONDS_PER_HOUR;
+/// Days of peers that the writer remembers to have noted; with more it starts afresh.
+const PEERS_MAX: usize = 1_000_000;
 
 /// Why a change was not done.
 pub enum Stop {
@@ -39,6 +43,8 @@ pub struct Memory {
     known: HashMap<BareJid, Known>,
     /// Hash over account and key → position. What is found is compared with what is on disk.
     keys: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
+    /// Hashes over account, peer and day, whose rows of `peers` are there.
+    peers: HashSet<u64, BuildHasherDefault<Hashed>>,
     hash: RandomState,
 }
 
@@ -72,6 +78,14 @@ impl Memory {
     pub fn forget(&mut self) {
         self.known.clear();
         self.keys.clear();
+        self.peers.clear();
+    }
+
+    /// What was deleted is not there any more.
+    pub fn notice(&mut self, tally: &Tally) {
+        if tally.days > 0 {
+            self.peers.clear();
+        }
     }
 
     fn hash(&self, id: i64, key: &[u8; 16]) -> u64 {
@@ -88,6 +102,8 @@ pub struct Tally {
     pub keys: u64,
     /// Accounts removed, whose log waits to be deleted.
     pub removed: u64,
+    /// Rows deleted from `peers`, which the writer may believe to be there.
+    pub days: u64,
 }
 
 /// One transaction's hands.
@@ -95,6 +111,8 @@ pub struct Applier<'c> {
     connection: &'c Connection,
     pub memory: &'c mut Memory,
     pub tally: Tally,
+    /// What is to be gone on with when the transaction is done.
+    pub trims: Vec<Trim>,
     now: Stamp,
     log: Hot<'c>,
     mark: Hot<'c>,
@@ -121,7 +139,7 @@ pub fn hour(at: Stamp) -> i64 {
 impl<'c> Applier<'c> {
     pub fn new(connection: &'c Connection, memory: &'c mut Memory, now: Stamp) -> Applier<'c> {
         let tally = Tally::default();
-        Applier { connection, memory, tally, now, log: Hot(None), mark: Hot(None), clear: Hot(None) }
+        Applier { connection, memory, tally, trims: Vec::new(), now, log: Hot(None), mark: Hot(None), clear: Hot(None) }
     }
 
     pub fn call(&mut self, changes: &[Change]) -> Result<Vec<Outcome>, Stop> {
@@ -183,8 +201,11 @@ impl<'c> Applier<'c> {
             Change::Prune { up_to, .. } => self.prune(id, *up_to)?,
             Change::Rewrite { position, stanza, .. } => self.rewrite(id, *position, stanza)?,
             Change::Trim { before, records_max, bytes_max, .. } => {
-                let before = self.surplus(id, *records_max)?.map_or(*before, |newest| (*before).max(newest + 1));
-                self.trim(id, before, *bytes_max)?;
+                let mut trim = Trim::new(id, *before, *records_max, *bytes_max);
+                if trim.step(self.connection, self.now, &mut self.tally)? {
+                    self.trims.push(trim);
+                }
+                self.memory.notice(&self.tally);
             }
             Change::SessionPut { row, .. } => self.session_put(id, row)?,
             Change::SessionDelete { resource, .. } => {
@@ -315,6 +336,9 @@ impl<'c> Applier<'c> {
             record.stanza,
         ])?;
         self.tally.records += 1;
+        if record.archived {
+            self.note_peer(id, peer, record.position / MICROSECONDS_PER_DAY)?;
+        }
         if record.pending {
             let arrival = self.connection.last_insert_rowid();
             let sql = "INSERT INTO pending (account, position, arrival, archived, bytes) VALUES (?1, ?2, ?3, ?4, ?5)";
@@ -323,6 +347,44 @@ impl<'c> Applier<'c> {
             mark.execute(params![id, record.position, arrival, record.archived, bytes])?;
         }
         Ok(Outcome::Done)
+    }
+
+    /// On this day the archive has something of this peer.
+    fn note_peer(&mut self, id: i64, peer: &str, day: i64) -> rusqlite::Result<()> {
+        if self.memory.peers.len() >= PEERS_MAX {
+            self.memory.peers.clear();
+        }
+        let hash = self.memory.hash.hash_one((id, peer, day));
+        if self.memory.peers.insert(hash) {
+            let sql = "INSERT INTO peers (account, peer, day) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            self.run(sql, &[&id, &peer, &day])?;
+        }
+        Ok(())
+    }
+
+    /// The outcomes of a call that only says again what the log has; `None` if it says more. Nothing is written.
+    pub fn said_again(&mut self, changes: &[Change]) -> Result<Option<Vec<Outcome>>, Stop> {
+        if !changes.iter().any(|change| matches!(change, Change::Append { .. })) {
+            return Ok(None);
+        }
+        let mut outcomes = Vec::with_capacity(changes.len());
+        for change in changes {
+            let outcome = match change {
+                Change::Append { account, record } => {
+                    let (Some(key), Some(known)) = (&record.dedupe, self.known(account)?) else { return Ok(None) };
+                    if !known.keyed {
+                        self.remember_keys(account, known.id)?;
+                    }
+                    let Some(position) = self.duplicate(known.id, key)? else { return Ok(None) };
+                    Outcome::Duplicate(position)
+                }
+                // What belongs to a record was written with it.
+                Change::BlobPut { .. } => Outcome::Done,
+                _ => return Ok(None),
+            };
+            outcomes.push(outcome);
+        }
+        Ok(Some(outcomes))
     }
 
     /// Reads the dedupe keys of an account's last day.
@@ -418,62 +480,6 @@ impl<'c> Applier<'c> {
                    WHERE id = ?1 AND archive_counted >= ?2 AND EXISTS (
                        SELECT 1 FROM log WHERE account = ?1 AND position = ?2 AND archived)";
         self.run(sql, &[&id, &position, &more])?;
-        Ok(())
-    }
-
-    /// The newest of the records that are too many. Answered by the index alone.
-    fn surplus(&self, id: i64, records_max: Option<u64>) -> rusqlite::Result<Option<i64>> {
-        let Some(max) = records_max else { return Ok(None) };
-        let sql = "SELECT position FROM log WHERE account = ?1 AND archived ORDER BY position DESC LIMIT 1 OFFSET ?2";
-        self.statement(sql)?.query_row(params![id, max as i64], |row| row.get(0)).optional()
-    }
-
-    /// Counts what was archived since the last time, then removes from the oldest record on.
-    fn trim(&mut self, id: i64, before: i64, bytes_max: u64) -> rusqlite::Result<()> {
-        let mut counted = self.statement("SELECT archive_bytes, archive_counted FROM accounts WHERE id = ?1")?;
-        let (bytes_before, counted_to) =
-            counted.query_row([id], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)))?;
-        let mut newer = self.statement(
-            "SELECT total(length(stanza)), max(position) FROM log WHERE account = ?1 AND position > ?2 AND archived",
-        )?;
-        let (added, to) = newer
-            .query_row([id, counted_to], |row| Ok((row.get::<_, f64>(0)? as i64, row.get::<_, Option<i64>>(1)?)))?;
-        let counted_to = to.unwrap_or(counted_to);
-        let mut bytes = bytes_before.saturating_add(added).max(0);
-
-        // Keys that are not a day old outlive their records.
-        let since = self.now.0 - KEY_HOURS_MIN * MICROSECONDS_PER_HOUR;
-        let mut oldest = self.statement(
-            "SELECT arrival, position, length(stanza), dedupe FROM log AS old
-             WHERE account = ?1 AND archived AND NOT EXISTS (
-                 SELECT 1 FROM pending WHERE pending.account = ?1 AND pending.position = old.position)
-             ORDER BY position LIMIT ?2",
-        )?;
-        let mut gone = Vec::new();
-        let mut rows = oldest.query(params![id, store::TRIM_MAX as i64])?;
-        while let Some(row) = rows.next()? {
-            let position: i64 = row.get(1)?;
-            if position >= before && bytes as u64 <= bytes_max {
-                break;
-            }
-            bytes = bytes.saturating_sub(row.get(2)?).max(0);
-            let key = if position > since { row.get::<_, Option<[u8; 16]>>(3)? } else { None };
-            gone.push((row.get::<_, i64>(0)?, position, key));
-        }
-        drop(rows);
-        let mut delete = self.statement("DELETE FROM log WHERE arrival = ?1")?;
-        for (arrival, position, key) in gone {
-            if let Some(key) = key {
-                let sql =
-                    "INSERT INTO dedupe (account, key, position, hour) VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING";
-                self.tally.keys += self.run(sql, &[&id, &key, &position, &hour(self.now)])? as u64;
-            }
-            self.tally.records -= delete.execute([arrival])? as i64;
-        }
-        if bytes != bytes_before || to.is_some() {
-            let sql = "UPDATE accounts SET archive_bytes = ?2, archive_counted = ?3 WHERE id = ?1";
-            self.run(sql, &[&id, &bytes, &counted_to])?;
-        }
         Ok(())
     }
 

@@ -18,6 +18,7 @@ mod open;
 mod read;
 mod rows;
 mod schema;
+mod trim;
 mod upkeep;
 mod writer;
 

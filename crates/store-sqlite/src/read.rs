@@ -249,20 +249,6 @@ impl Reader {
     }
 
     fn page_of_range(&self, id: i64, query: &PageQuery) -> rusqlite::Result<Page> {
-        const FORWARDS: &str = "
-            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
-                expires, log.arrival
-            FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
-            WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
-                AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
-            ORDER BY log.position";
-        const BACKWARDS: &str = "
-            SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
-                expires, log.arrival
-            FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
-            WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
-                AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
-            ORDER BY log.position DESC";
         let mut page = Page { complete: true, ..Page::default() };
         // No position lies behind the greatest number, or before the least.
         let first = query.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
@@ -272,9 +258,15 @@ impl Reader {
         };
         let (first, last) = (first.max(query.first_position()), last.min(query.last_position()));
         let (peer, resource) = with(query);
-        let sql = if query.backwards { BACKWARDS } else { FORWARDS };
         let limit = query.limit.saturating_add(1);
-        page.records = self.records(sql, params![id, first, last, peer, resource], id, limit)?;
+        page.records = match (peer, query.backwards) {
+            (None, false) => self.records(FORWARDS, [id, first, last], id, limit)?,
+            (None, true) => self.records(BACKWARDS, [id, first, last], id, limit)?,
+            (Some(peer), backwards) => {
+                let sql = if backwards { BACKWARDS_WITH } else { FORWARDS_WITH };
+                self.records(sql, params![id, first, last, peer, resource], id, limit)?
+            }
+        };
         page.complete = page.records.len() <= query.limit;
         page.records.truncate(query.limit);
         if query.backwards {
@@ -322,26 +314,19 @@ impl Reader {
 
     /// How many match up to a position; `None` if they are too many to count.
     fn count(&self, id: i64, query: &PageQuery, last: i64) -> rusqlite::Result<Option<u64>> {
-        // Answered by the index alone.
-        const BARE: &str = "
-            SELECT count(*) FROM (SELECT 1 FROM log
-                WHERE account = ?1 AND position BETWEEN ?2 AND ?3 AND archived AND (?4 IS NULL OR peer = ?4)
-                LIMIT ?5)";
-        const FULL: &str = "
-            SELECT count(*) FROM (SELECT 1 FROM log
-                WHERE account = ?1 AND position BETWEEN ?2 AND ?3 AND archived AND peer = ?4 AND resource = ?6
-                LIMIT ?5)";
         let (peer, resource) = with(query);
         let most = COUNT_MAX as i64 + 1;
         let first = query.first_position();
-        let counted: i64 = match resource {
-            None => {
-                let mut count = self.connection.prepare_cached(BARE)?;
-                count.query_row(params![id, first, last, peer, most], |row| row.get(0))?
+        let number = |row: &Row<'_>| row.get(0);
+        let counted: i64 = match (peer, resource) {
+            (None, _) => self.connection.prepare_cached(COUNT)?.query_row([id, first, last, most], number)?,
+            (Some(peer), None) => {
+                let mut count = self.connection.prepare_cached(COUNT_WITH)?;
+                count.query_row(params![id, first, last, peer, most], number)?
             }
-            Some(resource) => {
-                let mut count = self.connection.prepare_cached(FULL)?;
-                count.query_row(params![id, first, last, peer, most, resource], |row| row.get(0))?
+            (Some(peer), Some(resource)) => {
+                let mut count = self.connection.prepare_cached(COUNT_WITH_RESOURCE)?;
+                count.query_row(params![id, first, last, peer, most, resource], number)?
             }
         };
         Ok((counted < most).then_some(counted as u64))
@@ -440,6 +425,56 @@ impl Reader {
     }
 }
 
+/// A page of an archive: account, first and last position.
+const FORWARDS: &str = "
+    SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+        expires, log.arrival
+    FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+    WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
+    ORDER BY log.position";
+const BACKWARDS: &str = "
+    SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+        expires, log.arrival
+    FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+    WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
+    ORDER BY log.position DESC";
+/// The same with one peer: only the days on which it is there are looked at.
+const FORWARDS_WITH: &str = "
+    SELECT log.position, outgoing, log.peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+        expires, log.arrival
+    FROM peers CROSS JOIN log ON log.account = ?1
+        AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
+    LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+    WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
+        AND log.archived AND log.peer = ?4 AND (?5 IS NULL OR resource = ?5)
+    ORDER BY peers.day, log.position";
+const BACKWARDS_WITH: &str = "
+    SELECT log.position, outgoing, log.peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
+        expires, log.arrival
+    FROM peers CROSS JOIN log ON log.account = ?1
+        AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
+    LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
+    WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
+        AND log.archived AND log.peer = ?4 AND (?5 IS NULL OR resource = ?5)
+    ORDER BY peers.day DESC, log.position DESC";
+/// How many there are, up to a bound. Answered by the index alone.
+const COUNT: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM log WHERE account = ?1 AND position BETWEEN ?2 AND ?3 AND archived LIMIT ?4)";
+const COUNT_WITH: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM peers CROSS JOIN log ON log.account = ?1
+            AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
+        WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
+            AND log.archived AND log.peer = ?4 LIMIT ?5)";
+/// With one resource of a peer: that is not in the index.
+const COUNT_WITH_RESOURCE: &str = "
+    SELECT count(*) FROM (
+        SELECT 1 FROM peers CROSS JOIN log ON log.account = ?1
+            AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
+        WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
+            AND log.archived AND log.peer = ?4 AND resource = ?6 LIMIT ?5)";
+
 fn account_unreadable(row: &Row<'_>, id: usize, reason: String) -> Option<Unreadable> {
     let account = rows::integer(row, id).ok()?;
     Some(Unreadable { source: "accounts", account, key: account.to_string(), reason, position: None })
@@ -453,5 +488,35 @@ fn with(query: &PageQuery) -> (Option<&str>, Option<&str>) {
             None => (Some(jid.as_str()), None),
         },
         None => (None, None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What SQLite says it will do, a line a table.
+    fn plan(sql: &str) -> Vec<String> {
+        let folder = tempfile::tempdir().expect("a temporary folder can be made");
+        let path = folder.path().join("waft.db");
+        let mut connection = Connection::open(&path).expect("it is new");
+        crate::schema::migrate(&mut connection, &path, "0.0.0", Stamp(0)).expect("it is new");
+        let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}")).expect("it is SQL");
+        let values = vec![1_i64; explain.parameter_count()];
+        let rows = explain.query_map(rusqlite::params_from_iter(values), |row| row.get::<_, String>(3));
+        rows.and_then(Iterator::collect).expect("it is explained")
+    }
+
+    #[test]
+    fn a_page_passes_what_it_shows_and_no_more() {
+        for sql in [FORWARDS, BACKWARDS, FORWARDS_WITH, BACKWARDS_WITH, COUNT, COUNT_WITH, COUNT_WITH_RESOURCE] {
+            let plan = plan(sql);
+            let has = |text: &str| plan.iter().any(|line| line.contains(text));
+            assert!(has("log_by_account (account=? AND position>? AND position<?)"), "{plan:?}");
+            assert!(!has("SCAN log") && !has("SCAN peers") && !has("TEMP B-TREE"), "{plan:?}");
+            let days = "SEARCH peers USING PRIMARY KEY (account=? AND peer=? AND day>? AND day<?)";
+            assert_eq!(has(days), sql.contains("peers"), "{plan:?}");
+            assert_eq!(has("COVERING INDEX log_by_account"), [COUNT, COUNT_WITH].contains(&sql), "{plan:?}");
+        }
     }
 }

@@ -17,6 +17,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("outbox", include_str!("migrations/0002_outbox.sql")),
     ("session received", include_str!("migrations/0003_session_received.sql")),
     ("fulltext", include_str!("migrations/0004_fulltext.sql")),
+    ("peers", include_str!("migrations/0005_peers.sql")),
 ];
 
 /// The schema that this build reads and writes.

@@ -1,9 +1,11 @@
 //! What the writer does beside the changes it is given, in small steps: old dedupe keys, the logs of removed accounts,
-//! rows that could not be read.
+//! archives that are being cut, rows that could not be read.
 
 use crate::apply::{self, Tally};
 use crate::fulltext;
+use crate::trim::Trim;
 use rusqlite::{Connection, OptionalExtension, params};
+use std::collections::VecDeque;
 use xmpp::Stamp;
 
 /// Rows that one step looks at.
@@ -40,6 +42,8 @@ pub struct Upkeep {
     fulltext: bool,
     /// … and there may be messages whose words are not.
     unindexed: bool,
+    /// Archives that are being cut, one after the other; each account is there once.
+    trims: VecDeque<Trim>,
     commits: u32,
 }
 
@@ -50,7 +54,11 @@ impl Upkeep {
     }
 
     /// Takes notice of a commit.
-    pub fn committed(&mut self, tally: &Tally) {
+    pub fn committed(&mut self, tally: &Tally, trims: Vec<Trim>) {
+        for trim in trims {
+            self.trims.retain(|other| other.account != trim.account);
+            self.trims.push_back(trim);
+        }
         self.debt += tally.keys * SWEEP_PER_KEY;
         self.removed |= tally.removed > 0;
         self.unindexed |= self.fulltext && tally.records > 0;
@@ -59,12 +67,13 @@ impl Upkeep {
 
     /// Is there a step to do while the writer has nothing else to do?
     pub fn waits(&self) -> bool {
-        self.removed || self.unindexed || self.sweeps()
+        self.removed || self.unindexed || self.sweeps() || !self.trims.is_empty()
     }
 
     /// Must a step be done even though the writer is busy?
     pub fn due(&self) -> bool {
-        self.sweeps() || (self.removed || self.unindexed) && self.commits >= COMMITS_PER_STEP
+        let work = self.removed || self.unindexed || !self.trims.is_empty();
+        self.sweeps() || work && self.commits >= COMMITS_PER_STEP
     }
 
     fn sweeps(&self) -> bool {
@@ -81,6 +90,11 @@ impl Upkeep {
         }
         if self.removed {
             self.removed = clear_removed(connection, tally)?;
+        }
+        if let Some(mut trim) = self.trims.pop_front()
+            && trim.step(connection, now, tally)?
+        {
+            self.trims.push_front(trim);
         }
         if self.unindexed {
             self.unindexed = fulltext::step(connection)?;
@@ -133,7 +147,13 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
             "DELETE FROM dedupe WHERE account = ?1 AND key IN (SELECT key FROM dedupe WHERE account = ?1 LIMIT ?2)",
         )?
         .execute([account, REMOVED_ROWS])?;
-    if records + keys == 0 {
+    let peers = connection
+        .prepare_cached(
+            "DELETE FROM peers WHERE account = ?1 AND (peer, day) IN (
+                 SELECT peer, day FROM peers WHERE account = ?1 LIMIT ?2)",
+        )?
+        .execute([account, REMOVED_ROWS])?;
+    if records + keys + peers == 0 {
         connection.prepare_cached("DELETE FROM removed WHERE account = ?1")?.execute([account])?;
     }
     Ok(true)

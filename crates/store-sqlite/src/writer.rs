@@ -265,24 +265,39 @@ impl Writer {
     /// One transaction; a second, with a savepoint a call, if a call cannot be done. (Savepoints from the start would
     /// cost every commit what next to none needs.)
     fn answers(&mut self, calls: &mut [Call], unreadable: &[Unreadable]) -> Result<Vec<Answer>, StoreError> {
-        if let Some(reason) = &*self.shared.fatal.lock() {
-            return Err(StoreError::Fatal(reason.clone()));
+        let fatal = self.shared.fatal.lock().clone();
+        if let Some(reason) = fatal {
+            return Ok(self.refused(calls, &StoreError::Fatal(reason)));
         }
         let attempt = match self.attempt(calls, unreadable, false) {
             Err(Fault::Call) => self.attempt(calls, unreadable, true),
             attempt => attempt,
         };
-        attempt.map_err(|fault| match fault {
-            Fault::All(error) => {
+        match attempt {
+            Ok(answers) => Ok(answers),
+            Err(Fault::All(error)) => {
                 if let StoreError::Fatal(reason) = &error {
                     self.shared.fail(reason.clone());
                 } else {
                     tracing::warn!(%error, calls = calls.len(), "a commit failed");
                 }
-                error
+                Ok(self.refused(calls, &error))
             }
-            Fault::Call => StoreError::Damaged("a call failed outside its savepoint".into()),
-        })
+            Err(Fault::Call) => Err(StoreError::Damaged("a call failed outside its savepoint".into())),
+        }
+    }
+
+    /// Nothing was written. What the log has from before is not refused for that: it is only said again.
+    fn refused(&mut self, calls: &[Call], error: &StoreError) -> Vec<Answer> {
+        let now = (self.shared.clock)();
+        let epoch = self.shared.epoch;
+        let mut applier = Applier::new(&self.connection, &mut self.memory, now);
+        let mut answer = |call: &Call| match applier.said_again(&call.changes) {
+            Ok(Some(outcomes)) if call.fence.epoch == epoch => Ok(outcomes),
+            // (A log that cannot be read knows nothing.)
+            _ => Err(error.clone()),
+        };
+        calls.iter().map(&mut answer).collect()
     }
 
     fn attempt(
@@ -331,7 +346,7 @@ impl Writer {
             if savepoints {
                 run(connection, "SAVEPOINT call").map_err(fault)?;
             }
-            let before = applier.tally;
+            let (before, trims_before) = (applier.tally, applier.trims.len());
             match applier.call(&call.changes) {
                 Ok(outcomes) => {
                     commits += 1;
@@ -352,6 +367,7 @@ impl Writer {
                     run(connection, "ROLLBACK TO call").map_err(fault)?;
                     applier.memory.forget();
                     applier.tally = before;
+                    applier.trims.truncate(trims_before);
                     tracing::error!(reason, "a commit was refused");
                     answers.push(Err(StoreError::Damaged(reason)));
                 }
@@ -361,6 +377,7 @@ impl Writer {
             }
         }
         let mut tally = applier.tally;
+        let trims = std::mem::take(&mut applier.trims);
         drop(applier);
         let mut noted = 0;
         if owned {
@@ -384,7 +401,8 @@ impl Writer {
             Fault::Call => Fault::All(StoreError::Damaged("the transaction could not be committed".into())),
             fault => fault,
         })?;
-        self.upkeep.committed(&tally);
+        self.memory.notice(&tally);
+        self.upkeep.committed(&tally, trims);
         let figures = &self.shared.figures;
         figures.commits.fetch_add(commits, Relaxed);
         figures.changes.fetch_add(changes, Relaxed);
@@ -406,7 +424,10 @@ impl Writer {
             transaction.commit()
         };
         match step().map_err(fault) {
-            Ok(()) => self.shared.figures.count(&tally),
+            Ok(()) => {
+                self.memory.notice(&tally);
+                self.shared.figures.count(&tally);
+            }
             Err(fault) => {
                 let why = match &fault {
                     Fault::Call => "a call that cannot be done".to_owned(),

@@ -244,6 +244,55 @@ fn a_full_disk_refuses_writes_and_serves_reads_until_space_returns() {
 }
 
 #[test]
+fn what_is_archived_with_a_peer_is_found_by_the_peer_also_after_all_before_was_cut() {
+    let folder = folder();
+    let store = with_juliet(&folder, Options::default());
+    let juliet = bare("juliet@capulet.example");
+    let day = 24 * 3_600_000_000;
+    let peer = store::contract::jid("nurse@capulet.example/x");
+    let says = |position| append(Record { peer: peer.clone(), pending: false, ..record(position) });
+    let found = |backwards| {
+        let with = Some(store::contract::jid("nurse@capulet.example"));
+        let query = PageQuery { with, backwards, want_count: true, limit: 10, ..PageQuery::default() };
+        let page = wait(store.inbox_page(&juliet, &query)).expect("the store reads");
+        (page.records.iter().map(|record| record.position).collect::<Vec<_>>(), page.count)
+    };
+    let others = (2..8).map(|n| append(Record { pending: false, ..record(n * day) }));
+    commit(&store, [says(day), says(day + 5)].into_iter().chain(others).chain([says(9 * day)]).collect())
+        .expect("it is written");
+    for backwards in [false, true] {
+        assert_eq!(found(backwards), (vec![day, day + 5, 9 * day], Some(3)));
+    }
+    let cut = |before| Change::Trim { account: juliet.clone(), before, records_max: None, bytes_max: u64::MAX };
+    commit(&store, vec![cut(8 * day)]).expect("it is written");
+    assert_eq!(found(false), (vec![9 * day], Some(1)));
+    commit(&store, vec![cut(i64::MAX)]).expect("it is written");
+    let rows = raw(&folder).query_row("SELECT count(*) FROM peers", [], |row| row.get::<_, i64>(0));
+    assert_eq!(rows, Ok(0));
+    commit(&store, vec![says(9 * day + 1)]).expect("it is written");
+    assert_eq!(found(true), (vec![9 * day + 1], Some(1)));
+}
+
+// Its sender has no acknowledgement and says it again; an error would be a second outcome.
+#[test]
+fn what_the_log_has_from_before_is_not_refused_by_a_full_disk() {
+    let folder = folder();
+    let page_limit = Arc::new(AtomicU64::new(0));
+    let options = Options { page_limit: page_limit.clone(), clock: || Stamp(1), ..Options::default() };
+    let store = with_juliet(&folder, options);
+    let named = |position, key| append(Record { dedupe: Some([key; 16]), ..record(position) });
+    commit(&store, vec![named(1, 1)]).expect("there is space");
+    page_limit.store(1, Relaxed);
+    let big = append(Record { stanza: vec![b'x'; 100_000], ..record(3) });
+    let calls = vec![vec![named(2, 1)], vec![big], vec![named(4, 2)], vec![named(5, 1)]];
+    let answers: Vec<_> = batch(&store, calls).iter().take(4).map(|(_, answer)| answer).collect();
+    let again = Ok(vec![Outcome::Duplicate(1)]);
+    assert_eq!(answers, [again.clone(), Err(StoreError::Full), Err(StoreError::Full), again]);
+    page_limit.store(0, Relaxed);
+    assert_eq!(inbox(&store), [1]);
+}
+
+#[test]
 fn a_queue_that_is_full_answers_busy_at_once() {
     let folder = folder();
     let store = with_juliet(&folder, Options::default());

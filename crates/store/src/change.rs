@@ -80,8 +80,8 @@ pub enum Change {
     },
     /// Cuts the archive from its oldest record on: all that is older than `before` (a position), all but the newest
     /// `records_max`, then as many as it takes until what is archived weighs no more than `bytes_max` (stanzas; what is
-    /// pending counts). Pending records stay, and
-    /// those that are not archived. One change removes [`TRIM_MAX`] at most.
+    /// pending counts). Pending records stay, and those that are not archived. One change removes [`TRIM_MAX`] at most;
+    /// a store may do a part of that between the commits that follow.
     Trim {
         account: BareJid,
         before: i64,

@@ -61,6 +61,8 @@ pub trait Store: Send + Sync + 'static {
     /// different entities). `done` is called once, from the writer, after the commit that holds the changes is on
     /// disk (or failed); calls of `done` come in the order of the commits. A bounded queue that is full answers
     /// [`StoreError::Busy`] through `done` at once.
+    ///
+    /// A write that fails refuses only what is new: a call that says again what the log has is answered as ever.
     fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed);
 
     /// As [`Store::commit`], but a writer that sleeps may sleep on until [`Store::go`]: for a caller that has more to

@@ -153,23 +153,29 @@ impl MemoryStore {
     }
 
     fn apply(&self, fence: Fence, changes: &[Change]) -> Result<Vec<Outcome>, StoreError> {
-        {
-            let mut queue = self.queue.lock();
-            if let Some(reason) = &queue.fatal {
-                return Err(StoreError::Fatal(reason.clone()));
-            }
-            if let Some(error) = queue.fail_next.pop_front() {
-                if let StoreError::Fatal(reason) = &error {
-                    queue.fatal = Some(reason.clone());
-                }
-                return Err(error);
-            }
-        }
+        let failed = self.failed();
         let mut world = self.disk.lock();
         if fence.epoch != self.epoch || self.epoch != world.epoch {
-            return Err(StoreError::Fenced);
+            return Err(failed.unwrap_or(StoreError::Fenced));
         }
-        world.call(changes)
+        match failed {
+            // What is there from before is not refused.
+            Some(error) => world.said_again(changes).ok_or(error),
+            None => world.call(changes),
+        }
+    }
+
+    /// The error that the next commit fails with.
+    fn failed(&self) -> Option<StoreError> {
+        let mut queue = self.queue.lock();
+        if let Some(reason) = &queue.fatal {
+            return Some(StoreError::Fatal(reason.clone()));
+        }
+        let error = queue.fail_next.pop_front();
+        if let Some(StoreError::Fatal(reason)) = &error {
+            queue.fatal = Some(reason.clone());
+        }
+        error
     }
 
     fn read<T>(&self, account: &BareJid, read: impl FnOnce(&Account) -> T) -> Option<T> {
@@ -301,6 +307,21 @@ impl World {
             }
         }
         outcomes
+    }
+
+    /// The outcomes of a call that only says again what the log has; `None` if it says more.
+    fn said_again(&self, changes: &[Change]) -> Option<Vec<Outcome>> {
+        let known = |change: &Change| match change {
+            Change::Append { account, record } => {
+                let position = self.accounts.get(account)?.dedupe.get(&record.dedupe?)?;
+                Some(Outcome::Duplicate(*position))
+            }
+            // What belongs to a record was written with it.
+            Change::BlobPut { .. } => Some(Outcome::Done),
+            _ => None,
+        };
+        let appends = changes.iter().any(|change| matches!(change, Change::Append { .. }));
+        if appends { changes.iter().map(known).collect() } else { None }
     }
 
     /// Could a position be refused? Then the call may have to be undone.
@@ -614,6 +635,25 @@ mod tests {
         create(&store, &heard);
         let fatal = || Err(StoreError::Fatal("fsync".into()));
         assert_eq!(*heard.lock(), [Err(StoreError::Full), Ok(vec![Outcome::Done]), fatal(), fatal()]);
+    }
+
+    #[test]
+    fn a_failure_does_not_refuse_what_is_there_from_before() {
+        let store = MemoryStore::new();
+        let heard = Arc::default();
+        create(&store, &heard);
+        let say = |position, key| {
+            let heard = Arc::clone(&heard);
+            let record = Record { dedupe: Some([key; 16]), ..contract::record(position) };
+            let change = Change::Append { account: contract::bare("juliet@capulet.example"), record };
+            store.commit(contract::fence(&store), vec![change], Box::new(move |answer| heard.lock().push(answer)));
+        };
+        say(1, 1);
+        store.fail_next(StoreError::Fatal("fsync".into()));
+        say(2, 2);
+        say(3, 1);
+        let fatal = Err(StoreError::Fatal("fsync".into()));
+        assert_eq!(heard.lock()[2..], [fatal, Ok(vec![Outcome::Duplicate(1)])]);
     }
 
     #[test]
