@@ -22,6 +22,8 @@ pub struct Client {
     at: usize,
     /// Stanzas read since stream management was enabled; `None` while it is not.
     pub handled: Option<u32>,
+    /// When all that was read until then was acknowledged, last.
+    pub acked_at: Option<Instant>,
     /// We closed our side of the stream.
     is_closed: bool,
 }
@@ -54,7 +56,7 @@ impl Client {
     /// The same on a connection that is there.
     pub fn over(tcp: TcpStream, user: &str, password: &str) -> io::Result<Client> {
         let scanner = Scanner::new(Limits::SERVER);
-        let mut client = Client { tcp, scanner, input: Vec::new(), at: 0, handled: None, is_closed: false };
+        let mut client = Client { tcp, scanner, input: Vec::new(), at: 0, handled: None, acked_at: None, is_closed: false };
         client.open()?;
         client.scram(user, password)?;
         client.scanner.restart();
@@ -172,6 +174,7 @@ impl Client {
                         let element = raw.to_element();
                         if element.is("r", SM) {
                             if let Some(h) = self.handled {
+                                self.acked_at = Some(Instant::now());
                                 self.send(&format!("<a xmlns='{SM}' h='{h}'/>"))?;
                             }
                             continue;

@@ -8,6 +8,7 @@ use crate::random::Random;
 use crate::walk::{Ground, HOST, worker};
 use crate::work;
 use std::io;
+use std::path::{Path, PathBuf};
 
 /// Of the second process.
 const OTHER_HOST: &str = "b.example";
@@ -87,9 +88,18 @@ fn record_and_cut(ground: &Ground, seed: u64, sync_fails: bool, images: u64, cut
             cuts.wrong.push(format!("seed {seed}, cut at {moment} of {}: {what}", entries.len()));
         }
         if !wrong.is_empty() {
-            println!("an image with something wrong lies in {}", image.keep().display());
+            println!("an image with something wrong lies in {}", keep(&contents, &journal, seed_of_cut, &record)?.display());
         }
         cuts.images += 1;
     }
     Ok(())
+}
+
+/// The image once more (looking at it changed it), and the record behind it, where they outlive this program.
+fn keep(contents: &Contents, journal: &Journal, seed: u64, record: &Path) -> io::Result<PathBuf> {
+    let kept = tempfile::Builder::new().prefix("waft-crash-image-").tempdir()?.keep();
+    contents.write(&kept)?;
+    journal.cut(&kept, &mut Random::new(seed, 9))?;
+    std::fs::copy(record, kept.join("record"))?;
+    Ok(kept)
 }

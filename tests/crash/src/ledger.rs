@@ -44,6 +44,8 @@ pub struct Ledger {
 #[derive(Default)]
 struct State {
     messages: BTreeMap<Id, Message>,
+    /// Sent while the disk was full.
+    late: BTreeSet<Id>,
     values: BTreeMap<(&'static str, String), Value>,
     acked_values: u64,
 }
@@ -74,6 +76,16 @@ impl Ledger {
         }
         drop(state);
         self.write(&lines)
+    }
+
+    /// Sent while the disk is full: it may be refused and its sender not hear of that before the crash. Sent again it comes
+    /// behind what was taken meanwhile.
+    pub fn may_be_late(&self, id: Id) {
+        lock(&self.state).late.insert(id);
+    }
+
+    pub fn is_late(&self, id: &Id) -> bool {
+        lock(&self.state).late.contains(id)
     }
 
     pub fn tell(&self, ids: &[Id], fate: Fate) -> io::Result<()> {

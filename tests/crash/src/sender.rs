@@ -123,20 +123,30 @@ impl Sender {
         self.sent = 0;
         let old = std::mem::take(&mut self.unacked);
         if !self.index.is_multiple_of(3) {
-            self.push(client, None, "<presence/>".to_owned(), false)?;
+            self.push(client, ledger, None, "<presence/>".to_owned(), false)?;
         }
         // A new session: only what carries an origin-id can be recognised.
         for out in old {
             if out.has_origin_id && !out.refused {
                 self.resent += 1;
-                self.push(client, out.id, out.text, true)?;
+                self.push(client, ledger, out.id, out.text, true)?;
             }
         }
         Ok(())
     }
 
-    fn push(&mut self, client: &mut Client, id: Option<Id>, text: String, has_origin_id: bool) -> io::Result<()> {
+    fn push(
+        &mut self,
+        client: &mut Client,
+        ledger: &Ledger,
+        id: Option<Id>,
+        text: String,
+        has_origin_id: bool,
+    ) -> io::Result<()> {
         self.sent = self.sent.wrapping_add(1);
+        if let Some(id) = id.filter(|_| self.may_lack) {
+            ledger.may_be_late(id);
+        }
         let sent = client.send(&text);
         self.unacked.push_back(Out { nth: self.sent, id, text, has_origin_id, refused: false, at: Instant::now() });
         sent
@@ -166,7 +176,7 @@ impl Sender {
         }
         ledger.intend(&intents)?;
         for (id, text, has_origin_id) in messages {
-            self.push(client, Some(id), text, has_origin_id)?;
+            self.push(client, ledger, Some(id), text, has_origin_id)?;
         }
         client.send(&format!("<r xmlns='{SM}'/>"))
     }

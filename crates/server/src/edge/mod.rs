@@ -503,13 +503,17 @@ impl Edge {
                 }
             }
         };
+        // A server that stops waits for what is on its way out: what arrives is not given again after the restart.
+        let stops = matches!(end, End::Fault(StreamFault::SystemShutdown));
+        if stops {
+            self.say_last(&out).await;
+        }
         self.detach(reason);
         self.house.edges.close(&self.handle);
         if !matches!(end, End::Lost) {
-            let _ = self.wire.write(&out);
-            self.wire.say_goodbye();
-            let wire = &mut self.wire;
-            let _ = tokio::time::timeout(Duration::from_secs(2), poll_fn(|cx| wire.poll_flush(cx))).await;
+            if !stops {
+                self.say_last(&out).await;
+            }
             self.wire.shutdown();
             // What the peer still sends is read and dropped for a moment, so that our last words are not lost in a
             // reset.
@@ -542,6 +546,13 @@ impl Edge {
         if let Some(limit) = limit {
             self.house.limit(limit);
         }
+    }
+
+    async fn say_last(&mut self, out: &[u8]) {
+        let _ = self.wire.write(out);
+        self.wire.say_goodbye();
+        let wire = &mut self.wire;
+        let _ = tokio::time::timeout(Duration::from_secs(2), poll_fn(|cx| wire.poll_flush(cx))).await;
     }
 
     /// Tells the session that its stream is gone.
