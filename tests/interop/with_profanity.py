@@ -87,11 +87,19 @@ async def it_logs_in_and_chats_with_waft_client_both_ways(house):
         assert "Wherefore art thou?" in await terminal.shows("Wherefore art thou?")
 
 
-@scene(PEER, seconds=90)
-async def its_session_waits_for_it_when_it_was_killed(house):
-    romeo = house.account("romeo")
+@scene(PEER, seconds=120)
+async def with_archive_and_stream_management_it_sees_what_was_said_before_and_its_session_waits(house):
+    romeo, juliet = house.account("romeo"), house.account("juliet")
+    await house.waft_client(juliet, "send", romeo, "Said long ago.")
+    # Another device has taken it, so that only the archive has it.
+    taken = await house.start_waft_client(romeo, "watch", "--count", "1", "--seconds", "20")
+    output, errors = await asyncio.wait_for(taken.communicate(), 30)
+    assert "Said long ago." in output.decode(), errors
     async with Terminal() as terminal:
+        await terminal.types("/mam on")
         await terminal.login(house, romeo)
+        await terminal.types(f"/msg {juliet}")
+        await terminal.shows("Said long ago.")
         pane = (await terminal.tmux("list-panes", "-F", "#{pane_pid}")).strip()
         os.kill(int(pane), signal.SIGKILL)
         waits = lambda: [s for s in house.command({"do": "sessions"})["sessions"] if s["jid"].startswith(romeo)]

@@ -53,13 +53,13 @@ impl House {
 
 static HOUSE: LazyLock<House> = LazyLock::new(House::start);
 
-fn header(domain: &str) -> String {
+pub fn header(domain: &str) -> String {
     format!(
         "<?xml version='1.0'?><stream:stream xmlns='jabber:component:accept' xmlns:stream='http://etherx.jabber.org/streams' to='{domain}'>"
     )
 }
 
-fn handshake(id: &str, secret: &str) -> String {
+pub fn handshake(id: &str, secret: &str) -> String {
     let digest = server::crypto::AwsLc.digest(stream::Hash::Sha1, format!("{id}{secret}").as_bytes());
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("<handshake>{digest}</handshake>")

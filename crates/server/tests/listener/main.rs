@@ -34,6 +34,7 @@ mod many;
 mod metrics;
 mod presence_lasting;
 mod proxied;
+mod push;
 mod queues;
 mod register;
 mod rules;
