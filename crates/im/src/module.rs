@@ -71,6 +71,9 @@ pub type AccountHandler = fn(&mut Account, &Iq<'_>, &mut Effects) -> Handled;
 /// For the host itself, which has nothing to wait for: the content of the result.
 pub type HostHandler = fn(&mut Host, &Iq<'_>, &mut Effects) -> Result<Option<Element>, StanzaError>;
 
+/// The disco#info of a node of the host.
+pub type NodeInfo = fn(&HostPolicy) -> Element;
+
 /// Who may ask an account. One permission function serves all handlers (LIMITS.md §2 row 4):
 /// `modules::may_ask`. Whoever may not is answered as by an account that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +103,7 @@ pub struct Module {
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
     /// disco#info of nodes of the host, but for the attribute `node`.
-    pub host_nodes: &'static [(&'static str, fn(&HostPolicy) -> Element)],
+    pub host_nodes: &'static [(&'static str, NodeInfo)],
     /// Ad-hoc commands of an account, for its owner. XEP-0050.
     pub commands: &'static [Command],
     /// Clients send these iqs to the domain though they are about the sender's own account: `account_iq` serves

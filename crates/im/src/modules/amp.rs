@@ -103,7 +103,7 @@ fn rules(amp: &Element, seen: bool) -> Result<Vec<Rule<'_>>, Refusal<'_>> {
     let action = |rule: &Element| rule.attribute("action").and_then(Action::of);
     let at = |rule: &Element| rule.attribute("value").and_then(Stamp::from_xmpp);
     let bad = StanzaCondition::BadRequest;
-    refused(bad.clone(), "unsupported-conditions", &|rule| rule.attribute("condition") != Some(EXPIRE_AT))?;
+    refused(bad, "unsupported-conditions", &|rule| rule.attribute("condition") != Some(EXPIRE_AT))?;
     refused(bad, "unsupported-actions", &|rule| action(rule).is_none())?;
     let too_many = elements.len() > RULES_MAX;
     refused(StanzaCondition::NotAcceptable, "invalid-rules", &|rule| {
@@ -201,7 +201,7 @@ fn tell(
             .attr("status", rule.action.name())
             .attr("from", from.as_str())
             .attr_opt("to", to)
-            .children_from(rules.iter().map(|rule| Element::clone(rule)))
+            .children_from(rules.iter().copied().cloned())
     };
     let event = event(&[rule.element]);
     if rule.action == Action::Error {
@@ -215,14 +215,8 @@ fn tell(
 }
 
 /// Example 17 and the like.
-fn refuse(
-    account: &mut Account,
-    passage: &Passage,
-    amp: &Element,
-    refusal: &Refusal<'_>,
-    fx: &mut Effects,
-) -> Flow {
-    let copies = || refusal.rules.iter().map(|rule| Element::clone(rule));
+fn refuse(account: &mut Account, passage: &Passage, amp: &Element, refusal: &Refusal<'_>, fx: &mut Effects) -> Flow {
+    let copies = || refusal.rules.iter().copied().cloned();
     let why = Element::new(refusal.kind, NS).children_from(copies());
     let error = error(ErrorType::Modify, &refusal.condition, why);
     if let Some(to) = passage.stanza.from.clone() {
@@ -233,7 +227,7 @@ fn refuse(
 }
 
 fn error(kind: ErrorType, condition: &StanzaCondition, application: Element) -> Element {
-    StanzaError::from(condition.clone()).with_type(kind).to_element().child(application)
+    StanzaError::from(*condition).with_type(kind).to_element().child(application)
 }
 
 /// From the server, as the examples have it.
