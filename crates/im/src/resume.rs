@@ -326,7 +326,8 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
 /// Messages whose time was over while they waited for a stream. The first `sent` may have been read before, and count.
 fn drop_overdue(account: &mut Account, id: SessionId, sent: usize, fx: &mut Effects) {
     let Some(management) = account.session(id).and_then(|s| s.management.as_ref()) else { return };
-    let waited: Vec<Delivery> = management.unacked.iter().skip(sent).filter(|d| d.position.is_some()).cloned().collect();
+    let waited: Vec<Delivery> =
+        management.unacked.iter().skip(sent).filter(|d| d.position.is_some()).cloned().collect();
     for delivery in waited {
         let Some(position) = delivery.position else { continue };
         if !expiry::is_over(account, &delivery.stanza, Stamp(position), fx) {

@@ -105,13 +105,7 @@ impl Trim {
     }
 
     /// Removes from the oldest record on; how many. As long as not all is weighed nothing goes for its weight.
-    fn delete(
-        &self,
-        connection: &Connection,
-        now: Stamp,
-        weighed: bool,
-        tally: &mut Tally,
-    ) -> rusqlite::Result<usize> {
+    fn delete(&self, connection: &Connection, now: Stamp, weighed: bool, tally: &mut Tally) -> rusqlite::Result<usize> {
         let (bytes_before, counted_to) = self.weight(connection)?;
         let mut bytes = bytes_before;
         // Keys that are not a day old outlive their records.

@@ -88,7 +88,10 @@ fn record_and_cut(ground: &Ground, seed: u64, sync_fails: bool, images: u64, cut
             cuts.wrong.push(format!("seed {seed}, cut at {moment} of {}: {what}", entries.len()));
         }
         if !wrong.is_empty() {
-            println!("an image with something wrong lies in {}", keep(&contents, &journal, seed_of_cut, &record)?.display());
+            println!(
+                "an image with something wrong lies in {}",
+                keep(&contents, &journal, seed_of_cut, &record)?.display()
+            );
         }
         cuts.images += 1;
     }

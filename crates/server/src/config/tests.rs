@@ -429,7 +429,9 @@ fn the_place_to_resume_at_is_a_host_and_a_port() {
         let policy = config.policy(&config.hosts[0]).expect("the domain is prepared");
         assert_eq!(policy.resume_location.as_deref(), Some(location));
     }
-    for bad in ["node1.a.example", "a.example:0", "a.example:70000", "2001:db8::1:5222", "[2001:db8::1]", ":5222", "a b:1"] {
+    for bad in
+        ["node1.a.example", "a.example:0", "a.example:70000", "2001:db8::1:5222", "[2001:db8::1]", ":5222", "a b:1"]
+    {
         assert_eq!(wrong(&of(bad)).len(), 1, "{bad}");
     }
 }

@@ -165,10 +165,13 @@ impl Gate {
 impl Resolved {
     /// Does the effect deliver, to whatever stream, what is not delivered?
     fn has_dropped(&self, effect: &Effect) -> bool {
-        let Some(delivery) = delivery_of(effect).filter(|delivery| !delivery.stanza.is_presence()) else { return false };
-        self.dropped.iter().filter_map(delivery_of).any(|dropped| {
-            Arc::ptr_eq(&dropped.stanza, &delivery.stanza) && dropped.position == delivery.position
-        })
+        let Some(delivery) = delivery_of(effect).filter(|delivery| !delivery.stanza.is_presence()) else {
+            return false;
+        };
+        self.dropped
+            .iter()
+            .filter_map(delivery_of)
+            .any(|dropped| Arc::ptr_eq(&dropped.stanza, &delivery.stanza) && dropped.position == delivery.position)
     }
 }
 

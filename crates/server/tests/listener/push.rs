@@ -95,7 +95,10 @@ impl AppServer {
 
     /// Nothing more came before this.
     fn hears_nothing_more(&mut self) {
-        let ping = format!("<iq type='get' from='{}' to='localhost' id='quiet'><ping xmlns='urn:xmpp:ping'/></iq>", self.domain);
+        let ping = format!(
+            "<iq type='get' from='{}' to='localhost' id='quiet'><ping xmlns='urn:xmpp:ping'/></iq>",
+            self.domain
+        );
         self.stream.send(ping);
         let before = self.stream.expect("id='quiet'");
         assert!(!before.contains("<notification"), "{before}");
