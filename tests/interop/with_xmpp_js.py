@@ -25,7 +25,7 @@ async def play(house, name, **accounts):
         env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), 80)
+        output, _ = await asyncio.wait_for(process.communicate(), 160)
     except asyncio.TimeoutError:
         process.kill()
         output, _ = await process.communicate()
@@ -33,17 +33,17 @@ async def play(house, name, **accounts):
     assert process.returncode == 0, output.decode()
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def it_logs_in_by_direct_TLS_and_two_of_it_chat(house):
     await play(house, "chat", romeo=house.account("romeo"), juliet=house.account("juliet"))
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def it_logs_in_by_STARTTLS(house):
     await play(house, "starttls", romeo=house.account("romeo"))
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def it_logs_in_by_SASL2_and_then_by_a_token(house):
     romeo = house.account("romeo")
     await play(house, "token", romeo=romeo)
@@ -52,21 +52,21 @@ async def it_logs_in_by_SASL2_and_then_by_a_token(house):
     assert mechanisms == ["SCRAM-SHA-1", "HT-SHA-256-NONE"], logins
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def it_resumes_its_stream_after_the_connection_broke(house):
     await play(house, "resume", romeo=house.account("romeo"), juliet=house.account("juliet"))
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def carbons_show_both_sides_of_a_chat_to_the_other_resource(house):
     await play(house, "carbons", romeo=house.account("romeo"), juliet=house.account("juliet"))
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def the_archive_is_walked_page_by_page(house):
     await play(house, "archive", romeo=house.account("romeo"), juliet=house.account("juliet"))
 
 
-@scene(PEER)
+@scene(PEER, seconds=180)
 async def a_wrong_password_is_refused(house):
     await play(house, "wrong_password", romeo=house.account("romeo"))

@@ -19,7 +19,7 @@ async function online(account, { prepare, ...options } = {}) {
     ...options,
   });
   // Of each step; the default suits people, not a busy machine.
-  entity.timeout = 20_000;
+  entity.timeout = 60_000;
   // It listens for the server's header only when its own is written and confirmed; over TLS the answer is there before.
   const write = entity.write.bind(entity);
   entity.write = async (text) => void write(text).catch(() => {});
@@ -33,7 +33,7 @@ async function online(account, { prepare, ...options } = {}) {
 }
 
 async function eventually(what, find) {
-  for (const until = Date.now() + 15_000; Date.now() < until; ) {
+  for (const until = Date.now() + 40_000; Date.now() < until; ) {
     const found = find();
     if (found) return found;
     await new Promise((resolve) => setTimeout(resolve, 20));

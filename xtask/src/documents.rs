@@ -134,3 +134,30 @@ fn only_who_wants_to_write_asks_where_an_entity_is() {
     who.sort();
     assert_eq!(who, ["server/src/house/mod.rs", "server/src/s2s/outbox.rs"]);
 }
+
+// `module::name` lies in the tests of the listener; `…name` in the module named last; `name…` is the beginning of one.
+#[test]
+fn every_test_that_the_page_on_security_names_is_there() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).expect("it is there");
+    let (mut module, mut looked_at, mut wrong) = ("", 0, Vec::new());
+    for quoted in text.split('`').skip(1).step_by(2) {
+        let name = match quoted.split_once("::") {
+            Some((named, name)) => {
+                module = named;
+                name
+            }
+            None => match quoted.strip_prefix('…') {
+                Some(name) => name,
+                None => continue,
+            },
+        };
+        let path = root().join(format!("crates/server/tests/listener/{module}.rs"));
+        let Ok(source) = std::fs::read_to_string(path) else { continue };
+        looked_at += 1;
+        let end = if name.ends_with('…') { "" } else { "(" };
+        if !source.contains(&format!("fn {}{end}", name.trim_end_matches('…'))) {
+            wrong.push(format!("{module}::{name}"));
+        }
+    }
+    assert!(wrong.is_empty() && looked_at > 60, "{looked_at}, {wrong:?}");
+}
