@@ -13,6 +13,7 @@ DOMAIN = "localhost"
 GUESTS = "guests.localhost"
 PASSWORD = "a secret of the tests"
 COMPONENT_SECRET = "a secret of the components"
+ADMINISTRATOR = f"administrator@{DOMAIN}"
 
 
 class House:
@@ -48,6 +49,9 @@ anonymous = true
 
 [accounts]
 scram_iterations = 4096
+
+[admin]
+accounts = ["{ADMINISTRATOR}"]
 
 [[component]]
 domain = "irc.{DOMAIN}"

@@ -8,6 +8,7 @@ from house import House
 from scenes import play_all
 
 import with_slixmpp  # noqa: F401
+import with_slixmpp_admin  # noqa: F401
 import with_components  # noqa: F401
 import with_slixmpp_devices  # noqa: F401
 import with_sockets  # noqa: F401

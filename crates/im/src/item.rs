@@ -7,7 +7,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use store::{AccountRecord, Record, StoreError};
-use xmpp::{Jid, Stamp, Stanza};
+use xmpp::{BareJid, Jid, Stamp, Stanza};
 
 /// The time of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,6 +212,11 @@ pub enum Item {
     Kick {
         resource: Option<Box<str>>,
         fault: xmpp::StreamFault,
+    },
+    /// The operator puts a contact into the roster, each subscribed to the other as far as this account knows.
+    Befriend {
+        contact: BareJid,
+        ticket: Ticket,
     },
     /// The operator says which roles the account has. Its sessions keep no other.
     SetRoles {

@@ -93,6 +93,11 @@ fn refused(condition: StanzaCondition, application: &'static str) -> StanzaError
     StanzaError::from(condition).with_application(application, ERRORS)
 }
 
+/// Is it the key of a node, in the space of settings?
+pub fn is_key(key: &str) -> bool {
+    key.starts_with(KEY)
+}
+
 /// The key of an item's payload. U+001F is in no XML, so in no name.
 pub fn item_key(node: &str, item: &str) -> Box<str> {
     [node, "\u{1f}", item].concat().into()

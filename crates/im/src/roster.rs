@@ -2,7 +2,8 @@
 
 use crate::account::Account;
 use crate::effects::{Delivery, Effects};
-use crate::item::SessionId;
+use crate::item::{SessionId, Ticket};
+use crate::presence;
 use crate::session;
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -353,6 +354,26 @@ pub fn ver(account: &Account, version: u64) -> String {
     format!("{:x}.{version}", account.created.0)
 }
 
+/// An operator's word: the contact is in the roster, and each is subscribed to the other as far as this account knows.
+/// What either shows the other goes out.
+pub fn befriend(account: &mut Account, contact: &BareJid, ticket: &Ticket, fx: &mut Effects) {
+    let owner = account.jid.clone();
+    let known = account.roster.get(contact).filter(|item| item.listed);
+    let mut changes = Vec::new();
+    if known.is_none() {
+        changes.extend(account.roster.set(&owner, contact, None, &[]));
+    }
+    let state = Subscription { to: true, from: true, ..account.roster.subscription(contact) };
+    let state = Subscription { pending_out: false, pending_in: false, ..state };
+    changes.extend(account.roster.subscribe(&owner, contact, state).0);
+    if changes.is_empty() {
+        return;
+    }
+    fx.commit(changes, None, ticket);
+    push(account, contact, fx);
+    presence::reveal_to(account, contact, fx);
+}
+
 /// Tells all interested resources what has become of a contact's item, the one that changed it included.
 /// RFC 6121 §2.1.6, §2.2.
 pub fn push(account: &mut Account, contact: &Jid, fx: &mut Effects) {
@@ -389,7 +410,20 @@ fn push_to(account: &mut Account, id: SessionId, stanza: Arc<Stanza>, fx: &mut E
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::bare;
+    use crate::testing::{account, bare};
+
+    #[test]
+    fn whom_the_operator_befriends_is_in_the_roster_and_sees_who_is_there() {
+        let mut juliet = account("juliet@example.com").with("balcony", 0);
+        let romeo = || bare("romeo@example.net");
+        let befriend = || crate::Item::Befriend { contact: romeo(), ticket: Ticket::default() };
+        let fx = juliet.item(befriend());
+        let state = juliet.roster.subscription(&romeo());
+        assert!(state.to && state.from && juliet.roster.len() == 1);
+        assert!(fx.list.iter().any(|it| matches!(it, crate::Effect::Commit { .. })));
+        // Once is enough.
+        assert!(juliet.item(befriend()).commits().is_empty());
+    }
 
     fn owner() -> BareJid {
         bare("juliet@example.com")

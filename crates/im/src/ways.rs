@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
 use crate::{
-    block, inbox, leases, lost, messages, modules, operations, presence, resume, roles, session, strangers,
+    block, inbox, leases, lost, messages, modules, operations, presence, resume, roles, roster, session, strangers,
     subscription,
 };
 use std::sync::Arc;
@@ -139,6 +139,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Panicked { session, stored } => session::panicked(account, session, *stored, fx),
         Item::Tick => session::tick(account, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
+        Item::Befriend { contact, ticket } => roster::befriend(account, &contact, &ticket, fx),
         Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),
         Item::Introduce { contact } => subscription::introduce(account, &contact, fx),
         Item::Disabled(disabled) => session::disable(account, disabled, fx),

@@ -45,6 +45,42 @@ pub enum Command {
     /// Export or purge the archive of one account, in the running server or in the data folder
     #[command(subcommand)]
     Archive(Archive),
+    /// List sessions, and end them
+    #[command(subcommand)]
+    Session(Session),
+    /// Look at an account's roster, and change it for its owner
+    #[command(subcommand)]
+    Roster(Roster),
+    /// List the domains that are served, add and remove some while the server runs
+    #[command(subcommand)]
+    Domain(Domain),
+    /// Write to everybody who is there
+    Announce(Announce),
+    /// Show what waits: for the disk, other domains, components, slow clients
+    Queues(ActPlace),
+    /// Show which bounds were met since the start, and how often
+    Limits(ActPlace),
+    /// Show what is logged, or change it until the next reload
+    LogLevel {
+        /// error, warn, info, debug, trace, or as waft=debug,info
+        level: Option<String>,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// Take no new connections; streams that are there stay
+    Drain {
+        /// Take them again
+        #[arg(long)]
+        off: bool,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// Move accounts in from Prosody, ejabberd or a file of XEP-0227, with passwords, contacts and messages; safe to
+    /// run twice
+    #[command(after_help = IMPORT_HELP)]
+    Import(Import),
+    /// Write one account or all into a file that other servers read too (XEP-0227), with passwords' keys and messages
+    Export(Export),
     /// Check the configuration, or show the one in effect
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -143,6 +179,16 @@ pub struct Place {
     pub config: Option<PathBuf>,
 }
 
+/// Which server is meant, and how it shows what it says.
+#[derive(Debug, Clone, Default, Args)]
+pub struct ActPlace {
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
 impl Place {
     pub fn sources(&self) -> Sources {
         Sources { file: self.config.clone(), overrides: Overrides { data: self.data.clone(), ..Overrides::default() } }
@@ -171,6 +217,26 @@ pub enum User {
     Del {
         /// The account, such as alice@localhost
         jid: BareJid,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Show an account: since when, last seen, roles, sessions, how much is kept of it
+    Show {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// Remove an account, and show what was removed and that nothing is left
+    Erase {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -180,6 +246,9 @@ pub enum User {
         jid: BareJid,
         /// presentity, watcher, sender, inbox
         roles: Vec<String>,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -195,6 +264,9 @@ pub enum User {
     Disable {
         /// The account, such as alice@localhost
         jid: BareJid,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -202,6 +274,9 @@ pub enum User {
     Enable {
         /// The account, such as alice@localhost
         jid: BareJid,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -320,6 +395,155 @@ pub struct WithPassword {
     /// Read the password from the first line of standard input instead of asking
     #[arg(long)]
     pub password_stdin: bool,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Session {
+    /// List the sessions of an account, of a domain, or all
+    List {
+        /// An account or a domain
+        of: Option<String>,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// End a session, or all of an account
+    End {
+        /// An account, or with a resource one session of it
+        jid: Jid,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Roster {
+    /// List the contacts of an account
+    List {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// Put a contact into the roster, or give it another name and groups
+    Put {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        contact: BareJid,
+        #[arg(long)]
+        name: Option<String>,
+        /// May be given several times
+        #[arg(long)]
+        group: Vec<String>,
+        /// Each is in the roster of the other, and subscribed to the other; both have accounts here
+        #[arg(long)]
+        both: bool,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// Take a contact out of the roster, with all subscriptions
+    Remove {
+        /// The account, such as alice@localhost
+        jid: BareJid,
+        contact: BareJid,
+        /// The account out of the contact's roster too
+        #[arg(long)]
+        both: bool,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Domain {
+    /// List them
+    List {
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// Host one more, with the options' defaults, also after a restart
+    Add {
+        domain: String,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+    /// End one that was added so; its accounts stay in the store
+    Remove {
+        domain: String,
+        #[command(flatten)]
+        place: ActPlace,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Announce {
+    pub text: String,
+    #[arg(long)]
+    pub subject: Option<String>,
+    /// To the users of this domain alone
+    #[arg(long, value_name = "D")]
+    pub domain: Option<String>,
+    #[command(flatten)]
+    pub place: ActPlace,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Origin {
+    /// Prosody's data folder, or its prosody.sqlite
+    Prosody,
+    /// What `ejabberdctl export_piefxis` wrote, and `export2sql` for the archives
+    Ejabberd,
+    /// A file of XEP-0227, or a folder of them
+    Xep0227,
+}
+
+#[derive(Debug, Args)]
+pub struct Import {
+    /// Which server wrote it
+    #[arg(value_enum)]
+    pub from: Origin,
+    /// The folder or file
+    pub path: PathBuf,
+    /// Only the accounts of this domain
+    #[arg(long, value_name = "D")]
+    pub domain: Option<String>,
+    /// Of ejabberd: archives as SQL; may be given several times [default: *.sql in the folder]
+    #[arg(long, value_name = "FILE")]
+    pub archive: Vec<PathBuf>,
+    /// Say what would be moved in and what left out, and write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// The report as JSON
+    #[arg(long)]
+    pub json: bool,
+    #[command(flatten)]
+    pub place: Place,
+}
+
+const IMPORT_HELP: &str = "\
+Stop the other server first: what it writes meanwhile is not moved. waft itself may run or not.
+What is in waft already is never replaced; moving in again adds what is new.
+
+Examples:
+  waft import prosody /var/lib/prosody --dry-run
+  ejabberdctl export_piefxis /var/lib/ejabberd/out
+  ejabberdctl export2sql example.org /var/lib/ejabberd/out/example.org.sql
+  waft import ejabberd /var/lib/ejabberd/out";
+
+#[derive(Debug, Args)]
+pub struct Export {
+    /// The account, such as alice@localhost [default: all]
+    pub jid: Option<BareJid>,
+    /// All accounts of this domain alone
+    #[arg(long, value_name = "D", conflicts_with = "jid")]
+    pub domain: Option<String>,
+    /// The file, which must not be there yet; only its owner can read it [default: standard output]
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
     #[command(flatten)]
     pub place: Place,
 }

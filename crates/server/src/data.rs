@@ -78,6 +78,18 @@ pub fn make_subfolder(path: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
+/// Gives what root made in a folder to the folder's owner, who runs the server. Nothing happens for other users.
+///
+/// # Errors
+/// Those of the file system.
+pub fn own_as(folder: &Path, path: &Path) -> io::Result<()> {
+    let (owner, found) = (std::fs::metadata(folder)?, std::fs::metadata(path)?);
+    if effective_uid() != Some(0) || (owner.uid(), owner.gid()) == (found.uid(), found.gid()) {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
+}
+
 /// Whom this process acts as; `None` where the system does not say.
 pub fn effective_uid() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|found| found.uid())

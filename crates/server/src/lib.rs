@@ -15,6 +15,7 @@
 pub mod acme;
 mod admin;
 mod archives;
+mod audit;
 pub mod certificates;
 pub mod cli;
 mod client;

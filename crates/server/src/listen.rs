@@ -97,6 +97,10 @@ pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: 
         match listener.accept().await {
             Ok((socket, peer)) => {
                 house.count("connections");
+                if house.draining.load(std::sync::atomic::Ordering::Acquire) {
+                    house.count("connections_refused");
+                    continue;
+                }
                 let (house, context) = (house.clone(), context.clone());
                 if context.proxy_protocol {
                     // Nobody knows yet whose it is; what is not named in time is closed.

@@ -60,6 +60,21 @@ pub fn set_level(log: &Log) {
     }
 }
 
+/// The level in effect.
+pub fn level() -> String {
+    let shown = LEVEL.get().and_then(|handle| handle.with_current(ToString::to_string).ok());
+    shown.unwrap_or_default().replace("server", "waft")
+}
+
+/// # Errors
+/// For people: it is none.
+pub fn check_level(level: &str) -> Result<(), String> {
+    let checked = EnvFilter::try_new(level.replace("waft", "server"));
+    checked.map(drop).map_err(|error| {
+        format!("\"{level}\" is no log level: {error}\nwrite error, warn, info, debug or trace, or waft=debug,info")
+    })
+}
+
 fn filter(log: &Log) -> EnvFilter {
     // The library behind the binary has a name of its own.
     let level = log.level.replace("waft", "server");

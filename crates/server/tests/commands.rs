@@ -637,3 +637,101 @@ fn a_server_that_does_not_federate_says_so_when_its_links_are_asked_for() {
         assert!(!done.status.success() && err(&done).contains("does not federate"), "{command:?}: {}", err(&done));
     }
 }
+
+// ---- acts ----
+
+#[test]
+fn what_an_operator_does_is_done_shown_and_noted() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    server.add("bob@localhost");
+    let told = |arguments: &[&str]| {
+        let done = server.run(arguments, "");
+        assert!(done.status.success(), "{arguments:?}: {}", err(&done));
+        out(&done)
+    };
+    told(&["roster", "put", "alice@localhost", "bob@localhost", "--name", "Bob", "--both"]);
+    let roster = told(&["roster", "list", "bob@localhost", "--json"]);
+    assert!(roster.contains("\"jid\":\"alice@localhost\"") && roster.contains("\"subscription\":\"both\""), "{roster}");
+    told(&["roster", "remove", "alice@localhost", "bob@localhost", "--both"]);
+    assert_eq!(told(&["roster", "list", "bob@localhost", "--json"]).trim(), "[]");
+
+    told(&["domain", "add", "second.example"]);
+    assert!(told(&["user", "list", "second.example"]).is_empty());
+    server.add("carol@second.example");
+    assert!(told(&["domain", "list"]).contains("second.example  added at run time true"));
+    told(&["domain", "remove", "second.example"]);
+    assert!(!server.run(&["domain", "remove", "localhost"], "").status.success());
+
+    told(&["user", "disable", "bob@localhost", "--json"]);
+    let shown = told(&["user", "show", "bob@localhost", "--json"]);
+    assert!(shown.contains("\"disabled\":true") && shown.contains("\"roles\":[\"presentity\""), "{shown}");
+    assert!(!server.run(&["user", "show", "nobody@localhost"], "").status.success());
+    assert!(told(&["certificates", "--json"]).contains("\"self_signed\":true"));
+    assert!(told(&["log-level", "waft=debug,info"]).contains("waft=debug"));
+    assert!(!server.run(&["log-level", "waft=loud"], "").status.success());
+    told(&["queues"]);
+    told(&["limits", "--json"]);
+
+    told(&["drain"]);
+    let refused = run(
+        &server
+            .client("alice@localhost", &["send", "alice@localhost", "x"])
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+        "secret\n",
+    );
+    assert!(!refused.status.success(), "a draining server takes no clients");
+    told(&["drain", "--off"]);
+    let taken = run(
+        &server
+            .client("alice@localhost", &["send", "alice@localhost", "x"])
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+        "secret\n",
+    );
+    assert!(taken.status.success(), "{}", err(&taken));
+
+    let audit = std::fs::read_to_string(server.data().join("audit.jsonl")).expect("acts are noted");
+    for act in
+        ["user-add", "roster-put", "roster-remove", "domain-add", "domain-remove", "user-disable", "log-level", "drain"]
+    {
+        assert!(audit.contains(&format!("\"do\":\"{act}\"")), "{act} in {audit}");
+    }
+    assert!(audit.contains("\"outcome\":\"refused: ") && !audit.contains("\"secret\""), "{audit}");
+}
+
+#[test]
+fn an_account_moves_out_and_in_again_and_is_erased_with_a_proof() {
+    let server = Server::start();
+    server.add("alice@localhost");
+    let sent = server.client("alice@localhost", &["send", "alice@localhost", "to be kept"]);
+    assert!(run(&sent.iter().map(String::as_str).collect::<Vec<_>>(), "secret\n").status.success());
+    let file = server.folder.path().join("all.xml");
+    let file = file.to_str().expect("is text");
+    let told = |arguments: &[&str]| {
+        let done = server.run(arguments, "");
+        assert!(done.status.success(), "{arguments:?}: {}", err(&done));
+        out(&done)
+    };
+    told(&["export", "--to", file]);
+    assert_eq!(std::fs::metadata(file).expect("is there").mode() & 0o777, 0o600);
+    assert!(!server.run(&["export", "--to", file], "").status.success(), "a file that is there stays");
+    let proof = told(&["user", "erase", "alice@localhost", "--json"]);
+    assert!(proof.contains("\"remaining\":{}") && proof.contains("\"log\":"), "{proof}");
+    let dry = told(&["import", "xep0227", file, "--dry-run"]);
+    assert!(dry.contains("1 accounts were made") && told(&["user", "list"]).is_empty(), "{dry}");
+    told(&["import", "xep0227", file]);
+    assert!(told(&["import", "xep0227", file]).contains("1 had all of it already"));
+    // With the password that she had.
+    let sent = server.client("alice@localhost", &["send", "alice@localhost", "again"]);
+    assert!(run(&sent.iter().map(String::as_str).collect::<Vec<_>>(), "secret\n").status.success());
+    assert!(told(&["archive", "export", "alice@localhost"]).contains("to be kept"));
+    // Nothing of it stays in the data folder.
+    for folder in ["import", "export"] {
+        let left = std::fs::read_dir(server.data().join(folder)).map(Iterator::count).unwrap_or(0);
+        assert_eq!(left, 0, "{folder}");
+    }
+}

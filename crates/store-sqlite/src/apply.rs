@@ -513,9 +513,12 @@ impl<'c> Applier<'c> {
             "DELETE FROM quarantine WHERE account = ?1",
             "INSERT INTO removed (account) VALUES (?1)",
         ];
+        // What leaves is overwritten, not only given up.
+        self.connection.pragma_update(None, "secure_delete", true)?;
         for sql in SMALL {
             self.run(sql, &[&id])?;
         }
+        self.connection.pragma_update(None, "secure_delete", false)?;
         self.memory.known.remove(account);
         self.tally.accounts -= 1;
         self.tally.removed += 1;

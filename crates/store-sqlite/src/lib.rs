@@ -5,6 +5,7 @@
 //! - [`writer`]: the queue and the transactions; [`apply`]: changes as rows; [`upkeep`]: what else it does.
 //! - [`checkpoint`]: the thread that empties the WAL.
 //! - [`backup`]: the store in one file, and back.
+//! - [`remains`]: what there is of one account.
 //! - [`read`]: the reader threads and their queries; [`rows`]: between rows and records.
 //!
 //! All of an account is in one file and commits together: log, pending marks, dedupe keys, roster. A process that is
@@ -16,6 +17,7 @@ mod checkpoint;
 mod fulltext;
 mod open;
 mod read;
+pub mod remains;
 mod rows;
 mod schema;
 mod trim;

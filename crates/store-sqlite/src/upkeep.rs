@@ -138,10 +138,13 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
     let Some(account) = next.query_row([], |row| row.get::<_, i64>(0)).optional()? else {
         return Ok(false);
     };
+    // What leaves is overwritten, not only given up.
+    connection.pragma_update(None, "secure_delete", true)?;
     let records = connection
         .prepare_cached("DELETE FROM log WHERE arrival IN (SELECT arrival FROM log WHERE account = ?1 LIMIT ?2)")?
         .execute([account, REMOVED_ROWS])?;
     tally.records -= records as i64;
+    connection.pragma_update(None, "secure_delete", false)?;
     let keys = connection
         .prepare_cached(
             "DELETE FROM dedupe WHERE account = ?1 AND key IN (SELECT key FROM dedupe WHERE account = ?1 LIMIT ?2)",

@@ -398,6 +398,27 @@ fn removal_goes_on_after_a_restart() {
 }
 
 #[test]
+fn of_a_removed_account_no_row_is_left_and_no_byte_in_a_copy() {
+    use store_sqlite::remains;
+    let folder = folder();
+    let store = with_juliet(&folder, Options::default());
+    let juliet = bare("juliet@capulet.example");
+    let secret = b"<message xmlns='jabber:client'><body>quoth the raven</body></message>";
+    let of = |position| append(Record { stanza: secret.to_vec(), ..record(position) });
+    commit(&store, (1..=300).map(of).collect()).expect("it is written");
+    let (number, rows) = remains::of_account(folder.path(), &juliet).expect("can be read").expect("is there");
+    assert_eq!((rows["log"], rows["accounts"]), (300, 1));
+    commit(&store, vec![Change::AccountRemove { account: juliet.clone() }]).expect("it is written");
+    until("nothing is left", || remains::of_number(folder.path(), number).is_ok_and(|rows| rows.is_empty()));
+    assert_eq!(remains::of_account(folder.path(), &juliet), Ok(None));
+    // (Fragments may be between rows of others; a file that is written anew has none.)
+    let copy = folder.path().join("copy");
+    wait(store.backup(&copy)).expect("it is written");
+    let bytes = fs::read(copy).expect("it is there");
+    assert!(!bytes.windows(16).any(|at| at == b"quoth the raven<"));
+}
+
+#[test]
 fn records_are_counted_over_restarts() {
     let folder = folder();
     let store = with_juliet(&folder, Options::default());

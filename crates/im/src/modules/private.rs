@@ -17,6 +17,8 @@ pub const NS: &str = "jabber:iq:private";
 /// Where the value is kept.
 const SPACE: &str = "private";
 const KEY: &str = "all";
+/// The same, space and key, for whoever moves accounts.
+pub const PLACE: (&str, &str) = (SPACE, KEY);
 /// Sets that wait for one under way.
 const WRITES_MAX: usize = 16;
 

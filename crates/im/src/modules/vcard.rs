@@ -17,6 +17,8 @@ pub const NS: &str = "vcard-temp";
 /// Where the card is kept.
 const SPACE: &str = "vcard-temp";
 const KEY: &str = "vCard";
+/// The same, space and key, for whoever moves accounts.
+pub const PLACE: (&str, &str) = (SPACE, KEY);
 
 pub static MODULE: Module = Module {
     name: "vcard",

@@ -1,5 +1,6 @@
 //! Commands to the running server: one JSON object a line, over a unix socket that only its owner and root may use.
 //!
+//! - [`acts`]: what commands and clients' forms have in common.
 //! - [`server`]: the socket; who may speak; requests to [`AdminOps`].
 //! - [`client`]: the other end, for `waft user`, `waft status` and the like.
 //!
@@ -12,6 +13,7 @@
 //! ← {"is":"refused","why":"alice@localhost exists already"}
 //! ```
 
+pub mod acts;
 pub mod client;
 pub mod server;
 
@@ -130,6 +132,10 @@ pub enum Request {
     Stop,
     /// Write a backup into the data folder.
     Backup,
+    /// What clients with the right can do by forms too, and more like it.
+    Act {
+        act: acts::Act,
+    },
 }
 
 /// What comes back.
@@ -197,6 +203,10 @@ pub enum Answer {
         records: u64,
         bytes: u64,
         left_out: Vec<String>,
+    },
+    /// What an act came to.
+    Value {
+        value: serde_json::Value,
     },
     /// Sentences on what took effect and what did not.
     Notes {
@@ -529,6 +539,14 @@ pub trait AdminOps: Send + Sync + 'static {
     fn reload(&self) -> Doing<'_, Vec<String>>;
     /// Gives where it lies.
     fn backup(&self) -> Doing<'_, (std::path::PathBuf, store::BackupFigures)>;
+    /// Does one of the acts; who asks was checked.
+    fn act(&self, act: acts::Act) -> Doing<'_, serde_json::Value> {
+        Box::pin(async move { Err(format!("this server cannot do that: {act:?}")) })
+    }
+    /// Notes an act in the audit log: who gave it, what it is, and why it was refused.
+    fn audit(&self, by: &str, act: serde_json::Map<String, serde_json::Value>, refused: Option<&str>) {
+        tracing::info!(by, ?act, refused, "not noted: there is no audit log");
+    }
     /// Begins to stop; answers at once.
     fn stop(&self) -> Doing<'_, ()>;
 }

@@ -122,7 +122,7 @@ async fn talk(mut stream: UnixStream, ops: &dyn AdminOps, allowed: &HashSet<u32>
                     Ok(lines) => return watch(lines, &mut read, &mut write_half).await,
                     Err(why) => Answer::Refused { why },
                 },
-                Ok(request) => answer(request, ops, uid).await,
+                Ok(request) => noted(request, ops, &format!("uid {uid}")).await,
                 // The error's text would show a part of the line, which may be a password.
                 Err(error) => Answer::Refused {
                     why: format!(
@@ -141,6 +141,8 @@ async fn talk(mut stream: UnixStream, ops: &dyn AdminOps, allowed: &HashSet<u32>
 async fn watched(who: &str, ops: &dyn AdminOps, uid: u32) -> Result<mpsc::Receiver<Line>, String> {
     let who = Jid::parse(who).map_err(|_| format!("\"{who}\" is no address"))?;
     tracing::info!(%who, uid, "admin: watch stanzas");
+    let act = [("do", "watch-stanzas"), ("who", who.as_str())].map(|(name, value)| (name.to_owned(), value.into()));
+    ops.audit(&format!("uid {uid}"), act.into_iter().collect(), None);
     ops.watch(who).await
 }
 
@@ -171,7 +173,18 @@ async fn write(to: &mut (impl tokio::io::AsyncWrite + Unpin), answer: &Answer) -
     to.flush().await
 }
 
-async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
+/// Answers, and writes into the audit log what was done.
+pub async fn noted(request: Request, ops: &dyn AdminOps, by: &str) -> Answer {
+    let act = crate::audit::of(&request);
+    let answer = answer(request, ops, by).await;
+    if let Some(act) = act {
+        let refused = if let Answer::Refused { why } = &answer { Some(why.as_str()) } else { None };
+        ops.audit(by, act, refused);
+    }
+    answer
+}
+
+async fn answer(request: Request, ops: &dyn AdminOps, by: &str) -> Answer {
     let done = |done: Result<(), String>| match done {
         Ok(()) => Answer::Done,
         Err(why) => Answer::Refused { why },
@@ -179,28 +192,28 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
     match request {
         Request::UserAdd { jid, password } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, uid, "admin: add account");
+                tracing::info!(%account, by, "admin: add account");
                 done(ops.user_add(account, password).await)
             }
             Err(why) => Answer::Refused { why },
         },
         Request::UserPasswd { jid, password } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, uid, "admin: change password");
+                tracing::info!(%account, by, "admin: change password");
                 done(ops.user_passwd(account, password).await)
             }
             Err(why) => Answer::Refused { why },
         },
         Request::UserDel { jid } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, uid, "admin: remove account");
+                tracing::info!(%account, by, "admin: remove account");
                 done(ops.user_del(account).await)
             }
             Err(why) => Answer::Refused { why },
         },
         Request::UserDisable { jid, disabled } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, disabled, uid, "admin: disable or enable account");
+                tracing::info!(%account, disabled, by, "admin: disable or enable account");
                 done(ops.user_disable(account, disabled).await)
             }
             Err(why) => Answer::Refused { why },
@@ -211,7 +224,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
         },
         Request::UserRoles { jid, roles } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, ?roles, uid, "admin: roles");
+                tracing::info!(%account, ?roles, by, "admin: roles");
                 done(ops.user_roles(account, roles).await)
             }
             Err(why) => Answer::Refused { why },
@@ -233,7 +246,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
         },
         Request::Ask { jid, set, content } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, uid, set, "admin: ask account");
+                tracing::info!(%account, by, set, "admin: ask account");
                 match ops.ask(account, set, content).await {
                     Ok(content) => Answer::Told { content },
                     Err(why) => Answer::Refused { why },
@@ -244,7 +257,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
         Request::ArchivePage { jid, after } => match account(&jid) {
             Ok(account) => {
                 if after == 0 {
-                    tracing::info!(%account, uid, "admin: export an archive");
+                    tracing::info!(%account, by, "admin: export an archive");
                 }
                 match ops.archive_page(account, after).await {
                     Ok(records) => Answer::Archive { records },
@@ -257,7 +270,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             let parsed = before.as_deref().map(|text| Stamp::from_xmpp(text).ok_or(format!("\"{text}\" is no time")));
             match (account(&jid), parsed.transpose()) {
                 (Ok(account), Ok(before)) => {
-                    tracing::info!(%account, ?before, uid, "admin: purge an archive");
+                    tracing::info!(%account, ?before, by, "admin: purge an archive");
                     done(ops.archive_purge(account, before).await)
                 }
                 (Err(why), _) | (_, Err(why)) => Answer::Refused { why },
@@ -276,7 +289,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Err(why) => Answer::Refused { why },
         },
         Request::Forget { domain } => {
-            tracing::info!(domain, uid, "admin: forget another server's key");
+            tracing::info!(domain, by, "admin: forget another server's key");
             done(ops.forget(domain).await)
         }
         Request::Check { domain, from } => match ops.check(domain, from).await {
@@ -285,13 +298,13 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
         },
         Request::UserClass { jid, class } => match account(&jid) {
             Ok(account) => {
-                tracing::info!(%account, ?class, uid, "admin: class of an account");
+                tracing::info!(%account, ?class, by, "admin: class of an account");
                 done(ops.user_class(account, class).await)
             }
             Err(why) => Answer::Refused { why },
         },
         Request::InviteCreate(wish) => {
-            tracing::info!(?wish, uid, "admin: invite");
+            tracing::info!(?wish, by, "admin: invite");
             match ops.invite_create(wish).await {
                 Ok((uri, invitation)) => Answer::Invited { uri, invitation },
                 Err(why) => Answer::Refused { why },
@@ -302,7 +315,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Err(why) => Answer::Refused { why },
         },
         Request::InviteRevoke { id } => {
-            tracing::info!(id, uid, "admin: revoke an invitation");
+            tracing::info!(id, by, "admin: revoke an invitation");
             done(ops.invite_revoke(id).await)
         }
         Request::Metrics => match ops.metrics().await {
@@ -316,7 +329,7 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Err(why) => Answer::Refused { why },
         },
         Request::CertificateRenew { domain } => {
-            tracing::info!(domain, uid, "admin: renew a certificate");
+            tracing::info!(domain, by, "admin: renew a certificate");
             done(ops.certificate_renew(domain).await)
         }
         Request::Status => match ops.status().await {
@@ -324,14 +337,14 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
             Err(why) => Answer::Refused { why },
         },
         Request::Reload => {
-            tracing::info!(uid, "admin: reload");
+            tracing::info!(by, "admin: reload");
             match ops.reload().await {
                 Ok(notes) => Answer::Notes { notes },
                 Err(why) => Answer::Refused { why },
             }
         }
         Request::Backup => {
-            tracing::info!(uid, "admin: backup");
+            tracing::info!(by, "admin: backup");
             match ops.backup().await {
                 Ok((path, held)) => Answer::Backup {
                     path: path.display().to_string(),
@@ -343,8 +356,15 @@ async fn answer(request: Request, ops: &dyn AdminOps, uid: u32) -> Answer {
                 Err(why) => Answer::Refused { why },
             }
         }
+        Request::Act { act } => {
+            tracing::info!(?act, by, "admin: act");
+            match ops.act(act).await {
+                Ok(value) => Answer::Value { value },
+                Err(why) => Answer::Refused { why },
+            }
+        }
         Request::Stop => {
-            tracing::info!(uid, "admin: stop");
+            tracing::info!(by, "admin: stop");
             done(ops.stop().await)
         }
     }

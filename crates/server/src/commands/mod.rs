@@ -4,6 +4,8 @@
 //! - [`user`]: accounts, in the running server or in the store.
 //! - [`rules`]: the access rules of an account.
 //! - [`archive`]: one account's archive, exported or purged.
+//! - [`acts`]: sessions, rosters, domains, announcements, what waits and what was refused.
+//! - [`moving`]: accounts from other servers, to them, and erased.
 //! - [`backup`]: all that is kept in one file, and back.
 //! - [`init`]: a first configuration. [`dns`]: what DNS must say. [`config`]: check and show. [`status`]: status, watchers, fetch, reload, stop.
 //! - [`s2s`]: links to other servers. [`check`]: what is wrong on the way to one.
@@ -12,6 +14,7 @@
 //! - [`certificates`]: what is shown, and until when.
 //! - [`password`]: how a password is asked for.
 
+pub mod acts;
 pub mod archive;
 pub mod backup;
 pub mod certificates;
@@ -20,6 +23,7 @@ pub mod config;
 pub mod dns;
 pub mod init;
 pub mod invite;
+pub mod moving;
 pub mod password;
 pub mod rules;
 pub mod s2s;
@@ -29,6 +33,7 @@ pub mod top;
 pub mod user;
 pub mod watch;
 
+use crate::admin::acts::Act;
 use crate::cli::{Cli, Command};
 use crate::config::Problems;
 use std::fmt;
@@ -68,6 +73,16 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::User(arguments) => user::user(&arguments),
         Command::Rules(arguments) => rules::rules(&arguments),
         Command::Archive(arguments) => archive::archive(&arguments),
+        Command::Session(arguments) => acts::session(&arguments),
+        Command::Roster(arguments) => acts::roster(&arguments),
+        Command::Domain(arguments) => acts::domain(&arguments),
+        Command::Announce(arguments) => acts::announce(&arguments),
+        Command::Queues(place) => acts::act(Act::Queues, &place),
+        Command::Limits(place) => acts::act(Act::Limits, &place),
+        Command::LogLevel { level, place } => acts::act(Act::LogLevel { level }, &place),
+        Command::Drain { off, place } => acts::act(Act::Drain { on: !off }, &place),
+        Command::Import(arguments) => moving::import(&arguments),
+        Command::Export(arguments) => moving::export(&arguments),
         Command::Config(arguments) => config::config(&arguments),
         Command::Status(arguments) => status::status(&arguments),
         Command::Init(arguments) => init::init(&arguments),

@@ -63,11 +63,15 @@ pub fn status(arguments: &cli::Status) -> Result<(), Failure> {
 }
 
 /// `waft user roles`: the running server ends sessions that have more.
-pub fn roles(jid: &xmpp::BareJid, roles: &[String], place: &Place) -> Result<(), Failure> {
+pub fn roles(jid: &xmpp::BareJid, roles: &[String], json: bool, place: &Place) -> Result<(), Failure> {
     let all = || im::roles::Roles::NAMES.map(str::to_string).to_vec();
     let roles = if roles.is_empty() { all() } else { roles.to_vec() };
     connect(place)?.ask(&Request::UserRoles { jid: jid.to_string(), roles: roles.clone() })?;
-    say(format_args!("{jid} may be {}", roles.join(", ")));
+    if json {
+        say(serde_json::json!({ "jid": jid.as_str(), "roles": roles }));
+    } else {
+        say(format_args!("{jid} may be {}", roles.join(", ")));
+    }
     Ok(())
 }
 

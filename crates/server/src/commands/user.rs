@@ -20,23 +20,22 @@ pub fn user(command: &cli::User) -> Result<(), Failure> {
             accounts.check_domain(&it.jid)?;
             let password = password::new(it.jid.as_str(), it.password_stdin)?;
             accounts.add(&it.jid, &password)?;
-            say(format_args!("added {}", it.jid));
+            said("added", &it.jid, it.json);
         }
         cli::User::Passwd(it) => {
             let mut accounts = Accounts::reach(&it.place)?;
             let password = password::new(it.jid.as_str(), it.password_stdin)?;
             accounts.set_password(&it.jid, &password)?;
-            say(format_args!("changed the password of {}", it.jid));
+            said("changed the password of", &it.jid, it.json);
         }
-        cli::User::Del { jid, place } => {
+        cli::User::Del { jid, json, place } => {
             let mut accounts = Accounts::reach(place)?;
             accounts.remove(jid)?;
-            say(format_args!("removed {jid}"));
+            said("removed", jid, *json);
             if matches!(accounts.way, Way::Store { .. }) {
                 note("no server runs, so contacts were not told; they keep the account in their rosters");
             }
         }
-        cli::User::Roles { jid, roles, place } => super::status::roles(jid, roles, place)?,
         cli::User::Class { jid, class, place } => {
             let request = Request::UserClass { jid: jid.to_string(), class: class.clone() };
             super::status::connect(place)?.ask(&request)?;
@@ -45,17 +44,31 @@ pub fn user(command: &cli::User) -> Result<(), Failure> {
                 None => say(format_args!("{jid} is in no class")),
             }
         }
-        cli::User::Disable { jid, place } => {
-            Accounts::reach(place)?.disable(jid, true)?;
-            say(format_args!("disabled {jid}"));
+        cli::User::Show { jid, place } => {
+            super::acts::act(crate::admin::acts::Act::UserShow { jid: jid.to_string() }, place)?;
         }
-        cli::User::Enable { jid, place } => {
+        cli::User::Erase { jid, json, place } => super::moving::erase(jid, *json, place)?,
+        cli::User::Roles { jid, roles, json, place } => super::status::roles(jid, roles, *json, place)?,
+        cli::User::Disable { jid, json, place } => {
+            Accounts::reach(place)?.disable(jid, true)?;
+            said("disabled", jid, *json);
+        }
+        cli::User::Enable { jid, json, place } => {
             Accounts::reach(place)?.disable(jid, false)?;
-            say(format_args!("enabled {jid}"));
+            said("enabled", jid, *json);
         }
         cli::User::List { domain, json, place } => Accounts::reach(place)?.list(domain.as_deref(), *json)?,
     }
     Ok(())
+}
+
+/// Says what was done to an account.
+pub fn said(what: &str, jid: &BareJid, json: bool) {
+    if json {
+        say(serde_json::json!({ "jid": jid.as_str(), "done": what }));
+    } else {
+        say(format_args!("{what} {jid}"));
+    }
 }
 
 fn note(what: &str) {
@@ -95,6 +108,87 @@ impl Accounts {
         Ok(Accounts { config, way: Way::Store { store, runtime } })
     }
 
+    /// Where the store lies.
+    pub fn data(&self) -> std::path::PathBuf {
+        self.config.data.clone()
+    }
+
+    pub fn now(&self) -> Stamp {
+        now()
+    }
+
+    /// All accounts of one host, or of all.
+    pub fn all(&mut self, domain: Option<&str>) -> Result<Vec<BareJid>, Failure> {
+        let hosts = match domain {
+            Some(domain) => vec![domain.to_owned()],
+            None => self.hosts()?,
+        };
+        let mut all = Vec::new();
+        for host in hosts {
+            let mut after = String::new();
+            loop {
+                let page = self.page(&host, &after)?;
+                let whole = page.len() < USERS_PER_PAGE;
+                all.extend(page.iter().filter_map(|user| account(&user.jid).ok()));
+                match page.last() {
+                    Some(last) if !whole => {
+                        after = last.jid.split('@').next().unwrap_or_default().to_owned();
+                    }
+                    _ => break,
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// Moves an account into the store; the running server does it itself.
+    pub fn settle(&mut self, moved: moving::Account, dry: bool) -> Result<moving::settle::Settled, Failure> {
+        let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
+        let jid = moved.jid.clone();
+        let domain = BareJid::of_domain(jid.domain()).map_err(|_| Failure::Said(format!("{jid} has no domain")))?;
+        let policy = self.config.host(jid.domain()).and_then(|host| self.config.policy(host).ok());
+        let mut archive_key = [0; 32];
+        stream::Crypto::random(&crypto::AwsLc, &mut archive_key);
+        let iterations = self.config.accounts.scram_iterations;
+        let place = moving::settle::Place {
+            store,
+            policy: std::sync::Arc::new(policy.unwrap_or_else(|| im::HostPolicy::of(domain))),
+            now: now(),
+            archive_key,
+            hash: &|password| crypto::credentials(password, iterations),
+            dry,
+        };
+        let fence = Fence { partition: Key::Bare(jid.clone()).partition(), epoch: store.epoch() };
+        let commit = |changes: Vec<Change>| async move {
+            let (tell, told) = tokio::sync::oneshot::channel();
+            store.commit(fence, changes, Box::new(move |result| drop(tell.send(result))));
+            told.await.unwrap_or(Err(StoreError::Fatal("the writer ended".into())))
+        };
+        let settled =
+            runtime.block_on(moving::settle::settle(&place, moved, commit)).map_err(|error| trouble(&error))?;
+        if !dry {
+            self.note("move-in", &jid);
+        }
+        Ok(settled)
+    }
+
+    /// All that is kept of an account in the store; the running server gives it itself.
+    pub fn leave(&mut self, jid: &BareJid) -> Result<moving::Account, Failure> {
+        let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
+        let found = runtime.block_on(moving::leave::account(store, jid)).map_err(|error| trouble(&error))?;
+        self.note("move-out", jid);
+        found.ok_or_else(|| Failure::Said(format!("there is no account {jid}\n`waft user list` shows those there are")))
+    }
+
+    /// Writes an act on the store into the audit log; the running server does it itself.
+    fn note(&self, what: &str, jid: &BareJid) {
+        let mut act = serde_json::Map::new();
+        act.insert("do".into(), what.into());
+        act.insert("jid".into(), jid.as_str().into());
+        let by = data::effective_uid().map_or_else(|| "somebody".to_owned(), |uid| format!("uid {uid}"));
+        crate::audit::write(&self.config.data, now(), &format!("{by}, without a server"), act, None);
+    }
+
     /// The running server, if there is one.
     pub fn server(&mut self) -> Option<&mut AdminConnection> {
         match &mut self.way {
@@ -132,7 +226,7 @@ impl Accounts {
 
     /// A server refuses a domain that it does not host. Without one the domain may have been named on its command line,
     /// so there is only a word of warning.
-    fn check_domain(&self, jid: &BareJid) -> Result<(), Failure> {
+    pub fn check_domain(&self, jid: &BareJid) -> Result<(), Failure> {
         account(jid.as_str())?;
         if matches!(self.way, Way::Store { .. }) && self.config.host(jid.domain()).is_none() {
             let hosted: Vec<&str> = self.config.hosts.iter().map(|host| &*host.domain).collect();
@@ -153,6 +247,10 @@ impl Accounts {
         }
         let credentials = self.credentials(password)?;
         match self.commit(jid, Change::AccountCreate { account: jid.clone(), credentials, created: now() })? {
+            Outcome::Done => {
+                self.note("user-add", jid);
+                Ok(())
+            }
             Outcome::Exists => {
                 Err(Failure::Said(format!("{jid} exists already\nchange its password with `waft user passwd {jid}`")))
             }
@@ -169,6 +267,7 @@ impl Accounts {
         account(jid.as_str())?;
         let credentials = self.credentials(password)?;
         let outcome = self.commit(jid, Change::CredentialsSet { account: jid.clone(), credentials })?;
+        self.note("user-passwd", jid);
         exists(jid, &outcome)
     }
 
@@ -179,6 +278,7 @@ impl Accounts {
         }
         account(jid.as_str())?;
         let outcome = self.commit(jid, Change::AccountRemove { account: jid.clone() })?;
+        self.note("user-del", jid);
         exists(jid, &outcome)
     }
 
@@ -189,6 +289,7 @@ impl Accounts {
         }
         account(jid.as_str())?;
         let outcome = self.commit(jid, Change::AccountDisable { account: jid.clone(), disabled })?;
+        self.note(if disabled { "user-disable" } else { "user-enable" }, jid);
         exists(jid, &outcome)
     }
 

@@ -61,6 +61,15 @@ pub struct Overrides {
     pub ad_hoc: bool,
 }
 
+/// Within the data folder: domains that were added while the server ran, one a line.
+pub const DOMAINS_FILE: &str = "domains";
+
+/// Domains of [`DOMAINS_FILE`].
+pub fn added_domains(data: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(data.join(DOMAINS_FILE)).unwrap_or_default();
+    text.lines().filter_map(|line| xmpp::jid::prepare_domain(line.trim()).ok()).filter(|it| !it.is_empty()).collect()
+}
+
 /// Read when no other file is named.
 pub const DEFAULT_FILE: &str = "/etc/waft/waft.toml";
 
@@ -287,8 +296,14 @@ impl Config {
         if over.ad_hoc {
             self.apply_ad_hoc(over.domains.is_empty(), reader);
         }
+        let added = added_domains(&self.data);
         if self.hosts.is_empty() {
             self.hosts.push(Host { domain: "localhost".into(), options: HostOptions::default() });
+        }
+        for domain in added {
+            if self.host(&domain).is_none() {
+                self.hosts.push(Host { domain: domain.into(), options: HostOptions::default() });
+            }
         }
         let replace = |listeners: &mut Vec<Listener>, addresses: &[Option<ListenAddress>], direct: bool| {
             if addresses.is_empty() {

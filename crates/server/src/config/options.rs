@@ -309,6 +309,9 @@ section! {
         /// User ids that may give commands, besides root and the one that runs the server. They need access to the
         /// socket's folder too.
         uids: Vec<u32> = Vec::new();
+        /// Accounts of hosts here, such as `"alice@example.org"`, that may give the same commands by any client that shows
+        /// forms (XEP-0050, XEP-0133).
+        accounts: Vec<String> = Vec::new();
     }
 }
 

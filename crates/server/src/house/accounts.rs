@@ -230,6 +230,15 @@ impl House {
         Ok(())
     }
 
+    /// Puts a contact into an account's roster, each subscribed to the other as far as this one knows.
+    pub async fn befriend(self: &Arc<House>, account: &BareJid, contact: &BareJid) {
+        let (tell, told) = oneshot::channel();
+        let ticket = Ticket(Some(Arc::new(Told(Some(tell)))));
+        self.post(account, Item::Befriend { contact: contact.clone(), ticket });
+        // Comes when the commit is on disk.
+        let _ = told.await;
+    }
+
     /// Looks at an account as it is now, in memory or else as it is stored.
     ///
     /// # Errors

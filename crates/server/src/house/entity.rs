@@ -146,6 +146,8 @@ pub enum CellItem {
     Mended(Box<Mended>),
     /// Look whether anybody needs the account in memory.
     Sweep,
+    /// Leave memory, if nobody is there.
+    Rest,
 }
 
 /// Whom a step that panicked was for.
@@ -373,6 +375,10 @@ impl House {
                 kept = Some(ticket);
             }
             CellItem::Mended(mended) => return self.mended(cell, resident, *mended, now, ready),
+            CellItem::Rest => {
+                resident.fresh_until = 0;
+                resident.may_go = resident.account.is_idle();
+            }
             CellItem::Sweep => {
                 resident.sweep_at = None;
                 resident.may_go = resident.account.is_idle() && now.mono_ms >= resident.fresh_until;

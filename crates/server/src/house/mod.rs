@@ -5,14 +5,19 @@
 //! - [`edges`]: the streams of this node and their queues.
 //! - [`timers`]: ticks. [`commits`]: what the writer says. [`accounts`]: create, remove, passwords.
 //! - [`retention`]: archives of those who do not come any more.
+//! - [`moving`]: accounts that come from other servers and go to them. [`acts`]: acts of administration. [`adhoc`]: the
+//!   same by forms.
 //! - [`operations`]: what an operator's commands do. [`run`]: from a configuration to a server that serves, and its end.
 
 pub mod accounts;
+pub mod acts;
+pub mod adhoc;
 pub mod classes;
 pub mod commits;
 pub mod edges;
 pub mod entity;
 pub mod gate;
+pub mod moving;
 pub mod operations;
 pub mod retention;
 pub mod run;
@@ -108,6 +113,8 @@ pub struct House {
     pub invitations: Invitations,
     /// Operators who look on.
     pub watches: Watches,
+    /// What commands do, for those that come by forms.
+    pub admin: OnceLock<Arc<dyn crate::admin::AdminOps>>,
     /// No new streams, no new sessions.
     pub draining: AtomicBool,
     clock: Clock,
@@ -156,6 +163,7 @@ impl House {
             components: Components::default(),
             invitations: Invitations::default(),
             watches: Watches::default(),
+            admin: OnceLock::new(),
             draining: AtomicBool::new(false),
             clock: Clock { wall: world.wall.clone(), started: Instant::now(), last_utc: AtomicU64::new(0) },
         })
@@ -507,6 +515,9 @@ impl House {
         ticket: Ticket,
         ready: &mut Ready,
     ) {
+        if self.administer(&stanza, &to, &ticket) {
+            return;
+        }
         let mut fx = Effects::default();
         let now = self.now();
         {
@@ -589,7 +600,8 @@ impl House {
             | CellItem::Committed { .. }
             | CellItem::Failed { .. }
             | CellItem::Mended(_)
-            | CellItem::Sweep => {}
+            | CellItem::Sweep
+            | CellItem::Rest => {}
         }
     }
 

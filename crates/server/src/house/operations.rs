@@ -1,6 +1,7 @@
 //! What an operator's commands do to the running house.
 
 use super::{House, run::Running};
+use crate::admin::acts::Act;
 use crate::admin::{
     AdminOps, ArchiveRecord, Check, Doing, Invite, InviteWish, KnownServer, Link, Secret, Session, Status,
     USERS_PER_PAGE, User, Watcher,
@@ -455,6 +456,14 @@ impl AdminOps for Operations {
             })?;
             Ok((path, held))
         })
+    }
+
+    fn act(&self, act: Act) -> Doing<'_, serde_json::Value> {
+        Box::pin(self.running.act(act))
+    }
+
+    fn audit(&self, by: &str, act: serde_json::Map<String, serde_json::Value>, refused: Option<&str>) {
+        crate::audit::write(&self.house().config.read().data, self.house().now().utc, by, act, refused);
     }
 
     fn stop(&self) -> Doing<'_, ()> {

@@ -460,6 +460,8 @@ pub async fn serve(config: Config, inherited: Inherited) -> Result<(), String> {
     }
     let operations: Arc<dyn AdminOps> = Arc::new(Operations { running: running.clone(), stop });
     let house = running.house.clone();
+    // Set once, here.
+    let _ = house.admin.set(operations.clone());
     let admin = tokio::spawn(socket.carry(operations, move || house.config.read().admin.uids.clone()));
 
     let renewals = tokio::spawn(crate::certificates::watch::carry(running.house.clone(), running.certificates.clone()));
