@@ -2,12 +2,14 @@
 //!
 //! - `sim N`: N scenes of the simulator (`tests/sim`), optimised. `fuzz SECONDS`: each fuzz target for so long.
 //!   `attack`: hostile peers against the real server (`tests/attack`). `crash`: it dies again and again (`tests/crash`).
+//! - `release`: the Debian package, the static program, the recipe for containers ([`release`]).
 //! - `xeps`: prints `docs/xeps.md` from the extensions' cards ([`xeps`], [`elsewhere`], [`suites`]).
 
 #[cfg(test)]
 mod documents;
 mod elsewhere;
 mod impp;
+mod release;
 mod suites;
 mod xeps;
 
@@ -18,10 +20,11 @@ fn main() -> ExitCode {
     let done = match chore.as_deref() {
         Some("xeps") => xeps::write(),
         Some("sim") => simulate(std::env::args().nth(2).as_deref().unwrap_or("500")),
+        Some("release") => release::release(std::env::args().skip(2)),
         Some("attack") => optimised("attack", std::env::args().skip(2)),
         Some("crash") => optimised("crash", std::env::args().skip(2)),
         Some("fuzz") => fuzz(std::env::args().nth(2).as_deref().unwrap_or("60")),
-        _ => Err("usage: cargo run -p xtask -- xeps | sim N | fuzz SECONDS | attack | crash".to_owned()),
+        _ => Err("usage: cargo run -p xtask -- xeps | release | sim N | fuzz SECONDS | attack | crash".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
