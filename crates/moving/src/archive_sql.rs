@@ -11,6 +11,9 @@ use xmpp::{Element, Stamp, ns};
 /// Longest statement.
 const STATEMENT_BYTES_MAX: usize = 64 << 20;
 
+/// Where rows begin, by file and user.
+type Index = HashMap<(usize, String), Vec<u64>>;
+
 /// Accounts of one source, with the archives of files beside it.
 pub struct WithArchives<S> {
     source: S,
@@ -28,8 +31,8 @@ impl<S: Source> WithArchives<S> {
     }
 
     /// The rows of each account, by where they begin in their file: one account's messages are in memory at a time.
-    fn index(&self) -> Result<(HashMap<(usize, String), Vec<u64>>, LeftOut), Problem> {
-        let (mut index, mut left_out) = (HashMap::<(usize, String), Vec<u64>>::new(), LeftOut::default());
+    fn index(&self) -> Result<(Index, LeftOut), Problem> {
+        let (mut index, mut left_out) = (Index::new(), LeftOut::default());
         for (at, (_, path)) in self.files.iter().enumerate() {
             statements(path, 0, &mut |begin, statement| {
                 match row(statement) {
