@@ -10,7 +10,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     Server::start(
         "[host.\"localhost\"]\n[host.\"open.localhost\"]\nregistration = \"open\"\n\
         [host.\"club.localhost\"]\nregistration = \"invite\"\nuser_invites = true\n\
-        [account_class.guest]\nroster_items_max = 1\ninvites = false\n[account_class.gone]\nexpires_days = 0\n",
+        [limits]\ninvites_per_account_max = 2\n[account_class.guest]\nroster_items_max = 1\ninvites = false\n[account_class.gone]\nexpires_days = 0\n",
     )
 });
 
@@ -252,6 +252,18 @@ fn who_comes_by_a_users_link_and_the_user_are_each_others_contacts() {
     assert!(roster.contains("jid='romeo@club.localhost'") && roster.contains("subscription='both'"), "{roster}");
     friend.send("<presence/>");
     assert!(friend.expect("from='romeo@club.localhost").contains("<presence"));
+}
+
+#[test]
+fn a_user_has_so_many_invitations_out() {
+    SERVER.ensure("host@club.localhost");
+    let mut client = session_at("host", "host");
+    for (id, made) in [("i1", true), ("i2", true), ("i3", false)] {
+        client.send(format!("<iq type='set' id='{id}' to='club.localhost'><command xmlns='http://jabber.org/protocol/commands' node='urn:xmpp:invite#invite' action='execute'/></iq>"));
+        let heard = client.expect("</iq>");
+        assert_eq!(heard.contains("status='completed'"), made, "{heard}");
+        assert_eq!(heard.contains("<resource-constraint "), !made, "{heard}");
+    }
 }
 
 // XEP-0379 §3.5.
