@@ -35,9 +35,9 @@ impl Lost {
         self.0.iter().map(|(contact, at)| format!("{} {contact}\n", at.0)).collect::<String>().into_bytes()
     }
 
-    /// Who lost it, and when.
-    pub fn all(&self) -> impl Iterator<Item = &(BareJid, Stamp)> {
-        self.0.iter()
+    /// Whose server lost it, and when: of the last 30 days.
+    pub fn recent(&self, now: Stamp) -> impl Iterator<Item = &(BareJid, Stamp)> {
+        self.0.iter().filter(move |(_, at)| now.seconds_since(*at) < KEPT_SECONDS)
     }
 }
 
@@ -116,7 +116,7 @@ mod tests {
             _ => None,
         });
         assert_eq!(Lost::from_stored(value.as_deref()), juliet.account.lost);
-        assert_eq!(juliet.account.lost.all().count(), 1);
+        assert_eq!(juliet.account.lost.recent(juliet.account.now.utc).count(), 1);
     }
 
     #[test]

@@ -743,6 +743,16 @@ pub enum S2s {
         #[command(flatten)]
         place: Place,
     },
+    /// List subscriptions of the last 30 days that other servers lost; each was asked for again once
+    Lost {
+        /// Only those to contacts of this domain
+        domain: Option<String>,
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        place: Place,
+    },
     /// Forget the key of a server that has a new one: the next contact is a first one again
     Forget {
         domain: String,

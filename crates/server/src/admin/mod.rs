@@ -93,6 +93,10 @@ pub enum Request {
     Links,
     /// Servers nearby, and those whose keys were noted at first contact.
     Known,
+    /// Subscriptions that other servers lost, of a page of accounts: those behind `after`, a bare JID, or the first.
+    LostSubscriptions {
+        after: String,
+    },
     /// The next contact with the domain is a first one again.
     Forget {
         domain: String,
@@ -195,6 +199,11 @@ pub enum Answer {
     },
     Invites {
         invites: Vec<Invite>,
+    },
+    /// `next`: where the next page begins, if there is one.
+    LostSubscriptions {
+        lost: Vec<LostSubscription>,
+        next: Option<String>,
     },
     /// Where the backup lies, for the command to fetch, and what it holds.
     Backup {
@@ -363,6 +372,19 @@ pub struct Link {
     pub failure: Option<String>,
 }
 
+/// A contact saw the account's user no more because its server had lost the subscription; it was asked for again once.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LostSubscription {
+    pub account: String,
+    pub contact: String,
+    /// When it was lost. XEP-0082.
+    pub lost: String,
+    /// What there is now, as in the roster: `none`, `to`, `from`, `both`.
+    pub subscription: String,
+    /// The contact was asked and has not answered yet.
+    pub asked: bool,
+}
+
 /// Another server that was seen.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct KnownServer {
@@ -523,6 +545,8 @@ pub trait AdminOps: Send + Sync + 'static {
     fn status(&self) -> Doing<'_, Status>;
     fn links(&self) -> Doing<'_, Vec<Link>>;
     fn known(&self) -> Doing<'_, Vec<KnownServer>>;
+    /// Of a page of accounts, and where the next page begins.
+    fn lost_subscriptions(&self, after: String) -> Doing<'_, (Vec<LostSubscription>, Option<String>)>;
     fn forget(&self, domain: String) -> Doing<'_, ()>;
     fn check(&self, domain: String, from: Option<String>) -> Doing<'_, Check>;
     fn metrics(&self) -> Doing<'_, String>;

@@ -288,6 +288,10 @@ async fn answer(request: Request, ops: &dyn AdminOps, by: &str) -> Answer {
             Ok(servers) => Answer::Servers { servers },
             Err(why) => Answer::Refused { why },
         },
+        Request::LostSubscriptions { after } => match ops.lost_subscriptions(after).await {
+            Ok((lost, next)) => Answer::LostSubscriptions { lost, next },
+            Err(why) => Answer::Refused { why },
+        },
         Request::Forget { domain } => {
             tracing::info!(domain, by, "admin: forget another server's key");
             done(ops.forget(domain).await)
@@ -453,6 +457,9 @@ mod tests {
         }
         fn known(&self) -> Doing<'_, Vec<crate::admin::KnownServer>> {
             Box::pin(async { Ok(Vec::new()) })
+        }
+        fn lost_subscriptions(&self, _: String) -> Doing<'_, (Vec<crate::admin::LostSubscription>, Option<String>)> {
+            Box::pin(async { Ok((Vec::new(), None)) })
         }
         fn forget(&self, domain: String) -> Doing<'_, ()> {
             Box::pin(async move { Err(format!("no key of {domain} was noted")) })

@@ -1,4 +1,4 @@
-//! `waft s2s list`: links to servers of other domains, as the running server sees them.
+//! `waft s2s`: links to servers of other domains as the running server sees them, their keys, and what they lost.
 
 use super::status::{connect, unexpected};
 use super::{Failure, say};
@@ -9,6 +9,7 @@ pub fn s2s(command: &S2s) -> Result<(), Failure> {
     match command {
         S2s::List { domain, json, place } => list(domain.as_deref(), *json, place),
         S2s::Known { json, place } => known(*json, place),
+        S2s::Lost { domain, json, place } => lost(domain.as_deref(), *json, place),
         S2s::Forget { domain, place } => {
             connect(place)?.ask(&Request::Forget { domain: domain.clone() })?;
             say(format_args!("forgotten: the next contact with {domain} is a first one"));
@@ -51,6 +52,37 @@ fn known(json: bool, place: &Place) -> Result<(), Failure> {
             _ => "not met yet".into(),
         };
         say(format_args!("{:<32} {nearby:<7} {key}", server.domain));
+    }
+    Ok(())
+}
+
+fn lost(domain: Option<&str>, json: bool, place: &Place) -> Result<(), Failure> {
+    let mut admin = connect(place)?;
+    let (mut after, mut none) = (String::new(), true);
+    loop {
+        let Answer::LostSubscriptions { lost, next } = admin.ask(&Request::LostSubscriptions { after })? else {
+            return Err(unexpected());
+        };
+        let of_domain = |contact: &str| domain.is_none_or(|domain| contact.ends_with(&format!("@{domain}")));
+        for it in lost.iter().filter(|it| of_domain(&it.contact)) {
+            none = false;
+            if json {
+                say(serde_json::to_string(it).map_err(Failure::said)?);
+                continue;
+            }
+            let asked = if it.asked { ", asked again" } else { "" };
+            say(format_args!(
+                "{} sees {}: lost at {}; now {}{asked}",
+                it.account, it.contact, it.lost, it.subscription
+            ));
+        }
+        match next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    if none && !json {
+        say("no subscriptions were lost");
     }
     Ok(())
 }

@@ -3,7 +3,8 @@
 use super::{House, run::Running};
 use crate::admin::acts::Act;
 use crate::admin::{
-    AdminOps, ArchiveRecord, Check, Doing, Invite, InviteWish, KnownServer, Link, Secret, Session, Status,
+    AdminOps, ArchiveRecord, Check, Doing, Invite, InviteWish, KnownServer, Link, LostSubscription, Secret, Session,
+    Status,
     USERS_PER_PAGE, User, Watcher,
 };
 use crate::archives;
@@ -118,6 +119,27 @@ impl Operations {
 /// Accounts that one invitation makes at most, and days for which it is good.
 const INVITE_USES_MAX: u32 = 10_000;
 const INVITE_DAYS_MAX: u32 = 366;
+
+/// An account's subscriptions that other servers lost, and how they stand now.
+fn lost_of(account: &im::Account) -> Vec<LostSubscription> {
+    let shown = |(contact, at): &(BareJid, Stamp)| {
+        let now = account.roster.subscription(contact);
+        LostSubscription {
+            account: account.jid.to_string(),
+            contact: contact.to_string(),
+            lost: at.to_xmpp(),
+            subscription: match (now.to, now.from) {
+                (true, true) => "both",
+                (true, false) => "to",
+                (false, true) => "from",
+                (false, false) => "none",
+            }
+            .into(),
+            asked: now.pending_out,
+        }
+    };
+    account.lost.recent(account.now.utc).map(shown).collect()
+}
 
 /// The lines and rows of a document of watchers, as the commands show them.
 fn watchers_of(document: &Element) -> (Vec<Watcher>, u64) {
@@ -331,6 +353,30 @@ impl AdminOps for Operations {
                 (server.domain, server.fingerprint, server.since) = (domain, Some(key.fingerprint), Some(key.since));
             }
             Ok(servers.into_values().collect())
+        })
+    }
+
+    fn lost_subscriptions(&self, after: String) -> Doing<'_, (Vec<LostSubscription>, Option<String>)> {
+        Box::pin(async move {
+            let house = self.house();
+            let mut hosts: Vec<String> = house.config.read().hosts.iter().map(|host| host.domain.to_string()).collect();
+            hosts.sort();
+            let begun = BareJid::parse(&after).ok().map(|jid| jid.domain().to_owned());
+            for host in hosts.iter().filter(|host| begun.as_ref().is_none_or(|begun| *host >= begun)) {
+                let behind = if begun.as_ref() == Some(host) { &after } else { "" };
+                let accounts = house.store.accounts(host, behind, USERS_PER_PAGE).await;
+                let accounts = accounts.map_err(|e| format!("the store cannot be read: {e:?}"))?;
+                let Some(next) = accounts.last().map(|account| account.account.to_string()) else { continue };
+                let mut lost = Vec::new();
+                for account in accounts {
+                    let blob = house.store.blob(&account.account, store::SETTINGS, im::lost::KEY).await;
+                    if blob.map_err(|e| format!("the store cannot be read: {e:?}"))?.is_some() {
+                        lost.extend(house.look_at(&account.account, lost_of).await?);
+                    }
+                }
+                return Ok((lost, Some(next)));
+            }
+            Ok((Vec::new(), None))
         })
     }
 
