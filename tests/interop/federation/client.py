@@ -11,7 +11,7 @@ from servers import PASSWORD
 class Client(slixmpp.ClientXMPP):
     """One user's client, which remembers what it saw."""
 
-    def __init__(self, server, name, register=False):
+    def __init__(self, server, name, register=False, managed=False):
         super().__init__(f"{name}@{server.domain}/scene", PASSWORD)
         self.home, self.seen, self.changed = server, [], asyncio.Event()
         self.enable_direct_tls = False
@@ -21,6 +21,9 @@ class Client(slixmpp.ClientXMPP):
         self.auto_subscribe = False
         for plugin in ("xep_0030", "xep_0199", "xep_0092"):
             self.register_plugin(plugin)
+        if managed:
+            # An acknowledgement is asked for after each stanza; what is heard of it is an event of its own.
+            self.register_plugin("xep_0198", {"allow_resume": False, "window": 1})
         if register:
             self.register_plugin("xep_0077")
             self.plugin["xep_0077"].force_registration = True
@@ -54,13 +57,13 @@ class Client(slixmpp.ClientXMPP):
 
     async def login(self):
         self.connect(self.home.address, 5222)
-        await asyncio.wait_for(self.online, 30)
+        await asyncio.wait_for(self.online, 120)
         return self
 
     async def logout(self):
         await self.disconnect()
 
-    async def sees(self, event, sender=None, body=None, status=None, seconds=30):
+    async def sees(self, event, sender=None, body=None, status=None, seconds=90):
         """Waits until such a stanza has come, and takes it and what came before it of the kind."""
 
         def fits(stanza):

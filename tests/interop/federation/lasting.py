@@ -14,7 +14,7 @@ async def fetch(client, whom):
     iq = client.Iq()
     iq["type"], iq["to"] = "get", whom
     iq.append(ET.Element(f"{{{FETCH}}}fetch"))
-    answer = await iq.send(timeout=25)
+    answer = await iq.send(timeout=60)
     return answer.xml.find(f"{{{FETCH}}}fetch")
 
 
@@ -23,7 +23,7 @@ async def subscription(client, contact):
     iq = client.Iq()
     iq["type"] = "get"
     iq.append(ET.Element(f"{{{ROSTER}}}query"))
-    for item in (await iq.send(timeout=15)).xml.iter(f"{{{ROSTER}}}item"):
+    for item in (await iq.send(timeout=60)).xml.iter(f"{{{ROSTER}}}item"):
         if item.get("jid") == contact:
             return item.get("subscription")
     return None
@@ -69,7 +69,7 @@ async def what_both_sides_hold_is_shown_where_it_can_be_known(w):
     status = ET.Element(f"{{{LEASES}}}status")
     status.set("jid", w.r)
     iq.append(status)
-    answer = (await iq.send(timeout=25)).xml.find(f"{{{LEASES}}}status")
+    answer = (await iq.send(timeout=60)).xml.find(f"{{{LEASES}}}status")
     mine, theirs = answer.find(f"{{{LEASES}}}mine"), answer.find(f"{{{LEASES}}}theirs")
     assert mine.get("to") == "true" and mine.get("from") == "true", ET.tostring(answer)
     if w.theirs.name == "waft":

@@ -87,7 +87,7 @@ class Server:
             self.wait_for(port)
 
     def wait_for(self, port):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while True:
             try:
                 socket.create_connection((self.address, port), 1).close()
@@ -105,7 +105,7 @@ class Server:
         except ProcessLookupError:
             pass
         try:
-            self.process.wait(20)
+            self.process.wait(60)
         except subprocess.TimeoutExpired:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
@@ -152,12 +152,12 @@ allow_private = true
 ca = "{self.world.authority.ca}"
 absent_seconds = 4
 patience_seconds = 20
-keep_seconds = 20
+keep_seconds = {getattr(self.world, "keep_seconds", 20)}
 bidi = {bidi}
 [limits]
 rates = {"false" if getattr(self.world, "quiet", False) else "true"}
 [log]
-level = "{"error" if getattr(self.world, "quiet", False) else "info,waft=debug"}"
+level = "{"error" if getattr(self.world, "quiet", False) else "info,waft=debug,waft::s2s=trace"}"
 """)
 
     def command(self):

@@ -30,7 +30,7 @@ class Echo(slixmpp.ComponentXMPP):
 async def echo(server):
     component = Echo(server)
     component.connect(server.address, 5347)
-    await asyncio.wait_for(component.started.wait(), 10)
+    await asyncio.wait_for(component.started.wait(), 60)
     try:
         yield component
     finally:
@@ -41,14 +41,14 @@ async def their_user_and_our_component_talk(w):
     async with echo(w.ours) as component:
         address = f"bot@echo.{w.ours.domain}"
         w.romeo.send_message(mto=address, mbody="hi", mtype="chat")
-        await w.romeo.sees("message", address, "echo of hi", seconds=30)
-        await component["xep_0199"].send_ping(w.theirs.domain, ifrom=component.boundjid.bare, timeout=15)
+        await w.romeo.sees("message", address, "echo of hi")
+        await component["xep_0199"].send_ping(w.theirs.domain, ifrom=component.boundjid.bare, timeout=60)
         # What it shows of its users ends with its stream, there too.
         component.send_presence(pto=w.romeo.boundjid.full, pfrom=f"{address}/x")
         await w.romeo.sees("presence_available", f"{address}/x")
     await w.romeo.sees("presence_unavailable", f"{address}/x")
     w.romeo.send_message(mto=address, mbody="hi", mtype="chat")
-    error = await w.romeo.sees("message_error", address, seconds=30)
+    error = await w.romeo.sees("message_error", address)
     assert error["error"]["condition"] == "remote-server-timeout", error
 
 
@@ -56,7 +56,7 @@ async def run(w, *arguments):
     process = await asyncio.create_subprocess_exec(
         w.waft, *arguments, "--config", w.ours.config,
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
-    out, errors = await asyncio.wait_for(process.communicate(), 70)
+    out, errors = await asyncio.wait_for(process.communicate(), 120)
     return process.returncode, out.decode(), errors.decode()
 
 
@@ -84,7 +84,7 @@ async def waft_check_names_the_step_that_fails(w):
 
 async def waft_s2s_list_shows_the_links(w):
     w.juliet.send_message(mto=w.r, mbody="for the list", mtype="chat")
-    await w.romeo.sees("message", w.j, "for the list", seconds=30)
+    await w.romeo.sees("message", w.j, "for the list")
     status, out, errors = await run(w, "s2s", "list", w.theirs.domain, "--json")
     links = [json.loads(line) for line in out.splitlines()]
     assert status == 0 and links, out + errors
