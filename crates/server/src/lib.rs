@@ -2,7 +2,8 @@
 //!
 //! - [`cli`]: the command line; [`commands`]: what each command does, `serve` among them.
 //! - [`config`]: the configuration; [`data`]: the data folder; [`certificates`]: certificates and TLS.
-//! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server.
+//! - [`crypto`]: hashes and randomness for `stream`; [`log`], [`signals`], [`systemd`]: what surrounds a server;
+//!   [`stopping`]: the word that it ends.
 //! - [`archives`]: one account's archive, for those who run the server.
 //! - [`listen`], [`edge`], [`house`]: connections, streams, and the accounts behind them.
 //! - [`s2s`]: streams between servers, and what waits for other domains.
@@ -35,6 +36,7 @@ pub mod log;
 pub mod metrics;
 pub mod s2s;
 mod signals;
+pub mod stopping;
 pub mod systemd;
 pub mod watches;
 pub mod world;

@@ -26,12 +26,14 @@ impl World {
         World { network: Network::Tcp, wall: Wall::System, crypto: Arc::new(AwsLc), resolver: None }
     }
 
+    /// `validates`: signatures are looked at, if it is the system's.
+    ///
     /// # Errors
     /// The system names no name servers that can be used.
-    pub fn take_resolver(&mut self) -> Result<Box<dyn Resolve>, String> {
+    pub fn take_resolver(&mut self, validates: bool) -> Result<Box<dyn Resolve>, String> {
         match self.resolver.take() {
             Some(resolver) => Ok(resolver),
-            None => Ok(Box::new(System::new()?)),
+            None => Ok(Box::new(System::with(validates)?)),
         }
     }
 }

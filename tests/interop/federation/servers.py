@@ -87,7 +87,7 @@ class Server:
             self.wait_for(port)
 
     def wait_for(self, port):
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 500
         while True:
             try:
                 socket.create_connection((self.address, port), 1).close()

@@ -7,6 +7,7 @@
 //! ```
 //!
 //! - [`scene`]: what is there, what happens to it, and when it is looked at.
+//! - [`pair`]: two servers and two users, for tests that look at one thing.
 //! - [`node`]: a server and its machine. [`network`], [`disk`]: what it stands on.
 //! - [`device`], [`stream`]: the clients. [`ledger`]: what they did and saw, and the checkers.
 //! - [`random`]: numbers from the seed. [`planted`]: mistakes on purpose, which the checkers must find.
@@ -16,6 +17,7 @@ pub mod disk;
 pub mod ledger;
 pub mod network;
 pub mod node;
+pub mod pair;
 pub mod planted;
 pub mod random;
 pub mod scene;

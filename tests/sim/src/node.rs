@@ -8,7 +8,8 @@ use server::certificates::Certificates;
 use server::config::{self, Config, Sources};
 use server::crypto::AwsLc;
 use server::house::run::Running;
-use server::s2s::dns::{Answer, DnsFault, Resolve, Srv};
+use server::s2s::dane::Tlsa;
+use server::s2s::dns::{Answer, DnsFault, Found, Resolve, Srv};
 use server::systemd::Inherited;
 use server::world::{Network, Wall, World};
 use std::collections::BTreeMap;
@@ -41,6 +42,13 @@ pub struct Names {
     pub servers: usize,
     /// Until when questions fail, and after how long they say so.
     pub trouble: Mutex<Option<(Instant, Duration)>>,
+    /// Questions for names that end so are never answered.
+    pub hangs: Vec<String>,
+    /// Other addresses than the usual one.
+    pub addresses: BTreeMap<String, Vec<IpAddr>>,
+    /// All answers are secure, and there may be such records.
+    pub signed: bool,
+    pub tlsa: Mutex<BTreeMap<String, Vec<Tlsa>>>,
 }
 
 impl Names {
@@ -58,6 +66,10 @@ impl Names {
         }
     }
 
+    fn found<T>(&self, records: Vec<T>) -> Result<Found<T>, DnsFault> {
+        Ok(Found { records, secure: self.signed })
+    }
+
     fn number(&self, name: &str) -> Option<usize> {
         (0..self.servers).find(|n| name == format!("xmpp.{}.", domain(*n)))
     }
@@ -70,17 +82,37 @@ impl Resolve for Asks {
     fn srv<'a>(&'a self, name: &'a str) -> Answer<'a, Srv> {
         Box::pin(async move {
             self.0.wait().await?;
+            if self.0.hangs.iter().any(|it| name.ends_with(it)) {
+                return std::future::pending().await;
+            }
             let served = (0..self.0.servers).find(|n| name == format!("_xmpp-server._tcp.{}.", domain(*n)));
             let target = format!("xmpp.{}", domain(served.ok_or(DnsFault::Absent)?));
-            Ok(vec![Srv { priority: 1, weight: 1, port: SERVERS, target }])
+            self.0.found(vec![Srv { priority: 1, weight: 1, port: SERVERS, target }])
         })
     }
 
     fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, IpAddr> {
         Box::pin(async move {
             self.0.wait().await?;
-            self.0.number(name).map(|n| vec![address(n)]).ok_or(DnsFault::Absent)
+            if self.0.hangs.iter().any(|it| name.ends_with(it)) {
+                return std::future::pending().await;
+            }
+            if let Some(addresses) = self.0.addresses.get(name) {
+                return self.0.found(addresses.clone());
+            }
+            self.0.found(vec![address(self.0.number(name).ok_or(DnsFault::Absent)?)])
         })
+    }
+
+    fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, Tlsa> {
+        Box::pin(async move {
+            let tlsa = self.0.tlsa.lock().get(name).cloned();
+            self.0.found(tlsa.ok_or(DnsFault::Absent)?)
+        })
+    }
+
+    fn validates(&self) -> bool {
+        self.0.signed
     }
 }
 
@@ -111,6 +143,8 @@ pub struct Node {
     net: Net,
     names: Arc<Names>,
     random: Random,
+    /// Lines more for `[s2s]`.
+    pub more: String,
     pub disk: Arc<Disk>,
     /// Microseconds by which this machine's clock is wrong.
     pub skew: Arc<AtomicI64>,
@@ -126,6 +160,7 @@ impl Node {
             n,
             net: net.clone(),
             names: names.clone(),
+            more: String::new(),
             disk: Arc::new(Disk::new(Random::new(random.draw(), 2))),
             skew: Arc::default(),
             random,
@@ -136,9 +171,14 @@ impl Node {
         }
     }
 
+    /// Whom it asks for names, before it starts.
+    pub fn ask(&mut self, names: &Arc<Names>) {
+        self.names = names.clone();
+    }
+
     pub async fn start(&mut self) {
         self.net.boot(address(self.n));
-        let (config, certificates) = setting(self.n);
+        let (config, certificates) = setting(self.n, &self.more);
         let (began, skew) = (self.began, self.skew.clone());
         let last = AtomicU64::new(0);
         let wall = move || {
@@ -175,11 +215,11 @@ impl Node {
 }
 
 /// The server's configuration and certificate: the same in all scenes.
-fn setting(n: usize) -> (Arc<Config>, Arc<Certificates>) {
-    type Settings = Mutex<BTreeMap<usize, (Arc<Config>, Arc<Certificates>)>>;
+pub fn setting(n: usize, more: &str) -> (Arc<Config>, Arc<Certificates>) {
+    type Settings = Mutex<BTreeMap<(usize, String), (Arc<Config>, Arc<Certificates>)>>;
     static SETTINGS: LazyLock<Settings> = LazyLock::new(Settings::default);
     let mut all = SETTINGS.lock();
-    all.entry(n)
+    all.entry((n, more.to_owned()))
         .or_insert_with(|| {
             let folder = std::env::temp_dir().join(format!("waft-sim-{}-{n}", std::process::id()));
             let (domain, address) = (domain(n), address(n));
@@ -188,7 +228,7 @@ fn setting(n: usize) -> (Arc<Config>, Arc<Certificates>) {
                  [host.\"{domain}\"]\n\
                  [[listen]]\naddress = \"{}\"\ntls = \"optional\"\nforce = true\n\
                  [[listen]]\naddress = \"{}\"\nkind = \"s2s\"\n\
-                 [s2s]\nsystem_ca = false\npatience_seconds = 20\nidle_seconds = 60\n\
+                 [s2s]\nsystem_ca = false\npatience_seconds = 20\nidle_seconds = 60\n{more}\
                  [limits]\ns2s_retry_seconds_max = 8\ns2s_connect_seconds = 5\nstrangers_per_minute = 1000000\n\
                  resume_after_restart_seconds = 15\nack_seconds = 10\nidle_ping_seconds = 20\nidle_close_seconds = 10\n\
                  send_queue_stanzas_max = 64\nresume_seconds_default = 30\nresume_seconds_max = 30\n",

@@ -488,7 +488,7 @@ impl Scene {
 }
 
 /// The accounts of a server, before it is first started.
-fn prepare(node: &mut Node, accounts: &[(usize, String)]) {
+pub fn prepare(node: &mut Node, accounts: &[(usize, String)]) {
     static CREDENTIALS: LazyLock<Credentials> =
         LazyLock::new(|| crypto::credentials(PASSWORD, 4096).expect("it can be a password"));
     for (_, jid) in accounts.iter().filter(|(n, _)| *n == node.n) {
@@ -502,7 +502,7 @@ fn prepare(node: &mut Node, accounts: &[(usize, String)]) {
     }
 }
 
-fn write(node: &Node, account: &BareJid, change: Change) {
+pub fn write(node: &Node, account: &BareJid, change: Change) {
     let partition = Key::Bare(account.clone()).partition();
     node.disk.prepare(Fence { partition, epoch: node.disk.epoch() }, vec![change]);
 }

@@ -13,7 +13,7 @@ use crate::view::{Exit, view};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::{Change, SETTINGS};
-use xmpp::{Element, Jid, MessageType, Stanza, ns};
+use xmpp::{BareJid, Element, Jid, MessageType, Stanza, ns};
 
 pub const NS: &str = "urn:waft:outcome:0";
 /// What the keys of requests begin with, in the space of settings; the position follows.
@@ -142,20 +142,29 @@ pub(crate) fn report(account: &Account, position: i64, asked: &Asked, state: Sta
     if state != State::Stored && !may_know(account, asked) {
         return;
     }
-    let to = Jid::from(asked.from.to_bare());
-    let outcome = Element::new("outcome", NS).attr("id", &asked.id).attr("state", state.name());
-    let origin = Element::new("origin-id", ns::SID);
-    let name = format!("{}-{}", account.archive_ids.text(position), state.name());
-    let children = [outcome, origin.attr("id", &name), Element::new("no-permanent-store", ns::HINTS)];
-    let message = Stanza::message(MessageType::Normal).with_from(account.jid.clone()).with_to(to.clone());
-    let message = message.with_id(&name).with_children(children);
+    let message = told(asked, account.jid.clone(), account.archive_ids.text(position).as_ref(), state);
     fx.push(Effect::Count("delivery_outcomes"));
     fx.push(Effect::Tell {
-        to,
+        to: asked.from.to_bare().into(),
         stanza: Arc::new(message),
         ingress: Ingress { stream: 0, ordinal: 0 },
         ticket: Ticket::default(),
     });
+}
+
+/// The report on a message that waited for another domain in vain, if its sender asked: it waits for a resource of the
+/// sender's, where the error finds nobody. `number` is that message's alone.
+pub fn expired(message: &Stanza, to: &Jid, number: i64) -> Option<Stanza> {
+    Some(told(&asked(message)?, to.to_bare(), &format!("{number:x}"), State::Expired))
+}
+
+fn told(asked: &Asked, recipient: BareJid, name: &str, state: State) -> Stanza {
+    let outcome = Element::new("outcome", NS).attr("id", &asked.id).attr("state", state.name());
+    let name = format!("{name}-{}", state.name());
+    let origin = Element::new("origin-id", ns::SID).attr("id", &name);
+    let children = [outcome, origin, Element::new("no-permanent-store", ns::HINTS)];
+    let message = Stanza::message(MessageType::Normal).with_from(recipient).with_to(asked.from.to_bare());
+    message.with_id(&name).with_children(children)
 }
 
 #[cfg(test)]

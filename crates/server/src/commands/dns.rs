@@ -156,8 +156,13 @@ async fn caa(resolver: &dyn Resolve, name: &str, authority: Option<&str>) -> Fou
 
 async fn tlsa(resolver: &dyn Resolve, name: &str, data: &str) -> Found {
     match resolver.tlsa(name).await {
-        Ok(found) if found.iter().any(|it| it.eq_ignore_ascii_case(data)) => Found::Ok(data.to_owned()),
-        Ok(found) => Found::Wrong(format!("names another key: {}", found.join(", "))),
+        Ok(found) => {
+            let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+            match told.iter().any(|it| it.eq_ignore_ascii_case(data)) {
+                true => Found::Ok(data.to_owned()),
+                false => Found::Wrong(format!("names another key: {}", told.join(", "))),
+            }
+        }
         Err(fault) => fault.into(),
     }
 }
@@ -187,7 +192,7 @@ pub fn show(records: &[Record]) -> usize {
 /// The resolver that a command asks: the system's, or the one that is named.
 pub fn resolver(server: Option<std::net::SocketAddr>) -> Result<System, String> {
     match server {
-        Some(address) => System::at(address),
+        Some(address) => System::at(address, None),
         None => System::new(),
     }
 }
@@ -225,6 +230,7 @@ pub fn dns(arguments: &cli::Dns) -> Result<(), Failure> {
 mod tests {
     use super::*;
     use crate::config::{self, Sources};
+    use crate::s2s::dane::Tlsa;
     use crate::s2s::dns::{Answer, Srv};
     use std::net::IpAddr;
 
@@ -240,7 +246,7 @@ mod tests {
     where
         T: Send + 'static,
     {
-        Box::pin(async move { if rows.is_empty() { Err(DnsFault::Absent) } else { Ok(rows) } })
+        Box::pin(async move { if rows.is_empty() { Err(DnsFault::Absent) } else { Ok(rows.into()) } })
     }
 
     impl Resolve for Table {
@@ -258,9 +264,18 @@ mod tests {
             let of = self.caa.iter().filter(|(it, _, _)| *it == name);
             rows(of.map(|(_, tag, value)| ((*tag).into(), (*value).into())).collect())
         }
-        fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, String> {
-            rows(self.tlsa.iter().filter(|(it, _)| *it == name).map(|(_, data)| data.clone()).collect())
+        fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, Tlsa> {
+            rows(self.tlsa.iter().filter(|(it, _)| *it == name).map(|(_, data)| parsed(data)).collect())
         }
+    }
+
+    /// Three numbers and hexadecimal digits.
+    fn parsed(text: &str) -> Tlsa {
+        let words: Vec<&str> = text.split(' ').collect();
+        let number = |n: usize| words[n].parse().expect("a number");
+        let byte = |at: usize| u8::from_str_radix(&words[3][at..at + 2], 16).expect("two digits");
+        let data = (0..words[3].len()).step_by(2).map(byte).collect();
+        Tlsa { usage: number(0), selector: number(1), matching: number(2), data }
     }
 
     fn planned() -> Vec<Record> {

@@ -108,7 +108,7 @@ impl Connection {
             if let Err(end) = self.write_queue() {
                 return end;
             }
-            if *stopping.borrow() && self.wire.unsent() == 0 {
+            if stopping.is_said() && self.wire.unsent() == 0 {
                 return End::Fault(StreamFault::SystemShutdown);
             }
             if self.component.as_ref().is_some_and(|component| component.is_removed()) {
@@ -120,7 +120,7 @@ impl Connection {
             tokio::select! {
                 // The rarest first, so that none starves the others; and a run can be repeated.
                 biased;
-                _ = stopping.changed() => {}
+                () = stopping.changed() => {}
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 io = progress(&mut self.wire, &mut self.input, may_read) => match io {
                     Ok(Io::Read(true)) => self.heard = true,

@@ -15,6 +15,7 @@ pub mod presence;
 
 use crate::config::Config;
 use crate::house::{House, Ready};
+use crate::stopping::{Stop, Stopping};
 use im::{Ingress, Ticket};
 use parking_lot::{Mutex, RwLock};
 use presence::Leases;
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use stream::{ComponentConfig, Secret};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use xmpp::error::ErrorType;
 use xmpp::{Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
@@ -67,24 +68,14 @@ impl Policy {
 }
 
 /// All components of the configuration.
+#[derive(Default)]
 pub struct Components {
     policy: RwLock<Arc<Policy>>,
     all: RwLock<HashMap<Box<str>, Arc<Component>>>,
-    /// `true`: what is queued goes out, then the streams end.
-    stopping: watch::Sender<bool>,
+    /// What is queued goes out, then the streams end.
+    stopping: Stop,
     /// Streams that have not ended.
     running: AtomicU32,
-}
-
-impl Default for Components {
-    fn default() -> Components {
-        Components {
-            policy: RwLock::default(),
-            all: RwLock::default(),
-            stopping: watch::Sender::new(false),
-            running: AtomicU32::new(0),
-        }
-    }
 }
 
 impl Components {
@@ -121,13 +112,13 @@ impl Components {
         all
     }
 
-    pub fn stopping(&self) -> watch::Receiver<bool> {
-        self.stopping.subscribe()
+    pub fn stopping(&self) -> Stopping {
+        self.stopping.listen()
     }
 
     /// Lets what is queued go out, then ends all streams.
     pub async fn stop(&self, patience: Duration) {
-        self.stopping.send_replace(true);
+        self.stopping.say();
         let deadline = Instant::now() + patience;
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -442,6 +442,7 @@ impl Config {
         note(self.metrics != new.metrics, "[metrics]");
         let answers = |config: &Config| config.acme_address().map(|at| (at, config.acme.challenge));
         note(answers(self) != answers(new), "where [acme] answers the authority");
+        note(self.federation.dane != new.federation.dane, "s2s.dane");
         out
     }
 }

@@ -161,6 +161,10 @@ section! {
         ca: Option<PathBuf> = None;
         /// Do the authorities of the system count?
         system_ca: bool = true;
+        /// Are the signatures of DNS (DNSSEC) looked at, so that signed TLSA records can vouch for certificates (DANE,
+        /// RFC 7712)? The name servers of the system must pass signatures on; they need not look at them. Domains
+        /// whose signatures do not hold are not spoken with.
+        dane: bool = false;
         /// May one stream carry both directions (XEP-0288)?
         bidi: bool = true;
         /// Seconds for which a stanza waits for a domain that does not exist; then its sender gets an error.

@@ -4,8 +4,7 @@ use super::{House, run::Running};
 use crate::admin::acts::Act;
 use crate::admin::{
     AdminOps, ArchiveRecord, Check, Doing, Invite, InviteWish, KnownServer, Link, LostSubscription, Secret, Session,
-    Status,
-    USERS_PER_PAGE, User, Watcher,
+    Status, USERS_PER_PAGE, User, Watcher,
 };
 use crate::archives;
 use crate::config::Registration;

@@ -288,7 +288,7 @@ impl Running {
     /// Who knows where other servers are: DNS, and with `--ad-hoc` the local network.
     fn resolver(&self, config: &Config, world: &mut World) -> Result<Box<dyn Resolve>, String> {
         if !config.ad_hoc {
-            return world.take_resolver();
+            return world.take_resolver(config.federation.dane);
         }
         let domains: Vec<String> = config.domains().map(Into::into).collect();
         let port = |kind| {

@@ -189,7 +189,7 @@ impl Walk {
             self.ok("not asked: the configuration says where its server is");
             self.begin("addresses");
             self.ok(address.to_string());
-            return Ok(vec![Target { address, direct_tls: false }]);
+            return Ok(vec![Target { address, direct_tls: false, delegation: None }]);
         }
         let Some(name) = trust::ascii(domain) else {
             return Err(self.failed("the domain has no name in DNS", "is it written correctly?"));
@@ -203,6 +203,7 @@ impl Walk {
             Ok(targets) => {
                 let all: Vec<String> = targets.iter().map(shown).collect();
                 self.ok(all.join(", "));
+                self.dane(&targets);
                 Ok(targets)
             }
             Err(Nowhere::Absent) => Err(self.failed(
@@ -229,9 +230,11 @@ impl Walk {
         }
         let mut found: Vec<String> = Vec::new();
         for (records, how) in [(direct, "direct TLS"), (plain, "STARTTLS")] {
-            for srv in records.unwrap_or_default() {
+            let Ok(records) = records else { continue };
+            let signed = if records.secure { ", signed" } else { "" };
+            for srv in records.iter() {
                 let target = if srv.target.is_empty() { "." } else { &srv.target };
-                found.push(format!("{target}:{} ({how}, priority {})", srv.port, srv.priority));
+                found.push(format!("{target}:{} ({how}, priority {}{signed})", srv.port, srv.priority));
             }
         }
         match found.is_empty() {
@@ -239,6 +242,28 @@ impl Walk {
             false => self.ok(found.join(", ")),
         }
         Ok(())
+    }
+
+    /// What signed records say of its servers' certificates; only where signatures are looked at. RFC 7673.
+    fn dane(&self, targets: &[Target]) {
+        if !self.federation.resolver.validates() {
+            return;
+        }
+        self.begin("dane");
+        let mut all: Vec<String> = Vec::new();
+        for delegation in targets.iter().filter_map(|target| target.delegation.as_deref()) {
+            let said = match delegation.tlsa.len() {
+                0 => format!("{}: no TLSA records; its own name in a certificate will do", delegation.name),
+                count => format!("{}: {count} TLSA records, one of which must match", delegation.name),
+            };
+            if !all.contains(&said) {
+                all.push(said);
+            }
+        }
+        match all.is_empty() {
+            true => self.ok("does not apply: the SRV records are not signed, or there are none"),
+            false => self.ok(all.join("; ")),
+        }
     }
 
     /// Each address is tried; the first that answers is used.
@@ -268,13 +293,13 @@ impl Walk {
     async fn negotiate(&self, talk: &mut Talk, target: Target) -> Result<(), Ended> {
         self.begin("tls");
         if target.direct_tls {
-            self.handshake(talk, true).await?;
+            self.handshake(talk, &target).await?;
         }
         talk.stream.start(&mut talk.out);
         loop {
             match self.next(talk).await? {
                 OutEvent::StartTls => {
-                    self.handshake(talk, false).await?;
+                    self.handshake(talk, &target).await?;
                     if self.ourselves {
                         return Ok(());
                     }
@@ -302,7 +327,8 @@ impl Walk {
         Ok(())
     }
 
-    async fn handshake(&self, talk: &mut Talk, direct: bool) -> Result<(), Ended> {
+    async fn handshake(&self, talk: &mut Talk, target: &Target) -> Result<(), Ended> {
+        let direct = target.direct_tls;
         const REMEDY: &str =
             "its TLS is broken or too old (TLS 1.2 with extended master secret is needed): ask its administrator";
         let trust = self.federation.trust.read().clone();
@@ -331,14 +357,21 @@ impl Walk {
         self.ok(format!("{} {how}", talk.wire.tls_kind().unwrap_or_default()));
         self.begin("certificate");
         let chain = talk.wire.peer_certificates().unwrap_or_default().to_vec();
-        if !self.ourselves && self.federation.is_changed(&self.pair.to, Some(&chain)) {
-            return Err(self.failed(
-                "it is not the certificate of the first contact",
-                "ask its administrator whether it has a new one; if so: waft s2s forget DOMAIN",
-            ));
-        }
-        let certificate = self.federation.judge(Some(&chain));
-        let judged = self.judge(certificate.as_ref(), trust.verify(&chain).err());
+        let known = self.federation.judge_dialled(&self.pair.to, Some(&chain), target.delegation.as_deref());
+        let known = known.map_err(|why| {
+            self.failed(
+                why,
+                "ask its administrator: if the certificate is new, TLSA records must name it as well, and a key of the first contact is forgotten by waft s2s forget DOMAIN",
+            )
+        })?;
+        let certificate = known.certificate;
+        let judged = match known.by_dane {
+            true => {
+                self.ok("a signed TLSA record vouches for it (DANE)");
+                Ok(())
+            }
+            false => self.judge(certificate.as_ref(), trust.verify(&chain).err()),
+        };
         if !self.ourselves || !direct {
             talk.stream.tls_up(certificate, &mut talk.out);
         }

@@ -1,7 +1,7 @@
 //! Finding another domain's server and connecting to it, within bounds: attempts at once in all and for one who makes
 //! us dial, and how fast those may follow each other. LIMITS.md §1.
 
-use super::dns::{self, Nowhere, Target};
+use super::dns::{self, Nowhere, Place, Target};
 use super::link::End;
 use super::{Federation, Policy, trust};
 use crate::edge::socket::Socket;
@@ -69,14 +69,15 @@ impl Dials {
 /// Where the other server may be, the best first.
 pub async fn find(federation: &Federation, policy: &Policy, domain: &str) -> Result<Vec<Target>, End> {
     if let Some(address) = policy.pinned(domain) {
-        return Ok(vec![Target { address, direct_tls: false }]);
+        return Ok(vec![Target { address, direct_tls: false, delegation: None }]);
     }
     let name = trust::ascii(domain).ok_or(End::Absent("the domain has no name in DNS"))?;
     let mut random = |below| federation.random(below);
     let found = match policy.pinned_name(domain) {
         Some((name, port)) => {
-            let place = vec![(trust::ascii(name).unwrap_or_default(), port, false)];
-            dns::addresses_of(&*federation.resolver, place, policy.allow_private).await
+            let name = trust::ascii(name).unwrap_or_default();
+            let place = Place { name, port, direct_tls: false, secure: false };
+            dns::addresses_of(&*federation.resolver, vec![place], policy.allow_private).await
         }
         None => dns::targets(&*federation.resolver, &name, policy.allow_private, &mut random).await,
     };

@@ -1,19 +1,27 @@
 //! Where another domain's server is: SRV records, addresses, and which of them may be dialled. RFC 6120 §3.2,
-//! XEP-0368, RFC 2782.
+//! XEP-0368, RFC 2782. And, where answers are signed, what they say of its certificate: RFC 7673.
 
+use super::dane::{Delegation, Tlsa};
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
+use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
-use hickory_resolver::proto::rr::{RData, RecordType};
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
+use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::Deref;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// The port of servers without SRV records. RFC 6120 §3.2.2.
 const PORT: u16 = 5269;
 /// Records of one answer that are looked at, and addresses that are tried.
 const TARGETS_MAX: usize = 16;
+/// That something is not there is asked again after so long at most, however long the answer may be kept.
+const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(60);
 /// For one question, retries included.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -31,11 +39,33 @@ pub struct Srv {
 pub enum DnsFault {
     /// The name or the record does not exist.
     Absent,
-    /// Nobody answered, or with an error: perhaps later.
+    /// Nobody answered, or with an error, or the answer's signatures do not hold: perhaps later.
     Failed(String),
 }
 
-pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Vec<T>, DnsFault>> + Send + 'a>>;
+/// An answer that is not empty.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<T> {
+    pub records: Vec<T>,
+    /// "Secure" by RFC 4035 §4.3: signed, up to an anchor that we trust.
+    pub secure: bool,
+}
+
+impl<T> From<Vec<T>> for Found<T> {
+    /// As from DNS without signatures.
+    fn from(records: Vec<T>) -> Found<T> {
+        Found { records, secure: false }
+    }
+}
+
+impl<T> Deref for Found<T> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.records
+    }
+}
+
+pub type Answer<'a, T> = Pin<Box<dyn Future<Output = Result<Found<T>, DnsFault>> + Send + 'a>>;
 
 /// Questions to DNS; tests answer them from a table.
 pub trait Resolve: Send + Sync {
@@ -45,55 +75,104 @@ pub trait Resolve: Send + Sync {
     fn caa<'a>(&'a self, _name: &'a str) -> Answer<'a, (String, String)> {
         Box::pin(async { Err(DnsFault::Absent) })
     }
-    /// TLSA records (RFC 6698) as they are written: three numbers and hexadecimal digits.
-    fn tlsa<'a>(&'a self, _name: &'a str) -> Answer<'a, String> {
+    /// RFC 6698; only asked for by names whose addresses were secure.
+    fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, Tlsa> {
+        let _ = name;
         Box::pin(async { Err(DnsFault::Absent) })
+    }
+    /// Are signatures looked at? Else nothing is ever secure.
+    fn validates(&self) -> bool {
+        false
     }
 }
 
 /// The name servers of the system.
-pub struct System(TokioResolver);
+pub struct System {
+    resolver: TokioResolver,
+    validates: bool,
+}
 
 impl System {
+    /// Signatures are not looked at.
+    ///
     /// # Errors
     /// The system names none that can be used.
     pub fn new() -> Result<System, String> {
-        let resolver = TokioResolver::builder_tokio().and_then(|builder| builder.build());
-        resolver.map(System).map_err(|error| format!("the name servers of the system cannot be used: {error}"))
+        System::with(false)
     }
 
-    /// One name server, and no other.
+    /// With `validates` signatures are looked at (RFC 4035 §5), up to the keys of the root: an answer whose signatures do
+    /// not hold, or that should have some, is none.
+    ///
+    /// # Errors
+    /// The system names none that can be used.
+    pub fn with(validates: bool) -> Result<System, String> {
+        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+            let options = builder.options_mut();
+            options.validate = validates;
+            options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
+            builder.build()
+        });
+        let resolver = resolver.map_err(|error| format!("the name servers of the system cannot be used: {error}"))?;
+        Ok(System { resolver, validates })
+    }
+
+    /// One name server, and no other; whose signatures are taken if they lead to the anchors, if there are any.
     ///
     /// # Errors
     /// It cannot be used.
-    pub fn at(server: SocketAddr) -> Result<System, String> {
+    pub fn at(server: SocketAddr, anchors: Option<TrustAnchors>) -> Result<System, String> {
         let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
         connections.iter_mut().for_each(|connection| connection.port = server.port());
         let server = NameServerConfig::new(server.ip(), true, connections.to_vec());
         let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let built = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default()).build();
-        built.map(System).map_err(|error| format!("the name server cannot be used: {error}"))
+        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        builder.options_mut().negative_max_ttl = Some(NEGATIVE_TTL_MAX);
+        let validates = anchors.is_some();
+        if let Some(anchors) = anchors {
+            builder = builder.with_trust_anchor(Arc::new(anchors));
+        }
+        let resolver = builder.build().map_err(|error| format!("the name server cannot be used: {error}"))?;
+        Ok(System { resolver, validates })
     }
 
     async fn ask<T>(
         name: &str,
-        question: impl Future<Output = Result<Vec<T>, hickory_resolver::net::NetError>>,
-    ) -> Result<Vec<T>, DnsFault> {
+        question: impl Future<Output = Result<Found<T>, NetError>>,
+    ) -> Result<Found<T>, DnsFault> {
         match tokio::time::timeout(PATIENCE, question).await {
-            Ok(Ok(records)) if records.is_empty() => Err(DnsFault::Absent),
-            Ok(Ok(records)) => Ok(records),
+            Ok(Ok(found)) if found.is_empty() => Err(DnsFault::Absent),
+            Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) if error.is_nx_domain() || error.is_no_records_found() => Err(DnsFault::Absent),
+            // It is not there, and nobody signs that it is not.
+            Ok(Err(NetError::Dns(DnsError::Nsec { proof: Proof::Insecure, .. }))) => Err(DnsFault::Absent),
+            Ok(Err(NetError::Dns(DnsError::Nsec { .. } | DnsError::DnssecBogus))) => {
+                Err(DnsFault::Failed(format!("{name}: {UNSIGNED}")))
+            }
             Ok(Err(error)) => Err(DnsFault::Failed(format!("{name}: {error}"))),
             Err(_) => Err(DnsFault::Failed(format!("{name}: no answer"))),
         }
     }
+
+    /// What `read` takes of the answers, and whether all of them are secure, aliases included (RFC 7673 §3.1). Answers
+    /// whose state is not known are none.
+    fn found<T>(&self, lookup: &Lookup, read: impl Fn(&RData) -> Option<T>) -> Result<Found<T>, NetError> {
+        let answers = || lookup.answers().iter().filter(|record| record.record_type() != RecordType::RRSIG);
+        let is_known = |record: &Record| matches!(record.proof, Proof::Secure | Proof::Insecure);
+        if self.validates && !answers().all(is_known) {
+            return Err(NetError::Dns(DnsError::DnssecBogus));
+        }
+        let secure = self.validates && answers().all(|record| record.proof == Proof::Secure);
+        Ok(Found { records: answers().filter_map(|record| read(&record.data)).collect(), secure })
+    }
 }
+
+const UNSIGNED: &str = "its signatures do not hold, or the name server does not pass them on (s2s.dane)";
 
 impl Resolve for System {
     fn srv<'a>(&'a self, name: &'a str) -> Answer<'a, Srv> {
         Box::pin(System::ask(name, async move {
-            let lookup = self.0.srv_lookup(name).await?;
-            let records = lookup.answers().iter().filter_map(|record| match &record.data {
+            self.found(&self.resolver.srv_lookup(name).await?, |data| match data {
                 RData::SRV(srv) => Some(Srv {
                     priority: srv.priority,
                     weight: srv.weight,
@@ -101,44 +180,66 @@ impl Resolve for System {
                     target: srv.target.to_ascii().trim_end_matches('.').to_owned(),
                 }),
                 _ => None,
-            });
-            Ok(records.collect())
+            })
         }))
     }
 
     fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, IpAddr> {
-        Box::pin(System::ask(name, async move { Ok(self.0.lookup_ip(name).await?.iter().collect()) }))
+        Box::pin(System::ask(name, async move {
+            self.found(self.resolver.lookup_ip(name).await?.as_lookup(), |data| match data {
+                RData::A(four) => Some(IpAddr::V4(four.0)),
+                RData::AAAA(six) => Some(IpAddr::V6(six.0)),
+                _ => None,
+            })
+        }))
+    }
+
+    fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, Tlsa> {
+        Box::pin(System::ask(name, async move {
+            self.found(&self.resolver.tlsa_lookup(name).await?, |data| match data {
+                RData::TLSA(tlsa) => Some(Tlsa {
+                    usage: tlsa.cert_usage.into(),
+                    selector: tlsa.selector.into(),
+                    matching: tlsa.matching.into(),
+                    data: tlsa.cert_data.clone(),
+                }),
+                _ => None,
+            })
+        }))
+    }
+
+    fn validates(&self) -> bool {
+        self.validates
     }
 
     fn caa<'a>(&'a self, name: &'a str) -> Answer<'a, (String, String)> {
         Box::pin(System::ask(name, async move {
-            let lookup = self.0.lookup(name, RecordType::CAA).await?;
-            let records = lookup.answers().iter().filter_map(|record| match &record.data {
+            self.found(&self.resolver.lookup(name, RecordType::CAA).await?, |data| match data {
                 RData::CAA(caa) => Some((caa.tag.clone(), String::from_utf8_lossy(&caa.value).into_owned())),
                 _ => None,
-            });
-            Ok(records.collect())
-        }))
-    }
-
-    fn tlsa<'a>(&'a self, name: &'a str) -> Answer<'a, String> {
-        Box::pin(System::ask(name, async move {
-            let lookup = self.0.lookup(name, RecordType::TLSA).await?;
-            let records = lookup.answers().iter().filter_map(|record| match &record.data {
-                RData::TLSA(tlsa) => Some(tlsa.to_string()),
-                _ => None,
-            });
-            Ok(records.collect())
+            })
         }))
     }
 }
 
 /// One address to dial.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
     pub address: SocketAddr,
     /// TLS from the first byte (XEP-0368).
     pub direct_tls: bool,
+    /// The domain names this server in signed records.
+    pub delegation: Option<Arc<Delegation>>,
+}
+
+/// A server as a domain names it, before its addresses are known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    pub name: String,
+    pub port: u16,
+    pub direct_tls: bool,
+    /// Named by signed records.
+    pub secure: bool,
 }
 
 /// Why there is nothing to dial.
@@ -167,36 +268,35 @@ pub async fn targets(
         None => services(resolver, domain, random).await?,
     };
     let fallback = services.is_empty();
-    let places = if fallback { vec![(domain.trim_matches(['[', ']']).to_owned(), PORT, false)] } else { services };
-    addresses_of(resolver, places, allow_private).await
+    // Without SRV records names are as RFC 6120 has them, signed or not. RFC 7712 §5.1.
+    let itself =
+        || Place { name: domain.trim_matches(['[', ']']).to_owned(), port: PORT, direct_tls: false, secure: false };
+    addresses_of(resolver, if fallback { vec![itself()] } else { services }, allow_private).await
 }
 
-/// The addresses of names with ports, and whether TLS comes first there.
+/// The addresses of places, and what signed records say of the servers there.
 ///
 /// # Errors
 /// [`Nowhere`] when there is none.
 pub async fn addresses_of(
     resolver: &dyn Resolve,
-    places: Vec<(String, u16, bool)>,
+    places: Vec<Place>,
     allow_private: bool,
 ) -> Result<Vec<Target>, Nowhere> {
     let mut private = false;
     let mut failed = None;
     let mut out: Vec<Target> = Vec::new();
-    for (name, port, direct_tls) in places.into_iter().take(TARGETS_MAX) {
-        let addresses = match name.parse::<IpAddr>() {
-            Ok(address) => Ok(vec![address]),
-            // The final dot: no search list of the system is tried.
-            Err(_) => resolver.addresses(&format!("{name}.")).await,
-        };
-        match addresses {
-            Ok(addresses) => {
+    for place in places.into_iter().take(TARGETS_MAX) {
+        match found_at(resolver, &place).await {
+            Ok((addresses, delegation)) => {
+                let (port, direct_tls) = (place.port, place.direct_tls);
                 for address in in_turns(addresses) {
                     if !allow_private && !is_public(address) {
                         private = true;
                         continue;
                     }
-                    let target = Target { address: SocketAddr::new(address, port), direct_tls };
+                    let address = SocketAddr::new(address, port);
+                    let target = Target { address, direct_tls, delegation: delegation.clone() };
                     if out.len() < TARGETS_MAX && !out.contains(&target) {
                         out.push(target);
                     }
@@ -214,43 +314,80 @@ pub async fn addresses_of(
     }
 }
 
-/// Names, ports and kinds out of both services' records, in the order of RFC 2782. Empty: there are no records.
+/// A server's addresses; and where signed records lead to it, its TLSA records. RFC 7673 §3.2, §3.3.
+///
+/// # Errors
+/// Also when those records cannot be had: then it is not to be dialled (§3.4).
+async fn found_at(resolver: &dyn Resolve, place: &Place) -> Result<(Vec<IpAddr>, Option<Arc<Delegation>>), DnsFault> {
+    let name = &place.name;
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok((vec![address], None));
+    }
+    // The final dot: no search list of the system is tried.
+    let addresses = resolver.addresses(&format!("{name}.")).await?;
+    if !place.secure {
+        return Ok((addresses.records, None));
+    }
+    let mut delegation = Delegation { name: name.clone(), tlsa: Vec::new() };
+    if addresses.secure {
+        match resolver.tlsa(&format!("_{}._tcp.{name}.", place.port)).await {
+            Ok(tlsa) if tlsa.secure => delegation.tlsa = tlsa.records,
+            Ok(_) | Err(DnsFault::Absent) => {}
+            Err(fault) => return Err(fault),
+        }
+        delegation.tlsa.retain(Tlsa::is_usable);
+        delegation.tlsa.truncate(TARGETS_MAX);
+    }
+    Ok((addresses.records, Some(Arc::new(delegation))))
+}
+
+/// Places out of both services' records, in the order of RFC 2782. Empty: there are no records.
 async fn services(
     resolver: &dyn Resolve,
     domain: &str,
     random: &mut (dyn FnMut(u32) -> u32 + Send),
-) -> Result<Vec<(String, u16, bool)>, Nowhere> {
+) -> Result<Vec<Place>, Nowhere> {
     let direct = format!("_xmpps-server._tcp.{domain}.");
     let plain = format!("_xmpp-server._tcp.{domain}.");
     let (direct, plain) = tokio::join!(resolver.srv(&direct), resolver.srv(&plain));
-    // A failure of the newer service's question alone is no reason to give up.
-    let plain = match plain {
-        Ok(records) => records,
-        Err(DnsFault::Absent) => Vec::new(),
-        Err(DnsFault::Failed(why)) if direct.is_err() => return Err(Nowhere::Failed(why)),
-        Err(DnsFault::Failed(_)) => Vec::new(),
-    };
-    let mut records: Vec<(Srv, bool)> = direct.unwrap_or_default().into_iter().map(|srv| (srv, true)).collect();
-    records.extend(plain.into_iter().map(|srv| (srv, false)));
-    if !records.is_empty() && records.iter().all(|(srv, _)| srv.target.is_empty()) {
+    // A failure of the newer service's question alone is no reason to give up; unless it may hide signed records, whose
+    // absence would let in what they keep out (RFC 7673 §3.1).
+    let mut places = Vec::new();
+    let mut failed = None;
+    for (answer, direct_tls) in [(direct, true), (plain, false)] {
+        match answer {
+            Ok(found) => places.extend(found.records.into_iter().map(|srv| (srv, direct_tls, found.secure))),
+            Err(DnsFault::Absent) => {}
+            Err(DnsFault::Failed(why)) if !direct_tls || resolver.validates() => failed = Some(why),
+            Err(DnsFault::Failed(_)) => {}
+        }
+    }
+    if let (true, Some(why)) = (places.is_empty(), failed) {
+        return Err(Nowhere::Failed(why));
+    }
+    if !places.is_empty() && places.iter().all(|(srv, ..)| srv.target.is_empty()) {
         // "The service is decidedly not available at this domain."
         return Err(Nowhere::Absent);
     }
-    records.retain(|(srv, _)| !srv.target.is_empty());
-    records.truncate(TARGETS_MAX);
-    Ok(in_order(records, random).into_iter().map(|(srv, direct)| (srv.target, srv.port, direct)).collect())
+    places.retain(|(srv, ..)| !srv.target.is_empty());
+    places.truncate(TARGETS_MAX);
+    let place = |(srv, direct_tls, secure): Service| Place { name: srv.target, port: srv.port, direct_tls, secure };
+    Ok(in_order(places, random).into_iter().map(place).collect())
 }
 
+/// A record, whether TLS comes first there, and whether it is secure.
+type Service = (Srv, bool, bool);
+
 /// By priority; within one, drawn by weight. RFC 2782.
-fn in_order(mut records: Vec<(Srv, bool)>, random: &mut (dyn FnMut(u32) -> u32 + Send)) -> Vec<(Srv, bool)> {
-    records.sort_by_key(|(srv, _)| (srv.priority, srv.weight));
+fn in_order(mut records: Vec<Service>, random: &mut (dyn FnMut(u32) -> u32 + Send)) -> Vec<Service> {
+    records.sort_by_key(|(srv, ..)| (srv.priority, srv.weight));
     let mut out = Vec::with_capacity(records.len());
-    while let Some(priority) = records.first().map(|(srv, _)| srv.priority) {
-        let same = records.iter().take_while(|(srv, _)| srv.priority == priority).count();
-        let sum: u32 = records[..same].iter().map(|(srv, _)| u32::from(srv.weight)).sum();
+    while let Some(priority) = records.first().map(|(srv, ..)| srv.priority) {
+        let same = records.iter().take_while(|(srv, ..)| srv.priority == priority).count();
+        let sum: u32 = records[..same].iter().map(|(srv, ..)| u32::from(srv.weight)).sum();
         let drawn = random(sum + 1);
         let mut run = 0;
-        let at = records[..same].iter().position(|(srv, _)| {
+        let at = records[..same].iter().position(|(srv, ..)| {
             run += u32::from(srv.weight);
             run >= drawn
         });
@@ -328,10 +465,10 @@ mod tests {
 
     impl Resolve for Table {
         fn srv<'a>(&'a self, name: &'a str) -> Answer<'a, Srv> {
-            Box::pin(async move { self.srv.get(name).cloned().ok_or(DnsFault::Absent) })
+            Box::pin(async move { self.srv.get(name).cloned().map(Found::from).ok_or(DnsFault::Absent) })
         }
         fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, IpAddr> {
-            Box::pin(async move { self.addresses.get(name).cloned().ok_or(DnsFault::Absent) })
+            Box::pin(async move { self.addresses.get(name).cloned().map(Found::from).ok_or(DnsFault::Absent) })
         }
     }
 
@@ -399,10 +536,11 @@ mod tests {
 
     #[test]
     fn weights_decide_within_a_priority() {
-        let records = || vec![(srv(1, 10, 1, "a"), false), (srv(1, 90, 2, "b"), false), (srv(0, 0, 3, "c"), false)];
+        let records =
+            || [srv(1, 10, 1, "a"), srv(1, 90, 2, "b"), srv(0, 0, 3, "c")].map(|srv| (srv, false, false)).to_vec();
         let first_two = |draw: u32| {
             let ordered = in_order(records(), &mut |below| draw.min(below - 1));
-            ordered.into_iter().map(|(srv, _)| srv.target).collect::<Vec<_>>()
+            ordered.into_iter().map(|(srv, ..)| srv.target).collect::<Vec<_>>()
         };
         assert_eq!(first_two(5), ["c", "a", "b"]);
         assert_eq!(first_two(50), ["c", "b", "a"]);

@@ -222,6 +222,11 @@ impl Flow {
         self.uncounted = Some(self.in_flight.taken());
     }
 
+    /// Is what comes acknowledged by us, by its count?
+    pub fn acknowledges(&self) -> bool {
+        self.uncounted.is_some()
+    }
+
     /// Stream management was refused after all.
     pub fn unmanaged(&mut self) {
         self.held = false;
@@ -319,6 +324,12 @@ impl Flow {
         let ordinal = self.in_flight.taken().wrapping_add(1);
         let ticket = self.in_flight.ticket();
         let mark = self.mark.take().filter(|id| *id != 0 && stanza.is_message());
+        tracing::trace!(
+            stream = self.incarnation,
+            ordinal,
+            stanza = stanza.id.as_deref().unwrap_or_default(),
+            "taken in"
+        );
         let ingress = match mark {
             Some(id) => marked(pair, id),
             None => Ingress { stream: self.incarnation, ordinal },
@@ -355,6 +366,7 @@ impl Flow {
         let reached = at.wrapping_sub(done) as i32 <= 0;
         if reached || since.elapsed() >= ACK_PATIENCE / 4 {
             self.ack_at = None;
+            tracing::trace!(stream = self.incarnation, done, "acknowledged to the other server");
             marks::write_ack(out, self.handled());
         }
     }

@@ -1,11 +1,12 @@
 //! A stream that another server opened: one task a connection.
 
 use super::flow::{Dead, Flow, Rest};
+use super::hubs::{JOINING_MAX, Ride};
 use super::outgoing::{Io, last_words, progress};
 use super::presence::{Ended, SILENCE};
 use super::queue::{Link, Pushed, Question};
 use super::shown::{Opened, Showing};
-use super::{Federation, Policy};
+use super::{Federation, Policy, trust};
 use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
@@ -19,7 +20,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::server::InEvent;
-use stream::{IncomingStream, Managed, Pair, ResumeRequest, Verdict, Verify};
+use stream::{IncomingStream, Managed, Pair, PeerCertificate, ResumeRequest, Verdict, Verify};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use xmpp::stanza::StanzaFault;
@@ -154,12 +155,16 @@ pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr,
     wire.notice_silence(SILENCE);
     let (verdicts, verdicts_in) = mpsc::channel(stream::server::incoming::VERIFICATIONS_MAX);
     let (takeover, takeovers) = mpsc::channel(1);
+    let (riding, rides) = mpsc::channel(JOINING_MAX);
     let mut incoming = Incoming {
         showing: federation.streams.begin(Opened::There, address, federation.house.now().utc),
         flow: Flow::new(&federation),
         id: None,
         takeover,
         takeovers,
+        riding,
+        rides,
+        by_dane: false,
         stream: IncomingStream::new(policy.stream.clone(), federation.crypto.clone()),
         wire,
         input: Vec::new(),
@@ -191,6 +196,8 @@ struct Incoming {
     address: IpAddr,
     stream: IncomingStream,
     wire: Wire,
+    /// Signed records vouch for its certificate.
+    by_dane: bool,
     input: Vec<u8>,
     out: Vec<u8>,
     verdicts: mpsc::Sender<(Pair, Verdict)>,
@@ -203,6 +210,9 @@ struct Incoming {
     id: Option<Box<str>>,
     takeover: mpsc::Sender<oneshot::Sender<Rest>>,
     takeovers: mpsc::Receiver<oneshot::Sender<Rest>>,
+    /// Links of the way back whose tasks give them to this stream.
+    riding: mpsc::Sender<Ride>,
+    rides: mpsc::Receiver<Ride>,
     rates: Rates,
     began: Instant,
     /// The first byte came.
@@ -245,6 +255,7 @@ impl Incoming {
                 cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 Some((pair, verdict)) = self.verdicts_in.recv() => self.judged(&pair, verdict),
+                Some(ride) = self.rides.recv() => self.take_up(ride),
                 Some(heir) = self.takeovers.recv() => {
                     self.id = None;
                     if let Some(rest) = self.flow.rest() {
@@ -387,7 +398,7 @@ impl Incoming {
             Some(Verdict::Error(StanzaCondition::NotAuthorized))
         } else if certified {
             Some(Verdict::Valid)
-        } else if self.policy.is_strict(&pair.from) {
+        } else if self.policy.is_strict(&pair.from) && !self.federation.resolver.validates() {
             Some(Verdict::Error(StanzaCondition::NotAuthorized))
         } else {
             None
@@ -402,8 +413,14 @@ impl Incoming {
         };
         let (federation, verdicts) = (self.federation.clone(), self.verdicts.clone());
         let dialler = self.address.to_string();
+        let strict = self.policy.is_strict(&pair.from);
+        let chain = self.wire.peer_certificates().unwrap_or_default().to_vec();
         self.federation.house.runtime.spawn(async move {
-            let verdict = federation.verify(pair.clone(), id, key, dialler).await;
+            let verdict = match strict {
+                true if federation.is_vouched_for(&pair.from, &chain).await => Verdict::Valid,
+                true => Verdict::Error(StanzaCondition::NotAuthorized),
+                false => federation.verify(pair.clone(), id, key, dialler).await,
+            };
             drop(place);
             // The stream may have ended meanwhile.
             let _ = verdicts.send((pair, verdict)).await;
@@ -431,13 +448,21 @@ impl Incoming {
         self.up.push(pair.clone());
         self.attach();
         let both = self.flow.links().iter().any(|link| link.pair == pair.inverse());
-        self.showing.proved(&pair.inverse(), certified, both);
+        let by = match (certified, self.by_dane) {
+            (true, true) => "dane",
+            (true, false) => "certificate",
+            (false, _) => "dialback",
+        };
+        self.showing.proved(&pair.inverse(), by, both);
     }
 
     /// Takes over the links of the way back that nobody works for.
     fn attach(&mut self) {
         if !self.stream.is_bidirectional() {
             return;
+        }
+        if let Some(pair) = self.up.last() {
+            self.federation.hubs.carried(pair.inverse(), self.riding.clone());
         }
         for pair in &self.up {
             let back = pair.inverse();
@@ -447,6 +472,16 @@ impl Incoming {
             {
                 self.flow.carry(&link);
             }
+        }
+    }
+
+    /// … and those whose tasks give them to it, rather than dial.
+    fn take_up(&mut self, ride: Ride) {
+        if ride.link.adopt(&self.flow.wake) {
+            self.flow.carry(&ride.link);
+            self.showing.carries_back(&ride.link.pair);
+            // Its task waits for this word, or has been dropped with the server.
+            let _ = ride.taken.send(());
         }
     }
 
@@ -528,9 +563,27 @@ impl Incoming {
             }
             Err(_) => return Err(End::Lost),
         }
-        let certificate = self.federation.judge(self.wire.peer_certificates());
+        let mut certificate = self.federation.judge(self.wire.peer_certificates());
+        // (With TLS from the first byte nobody has said yet who they are: then dialback is where it is looked at.)
+        if let Some(domain) = self.stream.claimed().map(str::to_owned)
+            && !certificate.as_ref().is_some_and(|it| it.speaks_for(&domain))
+            && self.is_vouched_for(&domain).await
+        {
+            self.by_dane = true;
+            let names = vec![trust::ascii(&domain).unwrap_or_default()];
+            certificate = Some(PeerCertificate { valid: true, dns_names: names, ..PeerCertificate::default() });
+        }
         self.stream.tls_up(certificate);
         Ok(())
+    }
+
+    /// By signed records. It is asked for on behalf of its address, as a key is verified.
+    async fn is_vouched_for(&self, domain: &str) -> bool {
+        let Some(chain) = self.wire.peer_certificates().filter(|_| self.federation.resolver.validates()) else {
+            return false;
+        };
+        let Some(_place) = self.federation.verifications.enter(self.address) else { return false };
+        self.federation.is_vouched_for(domain, chain).await
     }
 
     fn write_queue(&mut self) -> Result<(), End> {
@@ -575,6 +628,10 @@ impl Incoming {
     async fn finish(mut self, end: End) {
         let in_order = matches!(end, End::Closed) && self.peer_error.is_none();
         let links = self.flow.links().to_vec();
+        self.federation.hubs.carried_no_more(&self.riding);
+        // Whoever still waits to be taken hears that it was dropped, and dials.
+        self.rides.close();
+        while self.rides.try_recv().is_ok() {}
         match self.id.take() {
             Some(id) if matches!(end, End::Lost) => self.suspend(id),
             Some(id) => drop(self.federation.resumptions.remove(&id)),

@@ -43,12 +43,18 @@ impl End {
 pub async fn run(federation: &Arc<Federation>, link: &Arc<Link>) {
     let mut pause = RETRY_FIRST;
     let mut last = End::Failed("no answer yet".into());
+    let mut broke = false;
     loop {
+        // When a connection broke, the other may be broken, too, and nobody has noticed.
+        if !broke && federation.hand_over(link).await {
+            return;
+        }
         let end = tokio::select! {
             biased;
             end = attempt(federation, link) => end,
             () = expire(federation, link, &last) => return,
         };
+        broke = !matches!(end, End::Done);
         let failed = match &end {
             End::Done | End::Broken(_) => {
                 tracing::debug!(pair = %link.pair, why = outbox::why(&end), "stream to another server ended");

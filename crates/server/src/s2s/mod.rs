@@ -4,10 +4,11 @@
 //! - [`queue`]: what waits in the *link* of the pair. [`outbox`]: that, and what of it is in the store.
 //! - [`link`]: the link's task, attempt after attempt. [`dial`]: finding the other server and connecting to it.
 //! - [`outgoing`]: a stream of ours: proves who we are, writes links' queues out. [`incoming`]: a stream that another
-//!   server opened. [`flow`]: what both have in common: stanzas out and in, and what is acknowledged.
+//!   server opened. [`hubs`]: which of them a link can use instead of dialling. [`flow`]: what both have in common: stanzas out and in, and what is acknowledged.
 //! - [`presence`]: presence of elsewhere is leased: it ends when the link ends (DESIGN.md D7).
 //! - [`shown`], [`check`]: what the operator sees of it, and what is wrong.
-//! - [`dns`], [`nearby`]: where the other server is. [`trust`], [`known`]: whose certificates count. [`policy`]: the configuration.
+//! - [`dns`], [`nearby`]: where the other server is. [`trust`], [`known`], [`dane`]: whose certificates
+//!   count. [`policy`]: the configuration.
 //!
 //! ```text
 //! house ── tell, fan ──► Federation::send ──► Link (queue) ──► outgoing stream, or an incoming one in both directions
@@ -15,9 +16,11 @@
 //! ```
 
 pub mod check;
+pub mod dane;
 pub mod dial;
 pub mod dns;
 pub mod flow;
+pub mod hubs;
 pub mod incoming;
 pub mod known;
 pub mod link;
@@ -32,6 +35,7 @@ pub mod trust;
 
 use crate::house::House;
 use crate::listen::admission::Source;
+use crate::stopping::{Stop, Stopping};
 use dashmap::DashMap;
 use dns::Resolve;
 use parking_lot::{Mutex, RwLock};
@@ -39,11 +43,10 @@ pub use policy::Policy;
 use queue::Link;
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use stream::{Crypto, Pair};
-use tokio::sync::broadcast;
 use tokio::time::Instant;
 use trust::Trust;
 use xmpp::{BareJid, IqType, Stanza, StanzaType};
@@ -61,8 +64,8 @@ pub struct Federation {
     outbox: outbox::Outbox,
     /// Pings whose answer says that what was sent before was taken: the way back, and who waits.
     pings: DashMap<Box<str>, (Pair, Weak<flow::Ping>)>,
-    /// Streams of ours that others may join, and what those that broke left.
-    hubs: outgoing::Hubs,
+    /// Streams that links may use, and what those of ours that broke left.
+    hubs: hubs::Hubs,
     resumable: DashMap<Pair, outgoing::Resumable>,
     /// Streams of others that they may resume.
     resumptions: DashMap<Box<str>, incoming::Resumption>,
@@ -74,7 +77,7 @@ pub struct Federation {
     /// Attempts to connect under way.
     pub dials: dial::Dials,
     /// What is queued goes out, then the streams end.
-    stopping: (Arc<AtomicBool>, broadcast::Sender<()>),
+    stopping: Stop,
     /// Streams and dials that have not ended.
     running: AtomicU32,
 }
@@ -98,7 +101,7 @@ impl Federation {
             links: DashMap::new(),
             outbox: outbox::Outbox::default(),
             pings: DashMap::new(),
-            hubs: outgoing::Hubs::default(),
+            hubs: hubs::Hubs::default(),
             resumable: DashMap::new(),
             resumptions: DashMap::new(),
             presence: presence::Leases::default(),
@@ -107,7 +110,7 @@ impl Federation {
             checks: check::Pings::default(),
             known,
             dials: dial::Dials::new(dials_max),
-            stopping: (Arc::default(), broadcast::Sender::new(2)),
+            stopping: Stop::default(),
             running: AtomicU32::new(0),
         });
         federation.house.runtime.spawn(presence::watch(Arc::downgrade(&federation)));
@@ -176,16 +179,16 @@ impl Federation {
     }
 
     pub fn stopping(&self) -> Stopping {
-        Stopping { flag: self.stopping.0.clone(), heard: self.stopping.1.subscribe() }
+        self.stopping.listen()
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stopping.0.load(Ordering::Acquire)
+        self.stopping.is_said()
     }
 
     /// Lets what is queued go out, then ends all streams.
     pub async fn stop(&self, patience: Duration) {
-        self.say_stop();
+        self.stopping.say();
         let deadline = Instant::now() + patience;
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -201,13 +204,7 @@ impl Federation {
     /// The process is gone: what goes on is a ghost, and ends soon.
     #[cfg(feature = "simulated")]
     pub fn abandon(&self) {
-        self.say_stop();
-    }
-
-    fn say_stop(&self) {
-        self.stopping.0.store(true, Ordering::Release);
-        // Nobody listens: then nothing has to end.
-        let _ = self.stopping.1.send(());
+        self.stopping.say();
     }
 
     /// Pairs in memory, and what waits for each: stanzas, bytes.
@@ -259,28 +256,6 @@ impl Drop for Verification {
             if *count == 0 {
                 all.remove(&self.1);
             }
-        }
-    }
-}
-
-/// Hears that the server stops. (Not tokio's `watch`: it wakes in an order of chance, and a run is to be repeated.)
-pub struct Stopping {
-    flag: Arc<AtomicBool>,
-    heard: broadcast::Receiver<()>,
-}
-
-impl Stopping {
-    /// Waits until it begins to stop, from now on.
-    pub async fn changed(&mut self) {
-        if self.heard.recv().await == Err(broadcast::error::RecvError::Closed) {
-            std::future::pending().await
-        }
-    }
-
-    /// Waits until it stops; at once if it does already.
-    pub async fn stopped(&mut self) {
-        if !self.flag.load(Ordering::Acquire) {
-            self.changed().await;
         }
     }
 }

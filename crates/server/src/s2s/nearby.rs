@@ -166,7 +166,9 @@ impl Resolve for Shared {
             let Some(label) = rest.strip_prefix("_xmpp-server._tcp.") else { return Err(DnsFault::Absent) };
             let domain = format!("{label}{SUFFIX}");
             match self.0.servers.lock().get(&domain) {
-                Some(seen) => Ok(vec![Srv { priority: 0, weight: 0, port: seen.port, target: seen.host.clone() }]),
+                Some(seen) => {
+                    Ok(vec![Srv { priority: 0, weight: 0, port: seen.port, target: seen.host.clone() }].into())
+                }
                 // Not announced, or not yet: its host name and the usual port may do.
                 None => Err(DnsFault::Absent),
             }
@@ -176,7 +178,7 @@ impl Resolve for Shared {
     fn addresses<'a>(&'a self, name: &'a str) -> Answer<'a, IpAddr> {
         Box::pin(async move {
             match (name.trim_end_matches('.').ends_with(SUFFIX), &self.0.others) {
-                (true, _) => self.0.addresses_of(name).await,
+                (true, _) => self.0.addresses_of(name).await.map(Into::into),
                 (false, Some(system)) => system.addresses(name).await,
                 (false, None) => Err(DnsFault::Absent),
             }

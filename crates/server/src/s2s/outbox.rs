@@ -7,7 +7,7 @@ use super::queue::{Keeping, Queued, is_kept};
 use super::{Federation, Policy, link};
 use crate::house::Ready;
 use dashmap::DashMap;
-use im::Ticket;
+use im::{Ingress, Ticket};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -79,6 +79,9 @@ impl Federation {
         };
         let row = kept.then(|| self.row_of(&queued));
         let pair = Pair::new(from.domain(), queued.to.domain());
+        if kept {
+            tracing::trace!(%pair, row = id, stanza = stanza.id.as_deref().unwrap_or_default(), "queued for another domain");
+        }
         // A link that is forgotten between look-up and push is looked up again.
         let link = loop {
             let Some(link) = self.link(&pair, &from.to_bare()) else { return Err((busy(), ticket)) };
@@ -182,10 +185,12 @@ impl Federation {
         self.house.store.commit(
             fence(self, pair),
             vec![Change::OutboxDelete { local, ids }],
-            Box::new(move |result| {
-                if let Err(StoreError::Full | StoreError::Busy) = result {
+            Box::new(move |result| match result {
+                Ok(_) => tracing::trace!(pair = %of, rows = ?again, "rows of the outbox are gone"),
+                Err(StoreError::Full | StoreError::Busy) => {
                     federation.outbox.undeleted.lock().extend(again.into_iter().map(|id| (of.clone(), id)));
                 }
+                Err(StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_)) => {}
             }),
         );
     }
@@ -211,9 +216,23 @@ impl Federation {
     ) {
         for queued in stanzas {
             self.house.count("s2s_bounced");
+            tracing::trace!(row = queued.id, condition = condition.name(), why, "given back to its sender");
             let ticket = self.end_of(&queued);
-            self.answer(queued, &StanzaError::from(condition).with_text(why), ticket);
+            let report = im::modules::outcome::expired(&queued.stanza, &queued.to, queued.id);
+            self.answer(queued, &StanzaError::from(condition).with_text(why), ticket.clone());
+            if let Some(report) = report {
+                self.report(report, ticket);
+            }
         }
+    }
+
+    /// To a sender who asked what became of a message; an error finds nobody when the sender is away (RFC 6121
+    /// §8.5.2.2.1), and this waits in the inbox.
+    fn report(self: &Arc<Federation>, report: Stanza, ticket: Ticket) {
+        let Some(to) = report.to.clone().filter(|to| self.house.host(to.domain()).is_some()) else { return };
+        let mut ready = Ready::new();
+        self.house.tell(to, Arc::new(report), Ingress { stream: 0, ordinal: 0 }, ticket, &mut ready);
+        self.house.work(&mut ready);
     }
 
     /// Its row goes when the ticket does.

@@ -2,6 +2,7 @@
 
 use super::dns::Target;
 use super::flow::{Dead, Flow, Rest};
+use super::hubs::{Hub, JOINED_MAX, JOINING_MAX, Join};
 use super::link::End;
 use super::presence::{Ended, SILENCE};
 use super::queue::{Link, Question};
@@ -11,10 +12,8 @@ use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
 use crate::limits_hit::{self, Of};
-use parking_lot::Mutex;
 use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -36,50 +35,8 @@ const ONLY_ASKS_IDLE: Duration = Duration::from_secs(20);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// What is sent is acknowledged within this time when the stream is to end.
 const LAST_ACKS: Duration = Duration::from_secs(3);
-/// Links that may wait to join one stream, and those that may have joined.
-const JOINING_MAX: usize = 16;
-const JOINED_MAX: usize = 200;
 /// A stream is resumed within so long, when the other side names no time.
 const RESUME_WITHIN: Duration = Duration::from_secs(120);
-
-/// A stream that further links may join.
-pub struct Hub {
-    /// Of the link it began with.
-    pair: Pair,
-    address: SocketAddr,
-    /// Only the server of that domain, or of any at that address?
-    takes_targets: bool,
-    joins: mpsc::Sender<Join>,
-}
-
-/// A link that wants to join, and who waits for it to end.
-struct Join {
-    link: Arc<Link>,
-    end: oneshot::Sender<End>,
-}
-
-/// All streams that may be joined.
-#[derive(Default)]
-pub struct Hubs(Mutex<Vec<Arc<Hub>>>);
-
-impl Hubs {
-    /// A stream on which the pair can be proved beside the one it began with.
-    fn find(&self, pair: &Pair, addresses: Option<&[Target]>) -> Option<Arc<Hub>> {
-        let hubs = self.0.lock();
-        let fits = |hub: &&Arc<Hub>| {
-            !hub.joins.is_closed()
-                && match addresses {
-                    None => hub.pair.to == pair.to && hub.pair.from != pair.from,
-                    Some(targets) => hub.takes_targets && targets.iter().any(|target| target.address == hub.address),
-                }
-        };
-        hubs.iter().find(fits).cloned()
-    }
-
-    fn leave(&self, hub: &Arc<Hub>) {
-        self.0.lock().retain(|it| !Arc::ptr_eq(it, hub));
-    }
-}
 
 /// What a stream that broke left, for the next attempt.
 pub struct Resumable {
@@ -94,7 +51,7 @@ pub async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
         return End::Failed("this server stops".into());
     }
     let policy = federation.policy();
-    if let Some(end) = join(federation, link, None).await {
+    if let Some(end) = federation.join(link, None).await {
         return end;
     }
     let place = federation.place_to_dial(&link.dialler).await;
@@ -102,9 +59,11 @@ pub async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
         Ok(targets) => targets,
         Err(end) => return end,
     };
-    // Who must show a certificate shows it on a stream of its own.
+    // Who must show a certificate, or names one in signed records, shows it on a stream of its own.
+    let names_certificates = |it: &Target| it.delegation.as_ref().is_some_and(|it| !it.tlsa.is_empty());
     if !policy.is_strict(&link.pair.to)
-        && let Some(end) = join(federation, link, Some(&targets)).await
+        && !targets.iter().any(names_certificates)
+        && let Some(end) = federation.join(link, Some(&targets)).await
     {
         return end;
     }
@@ -114,23 +73,8 @@ pub async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
     };
     drop(place);
     socket.hurry();
-    Talk::new(federation, link, policy, socket, target).works(target.direct_tls).await
-}
-
-/// `None`: there is no such stream, or it does not take the link.
-async fn join(federation: &Arc<Federation>, link: &Arc<Link>, addresses: Option<&[Target]>) -> Option<End> {
-    // Where the certificate must stay the same, it is looked at for each domain.
-    if link.has_questions() || federation.policy().is_first_use(&link.pair.to) {
-        return None;
-    }
-    let hub = federation.hubs.find(&link.pair, addresses)?;
-    let (end, ended) = oneshot::channel();
-    hub.joins.try_send(Join { link: link.clone(), end }).ok()?;
-    match ended.await {
-        // Not by this way: on a stream of its own, perhaps.
-        Ok(End::Refused(_) | End::Absent(_) | End::Failed(_)) | Err(_) => None,
-        Ok(end) => Some(end),
-    }
+    let direct_tls = target.direct_tls;
+    Talk::new(federation, link, policy, socket, target).works(direct_tls).await
 }
 
 impl Federation {
@@ -204,7 +148,9 @@ struct Talk<'a> {
     policy: Arc<Policy>,
     stream: OutgoingStream,
     wire: Wire,
-    address: SocketAddr,
+    target: Target,
+    /// Signed records vouch for its certificate.
+    by_dane: bool,
     input: Vec<u8>,
     out: Vec<u8>,
     /// The first is the one it began for.
@@ -243,7 +189,7 @@ impl<'a> Talk<'a> {
         Talk {
             stream: OutgoingStream::new(policy.stream.clone(), federation.crypto.clone(), link.pair.clone(), strict),
             wire,
-            address: target.address,
+            by_dane: false,
             input: Vec::new(),
             out: Vec::new(),
             members: vec![Member { link: link.clone(), state: Proof::Wanted, since: Instant::now(), end: None }],
@@ -259,6 +205,7 @@ impl<'a> Talk<'a> {
             blocked_since: None,
             rates: policy.rates(),
             showing: federation.streams.begin(Opened::Here, target.address.ip(), federation.house.now().utc),
+            target,
             policy,
             federation,
         }
@@ -288,7 +235,10 @@ impl<'a> Talk<'a> {
                 return end;
             }
             let nothing_waits = self.asked.is_empty() && self.wire.unsent() == 0 && !self.waits_to_be_written();
-            if nothing_waits && (self.federation.is_stopping() || self.is_idle()) && self.is_settled() {
+            if nothing_waits
+                && (self.federation.is_stopping() || self.is_idle() || self.is_redundant())
+                && self.is_settled()
+            {
                 return End::Done;
             }
             let may_read = !self.stream.is_waiting() && !self.flow.in_flight.is_full() && self.rates.may_read();
@@ -362,8 +312,16 @@ impl<'a> Talk<'a> {
     fn is_idle(&self) -> bool {
         let idle = if self.only_asks() { ONLY_ASKS_IDLE.min(self.policy.idle) } else { self.policy.idle };
         // While presence of there is leased, the stream is what shows that they live.
-        let leased = |member: &Member| self.federation.presence.has(&member.link.pair.inverse());
+        let is_up = |member: &Member| member.state == Proof::Up;
+        let leased = |it: &Member| is_up(it) && self.federation.presence.has(&it.link.pair.inverse());
         self.active.elapsed() >= idle && !self.members.iter().any(leased)
+    }
+
+    /// Both servers have dialled, and the other's stream carries both directions: one of the two is enough. Both sides
+    /// choose the same: the one that was opened by the domain whose name comes first.
+    fn is_redundant(&self) -> bool {
+        let pair = &self.first().link.pair;
+        self.is_up() && self.members.len() == 1 && pair.from > pair.to && self.federation.hubs.is_carried(pair)
     }
 
     fn deadline(&self) -> Instant {
@@ -484,7 +442,12 @@ impl<'a> Talk<'a> {
             return;
         };
         self.federation.met(&pair.to, self.wire.peer_certificates());
-        self.showing.proved(pair, self.stream.is_certified(), self.stream.is_bidirectional());
+        let by = match (self.stream.is_certified(), self.by_dane) {
+            (true, true) => "dane",
+            (true, false) => "certificate",
+            (false, _) => "dialback",
+        };
+        self.showing.proved(pair, by, self.stream.is_bidirectional());
         let first = !self.is_up();
         self.members[at].state = Proof::Up;
         let link = self.members[at].link.clone();
@@ -543,11 +506,11 @@ impl<'a> Talk<'a> {
         }
         let hub = Arc::new(Hub {
             pair: self.first().link.pair.clone(),
-            address: self.address,
+            address: self.target.address,
             takes_targets: self.stream.takes_more_targets(),
             joins: self.joining.clone(),
         });
-        self.federation.hubs.0.lock().push(hub.clone());
+        self.federation.hubs.open(&hub);
         self.hub = Some(hub);
     }
 
@@ -621,11 +584,10 @@ impl<'a> Talk<'a> {
             Err(_) => return Err(failed("no answer".into())),
         }
         let chain = self.wire.peer_certificates();
-        if self.federation.is_changed(&pair.to, chain) {
-            return Err(End::Absent("its certificate is not the one of the first contact"));
-        }
-        let certificate = self.federation.judge(chain);
-        self.stream.tls_up(certificate, &mut self.out);
+        let judged = self.federation.judge_dialled(&pair.to, chain, self.target.delegation.as_deref());
+        let judged = judged.map_err(End::Absent)?;
+        self.by_dane = judged.by_dane;
+        self.stream.tls_up(judged.certificate, &mut self.out);
         Ok(())
     }
 
@@ -701,18 +663,27 @@ impl<'a> Talk<'a> {
                 let _ = waits.send(end.clone());
             }
         }
-        self.stream.close(&mut self.out);
+        if !matches!(end, End::Done) {
+            self.stream.close(&mut self.out);
+            let out = std::mem::take(&mut self.out);
+            return last_words(&mut self.wire, &out).await;
+        }
+        self.stream.say_close(&mut self.out);
         let out = std::mem::take(&mut self.out);
         last_words(&mut self.wire, &out).await;
-        if matches!(end, End::Done) {
-            let mut rest = Vec::new();
-            let wire = &mut self.wire;
-            let drain = async {
-                while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await {
-                    rest.clear()
-                }
-            };
-            let _ = timeout(CLOSE_PATIENCE, drain).await;
+        let _ = timeout(CLOSE_PATIENCE, self.hear_out()).await;
+    }
+
+    /// What the peer said before it heard our close tag still counts, up to its own. RFC 6120 §4.4. Unless it counts
+    /// itself (XEP-0198): we acknowledge nothing any more, so it sends that again elsewhere.
+    async fn hear_out(&mut self) {
+        while let Ok(Io::Read(true)) = progress(&mut self.wire, &mut self.input, true).await {
+            if self.flow.acknowledges() {
+                self.input.clear();
+            } else if self.take_input().await.is_err() || self.flow.in_flight.is_full() {
+                return;
+            }
+            self.out.clear();
         }
     }
 

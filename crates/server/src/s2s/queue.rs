@@ -283,6 +283,17 @@ impl Link {
         true
     }
 
+    /// The link's task gives it to such a stream, and ends. `false`: the task is not what works for it.
+    pub fn adopt(&self, wake: &Arc<Notify>) -> bool {
+        let mut queue = self.queue.lock();
+        if queue.gone || queue.owner != Owner::Task || !queue.questions.is_empty() {
+            return false;
+        }
+        queue.owner = Owner::Incoming;
+        queue.wake = wake.clone();
+        true
+    }
+
     /// … and gives it back; `true`: something waits, the caller must start the link's task.
     pub fn detach(&self) -> bool {
         let mut queue = self.queue.lock();
@@ -599,6 +610,23 @@ mod tests {
         let verify = Verify { pair: link.pair.inverse(), id: "1".into(), key: "key".into() };
         assert!(matches!(link.ask(Question { verify, answer }, false), Pushed::Full(_)));
         assert!(link.detach(), "what waits must be dialled for");
+    }
+
+    #[tokio::test]
+    async fn a_link_s_task_gives_it_to_a_stream_of_both_directions_unless_a_question_waits() {
+        let (link, policy) = (link(), policy(10));
+        let wake = Arc::default();
+        assert!(!link.adopt(&wake), "it has no task");
+        link.push(message(1), &policy);
+        let (answer, _answered) = oneshot::channel();
+        let verify = Verify { pair: link.pair.inverse(), id: "1".into(), key: "key".into() };
+        link.ask(Question { verify, answer }, false);
+        assert!(!link.adopt(&wake), "only a stream of ours can ask");
+        link.take_questions();
+        assert!(link.adopt(&wake));
+        assert!(matches!(link.push(message(2), &policy), Pushed::Queued));
+        assert_eq!(all(&link), [1, 2]);
+        assert!(!link.detach());
     }
 
     // DESIGN.md D4.

@@ -93,11 +93,20 @@ impl Streams {
 }
 
 impl Showing {
-    /// A pair was proved on it; `pair` is from ours to the other. `certified`: by a certificate, else by dialback.
-    pub fn proved(&self, pair: &Pair, certified: bool, both: bool) {
+    /// A pair was proved on it; `pair` is from ours to the other. `trust`: by what, such as `certificate`.
+    pub fn proved(&self, pair: &Pair, trust: &'static str, both: bool) {
         self.streams.failures.lock().remove(pair);
-        let trust = if certified { "certificate" } else { "dialback" };
         self.shown.proved.lock().push(Proved { local: pair.from.clone(), remote: pair.to.clone(), trust, both });
+    }
+}
+
+impl Showing {
+    /// The stream carries the way back of a pair, too; `pair` is from ours to the other.
+    pub fn carries_back(&self, pair: &Pair) {
+        let mut proved = self.shown.proved.lock();
+        for it in proved.iter_mut().filter(|it| it.local == pair.from && it.remote == pair.to) {
+            it.both = true;
+        }
     }
 }
 
@@ -169,7 +178,7 @@ mod tests {
         let address = IpAddr::from([192, 0, 2, 1]);
         let showing = streams.begin(Opened::Here, address, Stamp(0));
         assert_eq!((streams.all.len(), streams.failures.lock().len()), (1, 1));
-        showing.proved(&pair, true, false);
+        showing.proved(&pair, "certificate", false);
         assert!(streams.failures.lock().is_empty());
         drop(showing);
         assert!(streams.all.is_empty());

@@ -54,11 +54,25 @@ impl Trust {
     /// # Errors
     /// Why not, for people.
     pub fn verify(&self, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        self.verify_with(&self.roots, chain)
+    }
+
+    /// The same, to this authority alone.
+    ///
+    /// # Errors
+    /// Why not, for people.
+    pub fn verify_under(&self, authority: &CertificateDer<'_>, chain: &[CertificateDer<'_>]) -> Result<(), String> {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned()).map_err(|error| error.to_string())?;
+        self.verify_with(&roots, chain)
+    }
+
+    fn verify_with(&self, roots: &RootCertStore, chain: &[CertificateDer<'_>]) -> Result<(), String> {
         let (own, others) = chain.split_first().ok_or("no certificate")?;
         let verified = ParsedCertificate::try_from(own).and_then(|parsed| {
             verify_server_cert_signed_by_trust_anchor(
                 &parsed,
-                &self.roots,
+                roots,
                 others,
                 UnixTime::now(),
                 self.provider.signature_verification_algorithms.all,

@@ -26,7 +26,7 @@ impl House {
             stanza_attributes_max = 16\nstanza_declarations_max = 8\nname_bytes_max = 100\nattribute_bytes_max = 5000\n\
             component_queue_stanzas_max = 16\nfirst_byte_seconds = 1\nauthentication_seconds = 10\n";
         let domains: String =
-            ["a", "b", "c", "d", "e", "f", "g"].map(|it| component(&format!("{it}.localhost"))).concat();
+            ["a", "b", "c", "d", "e", "f", "g", "h"].map(|it| component(&format!("{it}.localhost"))).concat();
         let server = Server::prepare(&format!("{limits}{domains}"), |folder| {
             std::fs::write(folder.join("component.secret"), format!("{SECRET}\n")).unwrap();
         });
@@ -63,6 +63,17 @@ pub fn handshake(id: &str, secret: &str) -> String {
     let digest = server::crypto::AwsLc.digest(stream::Hash::Sha1, format!("{id}{secret}").as_bytes());
     let digest: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("<handshake>{digest}</handshake>")
+}
+
+/// What the kernel took for the component is done for its sender.
+#[test]
+fn a_message_to_a_component_is_acknowledged_when_it_is_with_it() {
+    let mut component = HOUSE.component("h.localhost");
+    let mut alice = Client::session(&HOUSE.server, "acknowledged", "home");
+    alice.manage();
+    alice.send("<message to='bot@h.localhost' type='chat'><body>hi</body></message><r xmlns='urn:xmpp:sm:3'/>");
+    component.expect("<body>hi</body>");
+    alice.expect("h='1'");
 }
 
 #[test]

@@ -186,7 +186,7 @@ fn draft_4_advantage_3_a_gateway_is_a_server_like_others() {
     gateway.hears("category='server'");
 }
 
-/// Draft §5.4: an INSTANT MESSAGE for another DOMAIN's INBOX, with the connection cut anywhere: one copy.
+/// Draft §5.4: an INSTANT MESSAGE for another DOMAIN's INBOX, with the connection cut anywhere: one copy, no error.
 #[test]
 fn draft_5_4_a_message_arrives_once_wherever_the_connection_is_cut() {
     let two = Two::start("");
@@ -208,6 +208,9 @@ fn draft_5_4_a_message_arrives_once_wherever_the_connection_is_cut() {
             assert_eq!(copies, 1, "cut after {bytes} bytes: {heard}");
         }
     }
+    // The copy is the one outcome: no error besides.
+    juliet.sync();
+    assert!(!juliet.transcript().contains("type='error'"), "{}", juliet.transcript());
     let resumed = two.y.status()["counters"]["s2s_resumed"].as_u64();
     assert!(resumed > Some(0), "streams go on where they were cut: {resumed:?}");
 }
@@ -280,6 +283,28 @@ fn a_domain_that_does_not_answer_is_told_with_the_step_that_failed_once_also_ove
     assert!(heard.contains("type='error'") && heard.contains("<remote-server-timeout"), "{heard}");
     assert!(heard.contains("Connection refused") && heard.contains("id='hi'"), "{heard}");
     assert!(!juliet.sync().contains("<message"));
+}
+
+/// RFC 6121 §8.5.2.2.1: nobody hears an error who is away. Who asked what became of it finds that in the inbox.
+#[test]
+fn who_is_away_when_a_message_comes_back_finds_its_outcome_if_that_was_asked_for() {
+    let nobody = free_address();
+    let x = server("x.example", free_address(), "[s2s]\npatience_seconds = 3\n", &[("y.example", nobody)]);
+    let mut juliet = user(&x, "juliet", "x.example");
+    juliet.manage();
+    let asks = |id: &str, more: &str| {
+        format!("<message type='chat' to='romeo@y.example' id='{id}'><body>hi</body>{more}</message>")
+    };
+    juliet.send(asks("asked", "<request xmlns='urn:waft:outcome:0'/>") + &asks("silent", ""));
+    juliet.send("<r xmlns='urn:xmpp:sm:3'/>");
+    juliet.expect("h='2'");
+    juliet.send("</stream:stream>");
+    juliet.expect_end();
+    eventually("both come back", || x.status()["counters"]["s2s_bounced"].as_u64() == Some(2));
+    let mut juliet = user(&x, "juliet", "x.example");
+    let heard = juliet.expect("</message>") + &juliet.sync();
+    assert!(heard.contains("id='asked' state='expired'") && heard.contains("from='romeo@y.example'"), "{heard}");
+    assert_eq!(heard.matches("<message").count(), 1, "{heard}");
 }
 
 #[test]
@@ -560,6 +585,20 @@ fn a_server_that_lost_a_subscription_is_obeyed_and_asked_again_once() {
     });
     peer.hears("id='again' type='subscribe'");
     assert_eq!(x.status()["counters"]["subscriptions_lost"].as_u64(), Some(1));
+    // As `waft s2s lost` asks: page after page.
+    x.ensure("nurse@x.example");
+    let (mut after, mut lost) = (String::new(), Vec::new());
+    loop {
+        let page = x.ask(&serde_json::json!({ "do": "lost-subscriptions", "after": after }));
+        lost.extend(page["lost"].as_array().cloned().unwrap_or_default());
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    let [lost] = &lost[..] else { panic!("one was lost: {lost:?}") };
+    assert_eq!((&lost["account"], &lost["contact"]), (&"juliet@x.example".into(), &"romeo@y.example".into()));
+    assert_eq!((&lost["subscription"], &lost["asked"]), (&"none".into(), &true.into()), "{lost}");
 }
 
 /// The default: `waft serve --domain D` federates, so other servers find it on 5269. The ports are shared by all tests of

@@ -487,6 +487,13 @@ impl OutgoingStream {
         self.end();
     }
 
+    /// The same, and what the peer says before its own close tag is still taken. RFC 6120 §4.4.
+    pub fn say_close(&mut self, out: &mut Vec<u8>) {
+        if !self.waits_for_tls {
+            self.frames.end(out, None);
+        }
+    }
+
     fn end(&mut self) {
         self.stage = Stage::Ended;
         self.events.clear();
