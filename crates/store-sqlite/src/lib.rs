@@ -116,7 +116,18 @@ impl SqliteStore {
     /// [`OpenError`]; its text tells the operator what to do.
     pub fn open(folder: impl AsRef<Path>, options: Options) -> Result<SqliteStore, OpenError> {
         let folder = folder.as_ref();
-        let mut lock = open::hold(folder)?;
+        let lock = open::hold(folder)?;
+        let opened = SqliteStore::open_held(folder, lock, options);
+        if opened.as_ref().is_err_and(OpenError::is_of_disk) {
+            // A sync that failed may have been among what opening does: a migration, the epoch.
+            if let Err(error) = open::leave_word(&folder.join(FILE)) {
+                tracing::warn!(%error, "the next start cannot be told that this one failed");
+            }
+        }
+        opened
+    }
+
+    fn open_held(folder: &Path, mut lock: open::Hold, options: Options) -> Result<SqliteStore, OpenError> {
         let path = open::prepare(folder)?;
         lock.heal(&path)?;
         let failed = |error| OpenError::of(&path, error);

@@ -68,6 +68,11 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Did a call to the disk fail?
+    pub(crate) fn is_of_disk(&self) -> bool {
+        matches!(self, OpenError::Io { .. } | OpenError::Sqlite { .. } | OpenError::Full { .. })
+    }
+
     /// Sorts what SQLite said.
     pub(crate) fn of(path: &Path, error: rusqlite::Error) -> OpenError {
         match error.sqlite_error_code() {

@@ -87,6 +87,23 @@ fn batch(store: &SqliteStore, calls: Vec<Vec<Change>>) -> Answers {
     hear
 }
 
+// What the system holds for written after a sync that failed need not be on disk.
+#[test]
+fn a_start_that_the_disk_lets_fail_leaves_word_for_the_next() {
+    let folder = folder();
+    wait(open(&folder).close()).expect("it closes");
+    let lock = || fs::read_to_string(folder.path().join("waft.lock")).expect("it is there");
+    assert!(!lock().contains("failed"));
+    let wal = folder.path().join("waft.db-wal");
+    let _ = fs::remove_file(&wal);
+    fs::create_dir(&wal).expect("the folder can be written to");
+    SqliteStore::open(folder.path(), Options::default()).err().expect("its log cannot be opened");
+    assert!(lock().contains("failed"));
+    fs::remove_dir(&wal).expect("it is empty");
+    open(&folder);
+    assert!(!lock().contains("failed"), "the log was written anew");
+}
+
 #[test]
 fn a_second_process_is_refused_by_folder_and_pid() {
     let folder = folder();

@@ -51,7 +51,13 @@ fn record_and_cut(ground: &Ground, seed: u64, sync_fails: bool, images: u64, cut
     let mut from = 0;
     if sync_fails {
         let files = if random.one_in(3) { file::DATABASE } else { file::WAL };
-        let nth = if files == file::WAL { 1 + random.below(60) } else { 1 + random.below(4) };
+        // The first are of a start: migrations, the epoch.
+        let most = match files {
+            file::WAL if random.one_in(3) => 8,
+            file::WAL => 60,
+            _ => 4,
+        };
+        let nth = 1 + random.below(most);
         disk.arm(Plan { calls: call::SYNC, files, fate: fate::EIO, from: nth, count: 1 })?;
         let ended = run(HOST, seed)?;
         if disk.chosen()? > 0 && !matches!(ended.status.code(), Some(10 | 11)) {
