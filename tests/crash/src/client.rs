@@ -24,6 +24,8 @@ pub struct Client {
     pub handled: Option<u32>,
     /// When all that was read until then was acknowledged, last.
     pub acked_at: Option<Instant>,
+    /// How long the slowest answer took.
+    pub slowest: Duration,
     /// We closed our side of the stream.
     is_closed: bool,
 }
@@ -57,7 +59,7 @@ impl Client {
     pub fn over(tcp: TcpStream, user: &str, password: &str) -> io::Result<Client> {
         let scanner = Scanner::new(Limits::SERVER);
         let mut client =
-            Client { tcp, scanner, input: Vec::new(), at: 0, handled: None, acked_at: None, is_closed: false };
+            Client { tcp, scanner, input: Vec::new(), at: 0, handled: None, acked_at: None, slowest: Duration::ZERO, is_closed: false };
         client.open()?;
         client.scram(user, password)?;
         client.scanner.restart();
@@ -229,10 +231,14 @@ impl Client {
         wanted: impl Fn(&Element) -> bool,
         mut other: impl FnMut(Element),
     ) -> io::Result<Element> {
-        let until = Instant::now() + ANSWER_TIMEOUT;
+        let begun = Instant::now();
+        let until = begun + ANSWER_TIMEOUT;
         loop {
             match self.next(until.saturating_duration_since(Instant::now()))? {
-                Got::Element(element) if wanted(&element) => return Ok(element),
+                Got::Element(element) if wanted(&element) => {
+                    self.slowest = self.slowest.max(begun.elapsed());
+                    return Ok(element);
+                }
                 Got::Element(element) => other(element),
                 Got::Nothing => return Err(stuck("an answer")),
                 Got::End => return Err(io::ErrorKind::UnexpectedEof.into()),

@@ -270,7 +270,7 @@ impl Test {
             let mut threads = Vec::new();
             let slowest = self.senders.iter().map(|sender| sender.slowest).max().unwrap_or_default();
             for receiver in &mut self.receivers {
-                receiver.slowest = slowest;
+                receiver.slowest = slowest.max(receiver.answered_in);
                 receiver.forgives = self.ended.filter(|(_, end)| receiver.may_repeat(*end)).map(|(at, _)| at);
                 threads.push(scope.spawn(move || receiver.come(address, ledger, resumes, whole).map(Some)));
             }

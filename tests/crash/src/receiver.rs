@@ -20,7 +20,7 @@ const RSM: &str = "http://jabber.org/protocol/rsm";
 const REPEAT_WINDOW: Duration = Duration::from_millis(1_100);
 /// … or after the report that all was written, which comes so much later, …
 const REPORT_WINDOW: Duration = Duration::from_millis(300);
-/// … by a server that takes as long to hear of it, and as long again to commit, as the slowest acknowledgement took: at
+/// … by a server that takes as long to hear of it, and as long again to commit, as the slowest answer took: at
 /// least so long, as none may have been waited for, and at most so long, as a server that is slower is stuck.
 const COMMIT_MIN: Duration = Duration::from_millis(100);
 const COMMIT_MAX: Duration = Duration::from_millis(1_500);
@@ -64,6 +64,8 @@ pub struct Receiver {
     pub forgives: Option<Instant>,
     /// How long a commit took then, at most.
     pub slowest: Duration,
+    /// How long the slowest answer took when it came last.
+    pub answered_in: Duration,
     resumption: Option<(String, u32)>,
     pub client: Option<Client>,
     pub archive: Archive,
@@ -84,6 +86,7 @@ impl Receiver {
             newest_in_stream: HashMap::new(),
             forgives: None,
             slowest: Duration::ZERO,
+            answered_in: Duration::ZERO,
             resumption: None,
             client: None,
             archive: Archive::default(),
@@ -133,6 +136,7 @@ impl Receiver {
         let walked = archive.walk(&mut client, ledger, whole, |element| self.take(&element, ledger));
         self.archive = archive;
         walked?;
+        self.answered_in = client.slowest;
         self.acknowledged(client.acked_at);
         match self.way {
             Way::Away => {
