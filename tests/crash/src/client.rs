@@ -58,8 +58,16 @@ impl Client {
     /// The same on a connection that is there.
     pub fn over(tcp: TcpStream, user: &str, password: &str) -> io::Result<Client> {
         let scanner = Scanner::new(Limits::SERVER);
-        let mut client =
-            Client { tcp, scanner, input: Vec::new(), at: 0, handled: None, acked_at: None, slowest: Duration::ZERO, is_closed: false };
+        let mut client = Client {
+            tcp,
+            scanner,
+            input: Vec::new(),
+            at: 0,
+            handled: None,
+            acked_at: None,
+            slowest: Duration::ZERO,
+            is_closed: false,
+        };
         client.open()?;
         client.scram(user, password)?;
         client.scanner.restart();
