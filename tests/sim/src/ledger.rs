@@ -650,6 +650,11 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
                 doubtful.insert(it.jid.as_str());
                 continue;
             };
+            // A rule that allows answers whoever asks, and his server may have asked a moment before he was subscribed no
+            // more: that was a fetch, and nobody tells him of the end.
+            if rule == Rule::Wordless && !watches {
+                doubtful.insert(it.jid.as_str());
+            }
             if let Some(status) = it.status.filter(|_| it.online && watches && other != device) {
                 match rule {
                     Rule::Silent => drop(truth.insert(&it.jid, format!("s:{other}:{status}"))),
@@ -691,7 +696,11 @@ fn subscriptions(ledger: &Ledger, out: &mut Vec<String>) {
             let has = |it: &Final, jid: &str, which: &str| {
                 it.roster.get(jid).is_some_and(|(subscription, _)| subscription == which || subscription == "both")
             };
-            let waits = ledger.is_asked(*other, one_jid);
+            // … or whoever is politely blocked, who is not to notice that it ended.
+            // (And who blocks politely does not ask.)
+            let polite = |one, other| ledger.rules.get(&(one, other)).is_some_and(|it| it.ever_polite);
+            let polite = polite(*other, *one) || polite(*one, *other);
+            let waits = polite || ledger.is_asked(*other, one_jid);
             if one != other && has(here, other_jid, "to") && !has(there, one_jid, "from") && !waits {
                 out.push(format!("{one_jid} has a subscription to {other_jid}, who does not know of it"));
             }
