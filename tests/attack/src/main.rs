@@ -55,10 +55,11 @@ pub struct Size {
 
 /// What the server may grow by under any attack: the bound that its limits add up to for so many connections.
 const GROWTH_MAX: u64 = 256 << 20;
-/// … and what may be left of it a while after: the allocator gives back late.
-const LEFT_MAX: u64 = 48 << 20;
-/// How long the server has to come back to itself.
-const REST: Duration = Duration::from_secs(45);
+/// … and what may be left of it a while after: the store's caches are full then, and the allocator gives back late.
+const LEFT_MAX: u64 = 96 << 20;
+/// How long the server has to come back to itself. It may still be asking for thousands of domains that are not there,
+/// thirty-two at a time.
+const REST: Duration = Duration::from_secs(150);
 
 fn main() -> ExitCode {
     match run(&Cli::parse()) {
