@@ -260,7 +260,15 @@ fn events(registry: &mut Registry, house: &House) {
     for bound in BOUNDS {
         bounds.get_or_create(&vec![("bound", bound.to_owned())]).inc_by(of(bound));
     }
-    registry.register("bounds_hit", "How often somebody went as far as is allowed, by the bound", bounds);
+    for limit in house.limits_hit.iter() {
+        let hit = limit.value().load(Ordering::Relaxed);
+        bounds.get_or_create(&vec![("bound", (*limit.key()).to_owned())]).inc_by(hit);
+    }
+    registry.register(
+        "bounds_hit",
+        "How often somebody went as far as is allowed, by the bound or the option that sets it",
+        bounds,
+    );
     let events = Counts::default();
     for (name, count) in &counted {
         events.get_or_create(&vec![("event", (*name).to_owned())]).inc_by(*count);

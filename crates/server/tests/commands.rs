@@ -667,7 +667,7 @@ fn what_an_operator_does_is_done_shown_and_noted() {
     let shown = told(&["user", "show", "bob@localhost", "--json"]);
     assert!(shown.contains("\"disabled\":true") && shown.contains("\"roles\":[\"presentity\""), "{shown}");
     assert!(!server.run(&["user", "show", "nobody@localhost"], "").status.success());
-    assert!(told(&["certificates", "--json"]).contains("\"self_signed\":true"));
+    assert!(told(&["certificates", "list", "--json"]).contains("\"source\":\"self-signed\""));
     assert!(told(&["log-level", "waft=debug,info"]).contains("waft=debug"));
     assert!(!server.run(&["log-level", "waft=loud"], "").status.success());
     told(&["queues"]);

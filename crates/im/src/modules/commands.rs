@@ -76,7 +76,7 @@ pub(super) fn items(account: &Account) -> Vec<Element> {
 }
 
 /// Those of an account that clients look for at its host.
-pub(super) fn items_at_host(policy: &HostPolicy) -> Vec<Element> {
+pub fn items_at_host(policy: &HostPolicy) -> Vec<Element> {
     all(policy).filter(|command| command.at_host).map(|command| item(policy.domain.as_str(), command)).collect()
 }
 

@@ -18,7 +18,7 @@ const FORM_TYPE: &str = "urn:xmpp:invite#invitation";
 
 pub static MODULE: Module = Module {
     name: "invitations",
-    specs: &[xep(401, "0.6.0").without("landing pages; create-account is `waft invite create --username`")],
+    specs: &[xep(401, "0.6.0").without("landing pages")],
     commands: &[Command {
         node: INVITE,
         name: "Invite user",

@@ -167,8 +167,8 @@ async fn tlsa(resolver: &dyn Resolve, name: &str, data: &str) -> Found {
     }
 }
 
-/// Prints the records and what was found; gives how many of those that are needed are not right.
-pub fn show(records: &[Record]) -> usize {
+/// Prints the records and what was found.
+pub fn show(records: &[Record]) {
     for record in records {
         say(format_args!("  {}", record.line()));
         let told = match &record.found {
@@ -181,12 +181,16 @@ pub fn show(records: &[Record]) -> usize {
         };
         say(format_args!("      {told}"));
     }
-    let lacks = |it: &&Record| match it.found {
+}
+
+/// How many of them keep others from finding the domain, or lead them astray.
+fn wrong(records: &[Record]) -> usize {
+    let is_wrong = |it: &&Record| match it.found {
         Some(Found::Missing) => it.needed,
         Some(Found::Wrong(_)) => true,
         _ => false,
     };
-    records.iter().filter(lacks).count()
+    records.iter().filter(is_wrong).count()
 }
 
 /// The resolver that a command asks: the system's, or the one that is named.
@@ -201,7 +205,7 @@ pub fn dns(arguments: &cli::Dns) -> Result<(), Failure> {
     let config = arguments.place.sources().load()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Failure::said)?;
     let resolver = runtime.block_on(async { resolver(arguments.dns) }).map_err(Failure::Said)?;
-    let mut wrong = 0;
+    let mut all_wrong = 0;
     for host in &config.hosts {
         let Some(domain) = crate::acme::dns_name(&host.domain) else { continue };
         let machine = arguments.host.as_deref().unwrap_or(&domain).trim_end_matches('.').to_owned();
@@ -215,12 +219,13 @@ pub fn dns(arguments: &cli::Dns) -> Result<(), Failure> {
             }
         } else {
             say(format_args!("{}:", host.domain));
-            wrong += show(&records);
+            show(&records);
         }
+        all_wrong += wrong(&records);
     }
-    if wrong > 0 {
+    if all_wrong > 0 {
         return Err(Failure::Said(format!(
-            "{wrong} records are missing or wrong\nsee above; changes take a while to spread"
+            "{all_wrong} records are missing or wrong\nsee above; changes take a while to spread"
         )));
     }
     Ok(())

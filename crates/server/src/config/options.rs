@@ -400,8 +400,10 @@ section! {
         auth_failures_window_seconds: u32 = 300, in 1 ..= 86_400;
         /// Seconds for which an address is refused.
         auth_refused_seconds: u32 = 900, in 1 ..= 86_400;
-        /// Accounts that one address may register in an hour, where registration is open or there are invitations.
+        /// Accounts that one address may register in an hour, where registration is open.
         registrations_per_hour: u32 = 1, in 1 ..= 1_000_000;
+        /// The same with invitations: a class of a school shares an address.
+        invited_registrations_per_hour: u32 = 30, in 1 ..= 1_000_000;
         /// Invitations that one user has out at once.
         invites_per_account_max: usize = 20, in 0 ..= 10_000;
 

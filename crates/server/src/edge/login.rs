@@ -138,7 +138,7 @@ impl Edge {
                 self.stream.admitted(outcome, out);
             }
             Event::Register(registration) => {
-                let permitted = self.permit_to_register();
+                let permitted = self.permit_to_register(registration.token.is_some());
                 let outcome = self.house.register(registration, permitted).await;
                 if permitted && outcome.is_err() {
                     self.permit.not_registered(self.address);
@@ -158,8 +158,8 @@ impl Edge {
         Ok(())
     }
 
-    fn permit_to_register(&self) -> bool {
-        self.permit.may_register(self.address, self.house.now().mono_ms)
+    fn permit_to_register(&self, invited: bool) -> bool {
+        self.permit.may_register(self.address, invited, self.house.now().mono_ms)
     }
 
     fn management(&self, request: ManageRequest) -> im::item::ManagementRequest {

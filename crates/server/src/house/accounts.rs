@@ -307,6 +307,7 @@ impl House {
         let host = config.host(user.domain()).filter(|host| host.options.user_invites);
         let host = host.ok_or(StanzaCondition::NotAllowed)?;
         if self.invitations.of_user(user, self.now().utc) >= config.limits.invites_per_account_max {
+            self.limit("invites_per_account_max");
             let why = "You have as many invitations out as are allowed.";
             return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text(why));
         }
@@ -383,7 +384,10 @@ impl House {
     async fn register_now(&self, registration: &Registration, allowed: bool) -> Result<(), StanzaError> {
         if !allowed {
             self.count("registrations_refused");
-            self.limit("registrations_per_hour");
+            self.limit(match registration.token {
+                Some(_) => "invited_registrations_per_hour",
+                None => "registrations_per_hour",
+            });
             return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
                 .with_type(xmpp::error::ErrorType::Wait)
                 .with_text("too many accounts were registered from this address; try again later"));

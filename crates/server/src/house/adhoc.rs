@@ -7,9 +7,9 @@
 use super::{House, Ready};
 use crate::admin::acts::Act;
 use crate::admin::server::noted;
-use crate::admin::{Answer, Request, Secret};
+use crate::admin::{Answer, InviteWish, Request, Secret};
 use im::Ticket;
-use im::modules::commands::NS;
+use im::modules::commands::{NS, items_at_host};
 use im::modules::data_form::{field, form};
 use serde_json::Value;
 use std::sync::Arc;
@@ -20,6 +20,9 @@ use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError, StanzaTyp
 const ADMIN: &str = "http://jabber.org/protocol/admin";
 /// What it has no node for.
 const WAFT: &str = "urn:waft:admin:0";
+/// XEP-0401 §5.4, §12.1.
+const CREATE_ACCOUNT: (&str, &str) = ("urn:xmpp:invite", "create-account");
+const INVITATION: &str = "urn:xmpp:invite#invitation";
 /// Addresses in one form.
 const JIDS_MAX: usize = 100;
 
@@ -156,6 +159,17 @@ static COMMANDS: &[Command] = &[
     own("drain", "Take no new connections, or take them again", &[("on", "boolean", "Drain", false)], "", |it| {
         Ok(vec![Request::Act { act: Act::Drain { on: it.yes("on") } }])
     }),
+    // XEP-0401 §5.4. What is asked for depends on who asks: see `invitation`.
+    Command {
+        node: CREATE_ACCOUNT,
+        name: "Create account",
+        fields: &[
+            ("username", "text-single", "Username", false),
+            ("roster-subscription", "boolean", "Roster subscription", false),
+        ],
+        requests: |_| Ok(Vec::new()),
+        shown: "",
+    },
     own("reload", "Read configuration and certificates again", &[], "notes", |_| Ok(vec![Request::Reload])),
 ];
 
@@ -250,7 +264,7 @@ impl House {
         }
         let child = child.to_element();
         if kind == IqType::Get {
-            let content = if *child.ns == *DISCO_ITEMS { items(to) } else { info(&node, known) };
+            let content = if *child.ns == *DISCO_ITEMS { self.items(to) } else { info(&node, known) };
             self.answered(stanza.result(Some(content)), ticket.clone());
             return true;
         }
@@ -292,13 +306,21 @@ impl House {
             return Ok(answer("executing").child(actions).child(command.form()));
         }
         let refused = |why: String| StanzaError::from(StanzaCondition::NotAcceptable).with_text(why);
-        let requests = (command.requests)(&Filled(submitted)).map_err(refused)?;
+        let requests = match command.node {
+            CREATE_ACCOUNT => vec![invitation(&Filled(submitted), by)],
+            _ => (command.requests)(&Filled(submitted)).map_err(refused)?,
+        };
         let ops = self.admin.get().ok_or(StanzaCondition::InternalServerError)?;
         let mut lines = Vec::new();
         for request in requests {
             match noted(request, &**ops, by).await {
                 Answer::Refused { why } => return Err(refused(why)),
                 Answer::Done => {}
+                Answer::Invited { uri, invitation } => {
+                    let values = [("uri", uri.as_str()), ("expire", invitation.expires.as_str())];
+                    let fields = values.map(|(var, value)| field(var, [value]).attr("type", "text-single"));
+                    return Ok(answer("completed").child(form("result", INVITATION).children_from(fields)));
+                }
                 answer => lines.extend(lines_of(&answer)),
             }
         }
@@ -311,12 +333,28 @@ impl House {
     }
 }
 
-fn items(host: &Jid) -> Element {
-    let item = |command: &Command| {
-        let item = Element::new("item", DISCO_ITEMS).attr("jid", host.as_str());
-        item.attr("node", command.node()).attr("name", command.name)
-    };
-    Element::new("query", DISCO_ITEMS).attr("node", NS).children_from(COMMANDS.iter().map(item))
+impl House {
+    /// An administrator's, and those that every user has.
+    fn items(&self, host: &Jid) -> Element {
+        let item = |command: &Command| {
+            let item = Element::new("item", DISCO_ITEMS).attr("jid", host.as_str());
+            item.attr("node", command.node()).attr("name", command.name)
+        };
+        let of_users = self.policy(host.domain()).map(|policy| items_at_host(&policy)).unwrap_or_default();
+        let items = COMMANDS.iter().map(item).chain(of_users);
+        Element::new("query", DISCO_ITEMS).attr("node", NS).children_from(items)
+    }
+}
+
+/// An invitation of the administrator's host, who becomes a contact of the new user if that is wanted.
+fn invitation(filled: &Filled<'_>, by: &str) -> Request {
+    let (_, domain) = by.split_once('@').unwrap_or(("", by));
+    Request::InviteCreate(InviteWish {
+        domain: Some(domain.to_owned()),
+        username: filled.one("username"),
+        inviter: filled.yes("roster-subscription").then(|| by.to_owned()),
+        ..InviteWish::default()
+    })
 }
 
 /// XEP-0050 §2.2, §2.3.

@@ -103,6 +103,7 @@ pub fn bounds_of(config: &Config) -> Bounds {
         failures_window_ms: u64::from(limits.auth_failures_window_seconds) * 1_000,
         refuse_ms: u64::from(limits.auth_refused_seconds) * 1_000,
         registrations_per_hour: if rates { limits.registrations_per_hour } else { 0 },
+        invited_per_hour: if rates { limits.invited_registrations_per_hour } else { 0 },
     }
 }
 

@@ -23,8 +23,9 @@ pub struct Bounds {
     pub failures_refuse: u32,
     pub failures_window_ms: u64,
     pub refuse_ms: u64,
-    /// Accounts that one address may register an hour. 0: no limit.
+    /// Accounts that one address may register an hour, without an invitation and with one. 0: no limit.
     pub registrations_per_hour: u32,
+    pub invited_per_hour: u32,
 }
 
 impl Default for Bounds {
@@ -40,6 +41,7 @@ impl Default for Bounds {
             failures_window_ms: 300_000,
             refuse_ms: 900_000,
             registrations_per_hour: 1,
+            invited_per_hour: 20,
         }
     }
 }
@@ -205,8 +207,11 @@ impl Admission {
     }
 
     /// May this address register an account now? Counts it if so. LIMITS.md §2 row 43.
-    pub fn may_register(&self, address: IpAddr, now_ms: u64) -> bool {
-        let limit = self.bounds.lock().registrations_per_hour;
+    pub fn may_register(&self, address: IpAddr, invited: bool, now_ms: u64) -> bool {
+        let limit = match (self.bounds.lock(), invited) {
+            (bounds, false) => bounds.registrations_per_hour,
+            (bounds, true) => bounds.invited_per_hour,
+        };
         if limit == 0 {
             return true;
         }
@@ -336,8 +341,8 @@ impl Permit {
     }
 
     /// May the address of this connection register an account now? Counts it if so.
-    pub fn may_register(&self, address: IpAddr, now_ms: u64) -> bool {
-        self.admission.may_register(address, now_ms)
+    pub fn may_register(&self, address: IpAddr, invited: bool, now_ms: u64) -> bool {
+        self.admission.may_register(address, invited, now_ms)
     }
 
     /// A login, to this account if it named one, failed. Gives the milliseconds to wait before the answer. An account
@@ -486,9 +491,9 @@ mod tests {
     fn one_address_registers_one_account_an_hour() {
         let admission = Admission::new(Bounds::default());
         let a = address("192.0.2.1");
-        assert!(admission.may_register(a, 4_000_000));
-        assert!(!admission.may_register(a, 4_000_001));
-        assert!(admission.may_register(a, 4_000_000 + 3_600_000));
+        assert!(admission.may_register(a, false, 4_000_000));
+        assert!(!admission.may_register(a, false, 4_000_001));
+        assert!(admission.may_register(a, false, 4_000_000 + 3_600_000));
     }
 
     #[test]
@@ -496,9 +501,9 @@ mod tests {
         let admission = Admission::new(Bounds::default());
         let a = address("192.0.2.1");
         for _ in 0..TRIES_PER_REGISTRATION {
-            assert!(admission.may_register(a, 4_000_000));
+            assert!(admission.may_register(a, false, 4_000_000));
             admission.not_registered(a);
         }
-        assert!(!admission.may_register(a, 4_000_000));
+        assert!(!admission.may_register(a, false, 4_000_000));
     }
 }

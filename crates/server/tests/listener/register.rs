@@ -10,7 +10,7 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     Server::start(
         "[host.\"localhost\"]\n[host.\"open.localhost\"]\nregistration = \"open\"\n\
         [host.\"club.localhost\"]\nregistration = \"invite\"\nuser_invites = true\n\
-        [limits]\ninvites_per_account_max = 2\n[account_class.guest]\nroster_items_max = 1\ninvites = false\n[account_class.gone]\nexpires_days = 0\n",
+        [admin]\naccounts = [\"boss@club.localhost\"]\n[limits]\ninvited_registrations_per_hour = 2\ninvites_per_account_max = 2\n[account_class.guest]\nroster_items_max = 1\ninvites = false\n[account_class.gone]\nexpires_days = 0\n",
     )
 });
 
@@ -252,6 +252,54 @@ fn who_comes_by_a_users_link_and_the_user_are_each_others_contacts() {
     assert!(roster.contains("jid='romeo@club.localhost'") && roster.contains("subscription='both'"), "{roster}");
     friend.send("<presence/>");
     assert!(friend.expect("from='romeo@club.localhost").contains("<presence"));
+}
+
+// XEP-0401 §5.4.
+#[test]
+fn an_administrator_makes_an_invitation_for_an_account_by_a_form() {
+    SERVER.ensure("boss@club.localhost");
+    let mut boss = session_at("boss", "boss");
+    boss.send("<iq type='get' id='d1' to='club.localhost'><query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/commands'/></iq>");
+    let listed = boss.expect("</iq>");
+    for node in ["urn:xmpp:invite#invite'", "urn:xmpp:invite#create-account'"] {
+        assert!(listed.contains(node), "{node} in {listed}");
+    }
+    let command = |inside: &str| {
+        format!(
+            "<iq type='set' id='c1' to='club.localhost'><command xmlns='http://jabber.org/protocol/commands' node='urn:xmpp:invite#create-account'>{inside}</command></iq>"
+        )
+    };
+    boss.send(command(""));
+    let asked = boss.expect("</iq>");
+    assert!(asked.contains("status='executing'") && asked.contains("var='username'"), "{asked}");
+    boss.send(command(
+        "<x xmlns='jabber:x:data' type='submit'><field var='username'><value>clerk</value></field><field var='roster-subscription'><value>1</value></field></x>",
+    ));
+    let made = boss.expect("</iq>");
+    assert!(made.contains("status='completed'") && made.contains("urn:xmpp:invite#invitation"), "{made}");
+    let token = made.split("preauth=").nth(1).and_then(|it| it.split('<').next()).expect("a token").to_owned();
+    assert!(made.contains(&format!("xmpp:clerk@club.localhost?register;preauth={token}</value>")), "{made}");
+    let (_, heard) = come(own_address(), &token, "clerk");
+    assert!(heard.contains("type='result'"), "{heard}");
+    let mut clerk = session_at("clerk", "secret");
+    eventually("they are contacts", || {
+        clerk.send("<iq type='get' id='r1'><query xmlns='jabber:iq:roster'/></iq>");
+        clerk.expect("id='r1'");
+        clerk.sync().contains("subscription='both'")
+    });
+}
+
+#[test]
+fn row_43_one_address_makes_so_many_accounts_by_invitations() {
+    let (_, token) = invite(serde_json::json!({ "domain": "club.localhost", "uses": 5 }));
+    let from = own_address();
+    for (user, made) in [("pupil-1", true), ("pupil-2", true), ("pupil-3", false)] {
+        let (_, heard) = come(from, &token, user);
+        assert_eq!(heard.contains("type='result'"), made, "{heard}");
+        assert_eq!(heard.contains("<resource-constraint "), !made, "{heard}");
+    }
+    let (_, heard) = come(own_address(), &token, "pupil-3");
+    assert!(heard.contains("type='result'"), "from elsewhere: {heard}");
 }
 
 #[test]
