@@ -280,8 +280,14 @@ async fn messages(
 ) -> Result<(), StoreError> {
     let mut log: Vec<Logged<'_>> =
         account.archive.iter().map(|message| Logged { message, archived: true, pending: false }).collect();
+    let by_id: HashMap<&str, usize> =
+        account.archive.iter().enumerate().filter_map(|(at, it)| Some((it.id.as_deref()?, at))).collect();
     for message in &account.offline {
-        match log.iter_mut().find(|it| !it.pending && is_same(it.message, message)) {
+        let at = match &message.id {
+            Some(id) if by_id.contains_key(&**id) => by_id.get(&**id).copied(),
+            _ => log.iter().position(|it| !it.pending && is_same(it.message, message)),
+        };
+        match at.and_then(|at| log.get_mut(at)) {
             Some(logged) => logged.pending = true,
             None => log.push(Logged { message, archived: place.policy.archive, pending: true }),
         }

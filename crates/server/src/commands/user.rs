@@ -201,6 +201,9 @@ impl Accounts {
     pub fn archive_page(&self, jid: &BareJid, after: i64) -> Result<Vec<ArchiveRecord>, Failure> {
         let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
         self.must_exist(jid)?;
+        if after == 0 {
+            self.note("archive-export", jid);
+        }
         runtime.block_on(archives::page(store, jid, after)).map_err(|error| trouble(&error))
     }
 
@@ -208,6 +211,7 @@ impl Accounts {
     pub fn archive_purge(&self, jid: &BareJid, before: Option<Stamp>) -> Result<(), Failure> {
         let Way::Store { store, runtime } = &self.way else { return Err(unexpected()) };
         self.must_exist(jid)?;
+        self.note("archive-purge", jid);
         let commit = |change: Change| async move {
             let (tell, told) = tokio::sync::oneshot::channel();
             let fence = Fence { partition: Key::Bare(jid.clone()).partition(), epoch: store.epoch() };
