@@ -3,6 +3,7 @@
 //! - `sim N`: N scenes of the simulator (`tests/sim`), optimised. `fuzz SECONDS`: each fuzz target for so long.
 //!   `attack`: hostile peers against the real server (`tests/attack`). `crash`: it dies again and again (`tests/crash`).
 //! - `release`: the Debian package, the static program, the recipe for containers ([`release`]).
+//!   `packages`: the package and the book, tried on a view of this machine that is thrown away (`tests/packages`).
 //! - `xeps`: prints `docs/xeps.md` from the extensions' cards ([`xeps`], [`elsewhere`], [`suites`]).
 
 #[cfg(test)]
@@ -17,15 +18,21 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let chore = std::env::args().nth(1);
-    let done = match chore.as_deref() {
-        Some("xeps") => xeps::write(),
-        Some("sim") => simulate(std::env::args().nth(2).as_deref().unwrap_or("500")),
-        Some("release") => release::release(std::env::args().skip(2)),
-        Some("attack") => optimised("attack", std::env::args().skip(2)),
-        Some("crash") => optimised("crash", std::env::args().skip(2)),
-        Some("fuzz") => fuzz(std::env::args().nth(2).as_deref().unwrap_or("60")),
-        _ => Err("usage: cargo run -p xtask -- xeps | release | sim N | fuzz SECONDS | attack | crash".to_owned()),
-    };
+    let done =
+        match chore.as_deref() {
+            Some("xeps") => xeps::write(),
+            Some("sim") => simulate(std::env::args().nth(2).as_deref().unwrap_or("500")),
+            Some("packages") => {
+                let words: Vec<String> = std::env::args().skip(2).collect();
+                run("tests/packages/run", &words.iter().map(String::as_str).collect::<Vec<_>>())
+            }
+            Some("release") => release::release(std::env::args().skip(2)),
+            Some("attack") => optimised("attack", std::env::args().skip(2)),
+            Some("crash") => optimised("crash", std::env::args().skip(2)),
+            Some("fuzz") => fuzz(std::env::args().nth(2).as_deref().unwrap_or("60")),
+            _ => Err("usage: cargo run -p xtask -- xeps | release | packages | sim N | fuzz SECONDS | attack | crash"
+                .to_owned()),
+        };
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
