@@ -515,8 +515,10 @@ fn reordered(ledger: &Ledger, out: &mut Vec<String>) {
             let Some((id, message)) = entry_id(entry).and_then(|id| Some((id, ledger.messages.get(&id)?))) else {
                 continue;
             };
-            // What was said again in another binding comes when it comes.
-            if message.to != account || message.again {
+            // What was said again in another binding comes when it comes; so does what a full disk elsewhere refused and
+            // the own server says again, because the refusal was lost with the connection.
+            let refused = ledger.full_disks > 0 && ledger.doubtful_way(message);
+            if message.to != account || message.again || refused {
                 continue;
             }
             let last = newest.entry((id.0, message.binding)).or_insert(id.1);
