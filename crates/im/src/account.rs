@@ -12,6 +12,8 @@ use crate::modules::fetch;
 use crate::modules::{outcome, push, solicited, subscription_status};
 use crate::nodes::Nodes;
 use crate::policy::HostPolicy;
+use crate::presence;
+use crate::pseudonyms::{self, Pseudonyms};
 use crate::readers::{self, Readers};
 use crate::retention::Retention;
 use crate::roles::{self, Roles};
@@ -39,6 +41,10 @@ pub struct Account {
     pub blocks: Blocks,
     /// ACCESS RULES.
     pub rules: Rules,
+    /// Where the user is, as presence says it; looked at only while a rule asks.
+    pub sphere: Vec<Box<str>>,
+    /// What is remembered of the contacts' presence.
+    pub contacts: presence::Contacts,
     /// Who has read the inbox.
     pub readers: Readers,
     /// Is presence delivered only from whom it was asked of? `None`: as the host has it. RFC 2779 §5.3.2.
@@ -64,6 +70,8 @@ pub struct Account {
     pub watchers: Watchers,
     /// Subscriptions with a duration, of both directions.
     pub leases: Leases,
+    /// Whom it watches under another name.
+    pub pseudonyms: Pseudonyms,
     /// When the next lease or publication is over; until then nothing must be looked at.
     pub terms_due: Stamp,
     /// Fetches of own clients that wait for an answer.
@@ -113,6 +121,8 @@ impl Account {
             roster: Roster::default(),
             blocks: Blocks::default(),
             rules: Rules::default(),
+            sphere: Vec::new(),
+            contacts: presence::Contacts::default(),
             readers: Readers::default(),
             solicited: None,
             inbox: Inbox::default(),
@@ -127,6 +137,7 @@ impl Account {
             publications: Publications::default(),
             watchers: Watchers::default(),
             leases: Leases::default(),
+            pseudonyms: Pseudonyms::default(),
             terms_due: Stamp::default(),
             fetches: Vec::new(),
             fetches_made: 0,
@@ -165,6 +176,7 @@ impl Account {
         self.roles = Roles::from_stored(setting(roles::KEY));
         self.publications = Publications::from_stored(setting(tuples::KEY));
         self.leases = Leases::from_stored(setting(leases::KEY));
+        self.pseudonyms = Pseudonyms::from_stored(setting(pseudonyms::KEY));
         self.terms_due = Stamp::default();
         // What is known here is newer than what is written behind it.
         if self.watchers.is_new() {
@@ -179,6 +191,7 @@ impl Account {
         self.nodes = Nodes::from_stored(&stored.settings);
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
         self.ledger.shrink_to_fit();
+        self.sphere = rules::sphere::heard(self, None);
     }
 
     /// The key of an account that has none yet; random.

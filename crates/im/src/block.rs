@@ -20,6 +20,8 @@ pub const ERRORS_NS: &str = "urn:xmpp:blocking:errors";
 pub struct Blocks {
     /// In order, each once.
     jids: Vec<Jid>,
+    /// How often it was changed since it was read.
+    stamp: u64,
     /// How many pushes were sent; makes their ids.
     pub pushes: u64,
 }
@@ -28,7 +30,7 @@ impl Blocks {
     pub fn from_stored(mut jids: Vec<Jid>) -> Blocks {
         jids.sort();
         jids.dedup();
-        Blocks { jids, pushes: 0 }
+        Blocks { jids, stamp: 0, pushes: 0 }
     }
 
     /// Full JID, bare JID, domain/resource and domain match. XEP-0191 §6.
@@ -46,6 +48,11 @@ impl Blocks {
         self.jids.iter()
     }
 
+    /// Another one whenever anything is.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
     pub fn len(&self) -> usize {
         self.jids.len()
     }
@@ -56,6 +63,7 @@ impl Blocks {
 
     /// Says whether it is new.
     pub fn insert(&mut self, jid: Jid) -> bool {
+        self.stamp += 1;
         match self.jids.binary_search(&jid) {
             Ok(_) => false,
             Err(at) => {
@@ -67,6 +75,7 @@ impl Blocks {
 
     /// Says whether it was there.
     pub fn remove(&mut self, jid: &Jid) -> bool {
+        self.stamp += 1;
         match self.jids.binary_search(jid) {
             Ok(at) => {
                 self.jids.remove(at);

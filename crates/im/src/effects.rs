@@ -154,8 +154,6 @@ pub enum Effect {
     WakeAt { mono_ms: u64 },
     /// A resumption id now belongs to this account (or no longer), so that `<resume/>` finds its owner.
     Resumable { id: Box<str>, yes: bool },
-    /// Whatever is for this address comes to this account, for now: a name that it gave itself. Or no longer.
-    Alias { address: BareJid, yes: bool },
     /// Nothing holds this entity in memory any more.
     Unload,
     /// A user reports somebody to the operator. XEP-0377.

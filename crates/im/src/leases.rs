@@ -303,6 +303,7 @@ fn end_held(account: &mut Account, presentity: &BareJid, fx: &mut Effects) {
     set(&mut account.leases.held, presentity, None, account.now.utc);
     let before = account.roster.subscription(presentity);
     let state = Subscription { to: false, pending_out: false, ..before };
+    account.contacts.forget(presentity);
     let (mut changes, visible) = account.roster.subscribe(&account.jid, presentity, state);
     changes.push(account.leases.kept(&account.jid));
     fx.commit(changes, None, &Default::default());

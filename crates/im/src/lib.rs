@@ -14,6 +14,7 @@
 //!   §2–§4, XEP-0191, RFC 5025).
 //! - [`tuples`], [`pidf`], [`leases`], [`watchers`]: presence information as documents that last, subscriptions with a
 //!   duration, and who watched (RFC 2778, RFC 3863, RFC 3858).
+//! - [`pseudonyms`]: watching under another name.
 //! - [`operations`], [`roles`]: presence and messages told apart; who plays which part (RFC 2778 §2).
 //! - [`nodes`]: what an account publishes to itself (XEP-0163).
 //! - [`host`]: the domain itself as an entity. [`module`], [`modules`]: extensions, one file each, with a card on top.
@@ -38,6 +39,7 @@ pub mod operations;
 pub mod pidf;
 pub mod policy;
 pub mod presence;
+pub mod pseudonyms;
 pub mod readers;
 pub mod resume;
 pub mod retention;

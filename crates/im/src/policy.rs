@@ -133,6 +133,10 @@ pub struct HostPolicy {
     pub turn: Option<Turn>,
     /// Where clients are told to resume their streams. XEP-0198 §3.
     pub resume_location: Option<Box<str>>,
+    /// How other domains have shown that they are who they say.
+    pub peers: Peers,
+    /// Names under which users watch who do not want to be known.
+    pub aliases: Aliases,
     /// Name and version, for XEP-0092 and the host's identity. The operating system is not told.
     pub software: (&'static str, &'static str),
 }
@@ -164,6 +168,8 @@ impl HostPolicy {
             external_services: Vec::new(),
             turn: None,
             resume_location: None,
+            peers: Peers::default(),
+            aliases: Aliases::default(),
             software: ("waft", env!("CARGO_PKG_VERSION")),
         }
     }
@@ -180,7 +186,7 @@ impl HostPolicy {
         match () {
             () if self.is_anonymous(who) => Authenticated::Anonymous,
             () if who.domain() == self.domain.as_str() => Authenticated::Here,
-            () => Authenticated::Domain,
+            () => self.peers.proved(&self.domain, who.domain()).unwrap_or(Authenticated::Domain),
         }
     }
 }
@@ -209,6 +215,41 @@ pub struct Turn {
     /// How long they are good.
     pub seconds: u32,
     pub sign: Signer,
+}
+
+/// Knows how other domains have proved themselves to this server.
+#[derive(Clone, Default)]
+pub struct Peers(pub Option<Arc<dyn Fn(&str, &str) -> Option<Authenticated> + Send + Sync>>);
+
+impl Peers {
+    /// How `theirs` was last proved to `ours`; `None` if it was not, or that is not known.
+    pub fn proved(&self, ours: &BareJid, theirs: &str) -> Option<Authenticated> {
+        self.0.as_ref().and_then(|peers| peers(ours.as_str(), theirs))
+    }
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Peers")
+    }
+}
+
+/// Makes localparts, each for one account and one whom it watches, of which nobody but this server can say whose they are.
+#[derive(Clone, Default)]
+pub struct Aliases(pub Option<Arc<dyn Fn(&str, &BareJid) -> Option<String> + Send + Sync>>);
+
+impl Aliases {
+    /// The name of `account` for `whom`; always the same. `None`: the host gives none.
+    pub fn of(&self, account: &BareJid, whom: &BareJid) -> Option<BareJid> {
+        let local = self.0.as_ref()?(account.local()?, whom)?;
+        BareJid::parse(&format!("{local}@{}", account.domain())).ok()
+    }
+}
+
+impl std::fmt::Debug for Aliases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Aliases")
+    }
 }
 
 /// Makes a password of a name, with a key that this crate does not know.

@@ -36,6 +36,8 @@ pub struct Request {
 #[derive(Debug, Default)]
 pub struct Roster {
     pub version: u64,
+    /// How often it was changed since it was read.
+    stamp: u64,
     /// By JID.
     items: Vec<Item>,
     /// By contact.
@@ -102,6 +104,11 @@ impl Roster {
         self.get(jid).map_or_else(Subscription::default, |item| item.subscription)
     }
 
+    /// Another one whenever anything is.
+    pub fn stamp(&self) -> u64 {
+        self.stamp
+    }
+
     /// All items that the roster shows, by JID.
     pub fn listed(&self) -> impl Iterator<Item = &Item> {
         self.items.iter().filter(|item| item.listed)
@@ -138,6 +145,7 @@ impl Roster {
 
     /// Name and groups as the client wants them; the subscription stays. RFC 6121 §2.3, §2.4.
     pub fn set(&mut self, owner: &BareJid, contact: &BareJid, name: Option<&str>, groups: &[String]) -> Vec<Change> {
+        self.stamp += 1;
         let groups = groups.iter().map(|group| self.group_name(group)).collect();
         let version = self.next_version();
         let item = self.entry(contact);
@@ -152,6 +160,7 @@ impl Roster {
 
     /// Takes the item out, with subscription, pre-approval and request. RFC 6121 §2.5.
     pub fn remove(&mut self, owner: &BareJid, contact: &BareJid) -> Vec<Change> {
+        self.stamp += 1;
         let Ok(at) = self.find(contact) else { return Vec::new() };
         let item = self.items.remove(at);
         let mut changes = Vec::new();
@@ -174,6 +183,7 @@ impl Roster {
     /// one that is not listed goes when nothing is left of it. The second value tells whether the roster shows
     /// something new, so that a push is due. RFC 6121 §2.6.3, "roster modification".
     pub fn subscribe(&mut self, owner: &BareJid, contact: &BareJid, state: Subscription) -> (Vec<Change>, bool) {
+        self.stamp += 1;
         let before = self.get(contact);
         let was_listed = before.is_some_and(|item| item.listed);
         let before = before.map_or_else(Subscription::default, |item| item.subscription);

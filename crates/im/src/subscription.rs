@@ -7,7 +7,7 @@ use crate::roster::{self, Request};
 use crate::rules::Handling;
 use crate::watchers::{self, Event};
 use crate::ways::{Flow, Passage};
-use crate::{leases, presence, session, view};
+use crate::{leases, presence, pseudonyms, session, view};
 use std::sync::Arc;
 use store::Subscription;
 use xmpp::write::{Additions, to_stored};
@@ -158,12 +158,21 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
             .with_text("The roster is full.")
             .over("roster_items_max"));
     }
-    let lease = leases::asked_in(&passage.stanza)?;
+    // With what ends a subscription it says why. RFC 3265 §3.2.4.
+    let has_lease = matches!(act, Act::Subscribe | Act::Subscribed);
+    let lease = if has_lease { leases::asked_in(&passage.stanza)? } else { None };
+    let hides = pseudonyms::wanted(account, &contact, before, &passage.stanza)?;
     let (lease_change, lease) = leases::own_act(account, &contact, act, before, lease)?;
     // A subscription that is there is made shorter: the watcher hears of it.
     let passes = passes || (act == Act::Subscribed && lease_change.is_some());
     let (mut changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
     changes.extend(lease_change);
+    if hides {
+        changes.push(pseudonyms::begin(account, &contact));
+    }
+    if !state.to {
+        account.contacts.forget(&contact);
+    }
     if !changes.is_empty() {
         fx.commit(changes, Some(&passage.stanza), &passage.ticket);
     }
@@ -253,6 +262,9 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     let (lease_change, lease) = leases::contacts_act(account, &contact, act, before, reply, &stanza);
     let (mut changes, visible) = account.roster.subscribe(&account.jid, &contact, state);
     changes.extend(lease_change);
+    if !state.to {
+        account.contacts.forget(&contact);
+    }
     if is_request {
         let request = Request { contact: contact.clone(), stanza: kept(&stanza), received: account.now.utc };
         changes.push(account.roster.keep_request(&account.jid, request));
@@ -270,6 +282,9 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
             watchers::subscription(account, &contact, Event::Timeout, fx);
         }
         _ => {}
+    }
+    if act == Act::Subscribe && stanza.payload.has("pseudonym", leases::NS) {
+        watchers::is_pseudonym(account, &contact);
     }
     if before.from && !state.from && !is_blocked {
         presence::hide_from(account, &contact, passage.ingress, &passage.ticket, fx);

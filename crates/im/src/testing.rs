@@ -6,7 +6,7 @@ use crate::account::Account;
 use crate::archive_ids::ArchiveIds;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::item::{DetachReason, EdgeRef, Ingress, Item, Now, SessionId, Ticket};
-use crate::policy::HostPolicy;
+use crate::policy::{Aliases, HostPolicy};
 use crate::session::Session;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -32,7 +32,10 @@ pub fn account(jid: &str) -> Scene {
 /// An account as the store has it.
 pub fn account_with(jid: &str, stored: AccountRecord) -> Scene {
     let jid = bare(jid);
-    let policy = Arc::new(HostPolicy::of(jid.domain_jid()));
+    let mut policy = HostPolicy::of(jid.domain_jid());
+    let alias = |local: &str, whom: &BareJid| Some(format!("~{}", crate::pidf::opaque_id(local, whom.as_str())));
+    policy.aliases = Aliases(Some(Arc::new(alias)));
+    let policy = Arc::new(policy);
     let now = Now { utc: START, mono_ms: 1_000 };
     let mut account = Account::new(jid, policy, 7, stored);
     account.now = now;

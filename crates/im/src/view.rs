@@ -10,43 +10,69 @@ use crate::session::Session;
 use std::sync::Arc;
 use xmpp::{Jid, PresenceType, Stamp, Stanza, StanzaType};
 
-/// Ways out of an account. A new one needs a row in [`Exit::row`], and one in the table of the tests.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Exit {
+/// One line an exit: its name, the permission of the rules that it asks for, and whether somebody who is away shows it all
+/// the same. An exit is in all four places or in none; one without a column in the tables of the tests fails them.
+macro_rules! exits {
+    ($($(#[$doc:meta])* $exit:ident = $name:literal, $asks:ident, $away:literal;)*) => {
+        /// Ways out of an account.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Exit {
+            $($(#[$doc])* $exit,)*
+        }
+
+        impl Exit {
+            pub const ALL: &'static [Exit] = &[$(Exit::$exit),*];
+
+            pub fn name(self) -> &'static str {
+                match self {
+                    $(Exit::$exit => $name,)*
+                }
+            }
+
+            fn row(self) -> Row {
+                match self {
+                    $(Exit::$exit => Row { asks: Asks::$asks, shown_when_away: $away },)*
+                }
+            }
+        }
+    };
+}
+
+exits! {
     /// Presence as it changes. RFC 6121 §4.2.2, §4.4.2, §4.5.2.
-    Broadcast,
+    Broadcast = "broadcast", Subscribe, false;
     /// Presence on request. RFC 6121 §4.3.2.
-    Probe,
+    Probe = "probe", Subscribe, false;
     /// All presence information at once, without a subscription. RFC 2778 §2.3.
-    Fetch,
+    Fetch = "fetch", Fetch, false;
     /// WATCHER INFORMATION. `Allow`: all of it; `Confirm`: the watcher's own row.
-    Watchers,
+    Watchers = "watchers", Watch, true;
     /// Presence that a session sends to one entity. RFC 6121 §4.6.
-    Directed,
+    Directed = "directed", Will, false;
     /// When the account was last there. XEP-0012 §4.
-    LastActivity,
+    LastActivity = "last-activity", Fetch, false;
     /// What the bare JID says of itself: disco#info. XEP-0030 §8.
-    AccountInfo,
+    AccountInfo = "account-info", Fetch, true;
     /// Which resources there are: disco#items. XEP-0030 §8.
-    Resources,
+    Resources = "resources", Fetch, false;
     /// The vCard, for whoever knows the account already; everybody sees it only where the host's policy says so.
     /// XEP-0054 §3.3, §5.
-    VCard,
+    VCard = "vcard", Fetch, true;
     /// An iq to a resource: its answer would tell that the resource is there. RFC 6121 §8.5.3.1. Directed presence shows
     /// the one resource that sent it; who delivers looks at that.
-    IqToResource,
+    IqToResource = "iq-to-resource", Fetch, false;
     /// An error about a message: the same that an account which does not exist gives.
-    MessageError,
+    MessageError = "message-error", None, true;
     /// Events of the account's nodes. XEP-0163 §4.3.
-    PepEvent,
+    PepEvent = "pep-event", Subscribe, false;
     /// Items of the account's nodes, on request. XEP-0163 §5.
-    PepItems,
+    PepItems = "pep-items", Fetch, false;
     /// The avatar among them. XEP-0084.
-    Avatar,
+    Avatar = "avatar", Fetch, true;
     /// Reserved: what a room's occupants see of an occupant.
-    RoomPresence,
+    RoomPresence = "room-presence", Will, false;
     /// Reserved: NOTIFY to a SIP watcher. RFC 3856 §6.
-    Sip,
+    Sip = "sip", Subscribe, false;
 }
 
 /// What an exit is about.
@@ -67,62 +93,6 @@ enum Asks {
     Will,
     /// None: it tells nothing.
     None,
-}
-
-impl Exit {
-    pub const ALL: [Exit; 16] = [
-        Exit::Broadcast,
-        Exit::Probe,
-        Exit::Fetch,
-        Exit::Watchers,
-        Exit::Directed,
-        Exit::LastActivity,
-        Exit::AccountInfo,
-        Exit::Resources,
-        Exit::VCard,
-        Exit::IqToResource,
-        Exit::MessageError,
-        Exit::PepEvent,
-        Exit::PepItems,
-        Exit::Avatar,
-        Exit::RoomPresence,
-        Exit::Sip,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Exit::Broadcast => "broadcast",
-            Exit::Probe => "probe",
-            Exit::Fetch => "fetch",
-            Exit::Watchers => "watchers",
-            Exit::Directed => "directed",
-            Exit::LastActivity => "last-activity",
-            Exit::AccountInfo => "account-info",
-            Exit::Resources => "resources",
-            Exit::VCard => "vcard",
-            Exit::IqToResource => "iq-to-resource",
-            Exit::MessageError => "message-error",
-            Exit::PepEvent => "pep-event",
-            Exit::PepItems => "pep-items",
-            Exit::Avatar => "avatar",
-            Exit::RoomPresence => "room-presence",
-            Exit::Sip => "sip",
-        }
-    }
-
-    fn row(self) -> Row {
-        let row = |asks, shown_when_away| Row { asks, shown_when_away };
-        match self {
-            Exit::Broadcast | Exit::Probe | Exit::PepEvent | Exit::Sip => row(Asks::Subscribe, false),
-            Exit::Fetch | Exit::LastActivity | Exit::Resources | Exit::IqToResource | Exit::PepItems => {
-                row(Asks::Fetch, false)
-            }
-            Exit::AccountInfo | Exit::VCard | Exit::Avatar => row(Asks::Fetch, true),
-            Exit::Watchers => row(Asks::Watch, true),
-            Exit::Directed | Exit::RoomPresence => row(Asks::Will, false),
-            Exit::MessageError => row(Asks::None, true),
-        }
-    }
 }
 
 /// What the watcher sees at an exit.
@@ -255,35 +225,45 @@ fn actor(account: &Account, watcher: &Jid) -> Actor {
 }
 
 /// Watchers that see the same.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Class {
     pub view: View,
     pub watchers: Vec<Jid>,
 }
 
-/// All subscribers that are shown the account at this exit, as classes: the decision is one for each. Without rules
-/// there is one class, and the block list alone is asked.
-pub fn classes(account: &Account, exit: Exit) -> Vec<Class> {
-    let subscribers = account.roster.watchers().filter(|watcher| !account.blocks.blocks(watcher));
+/// All subscribers that are shown the account's presence as it changes ([`Exit::Broadcast`]), as classes: the decision is
+/// one for each. Without rules there is one class, and the block list alone is asked; with rules the classes are
+/// remembered until something changes that they were made of.
+pub fn classes(account: &Account) -> Vec<Class> {
     if account.rules.is_silent() {
+        let subscribers = account.roster.watchers().filter(|watcher| !account.blocks.blocks(watcher));
         let watchers = subscribers.map(|watcher| Jid::from(watcher.clone())).collect();
         return vec![Class { view: View::of(Handling::Allow), watchers }];
     }
     if account.rules.is_unreadable() {
         return Vec::new();
     }
-    let row = exit.row();
+    account.rules.classes(account, || found_classes(account))
+}
+
+fn found_classes(account: &Account) -> Vec<Class> {
+    let row = Exit::Broadcast.row();
     let mut classes: Vec<Class> = Vec::new();
     // The classes by the address of their decision: there are few of them.
     let mut known: Vec<(Arc<Decision>, Option<usize>)> = Vec::new();
-    for watcher in subscribers {
+    for watcher in account.roster.watchers().filter(|watcher| !account.blocks.blocks(watcher)) {
         let Some(decision) = rules::decide(account, watcher) else { continue };
         let at = match known.iter().find(|(other, _)| Arc::ptr_eq(other, &decision)) {
             Some((_, at)) => *at,
             None => {
-                let view = by_rules(&decision, row, || by_roster(account, Actor::Subscriber, exit));
-                let at = view.shows().then_some(classes.len());
-                classes.extend(at.map(|_| Class { view, watchers: Vec::new() }));
+                let view = by_rules(&decision, row, || by_roster(account, Actor::Subscriber, Exit::Broadcast));
+                let at = view.shows().then(|| match classes.iter().position(|class| class.view.same_class(&view)) {
+                    Some(at) => at,
+                    None => {
+                        classes.push(Class { view, watchers: Vec::new() });
+                        classes.len() - 1
+                    }
+                });
                 known.push((decision, at));
                 at
             }

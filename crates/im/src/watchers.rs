@@ -59,24 +59,41 @@ impl Event {
     }
 }
 
-/// How it is known that the watcher is who it says.
+/// How it is known that the watcher is who it says. Of another domain's users this server knows that it is the domain
+/// that speaks for them; how the domain has shown that is what stands here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Authenticated {
     /// By this server.
     Here,
-    /// By this server, as nobody in particular. RFC 4505.
+    /// As nobody in particular. RFC 4505.
     Anonymous,
-    /// Its domain was, to this server; the watcher to its domain.
+    /// Its domain, by a certificate that is good for it. RFC 6120 §13.7.2.
+    Certificate,
+    /// Its domain, by being where DNS says that it is. XEP-0220.
+    Dialback,
+    /// Its domain is a component of this server. XEP-0114.
+    Component,
+    /// Its domain, in a way that is not known any more.
     Domain,
 }
 
 impl Authenticated {
-    const ALL: [Authenticated; 3] = [Authenticated::Here, Authenticated::Anonymous, Authenticated::Domain];
+    const ALL: [Authenticated; 6] = [
+        Authenticated::Here,
+        Authenticated::Anonymous,
+        Authenticated::Certificate,
+        Authenticated::Dialback,
+        Authenticated::Component,
+        Authenticated::Domain,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Authenticated::Here => "server",
             Authenticated::Anonymous => "anonymous",
+            Authenticated::Certificate => "certificate",
+            Authenticated::Dialback => "dialback",
+            Authenticated::Component => "component",
             Authenticated::Domain => "domain",
         }
     }
@@ -348,6 +365,13 @@ pub fn subscription(account: &mut Account, who: &Jid, event: Event, fx: &mut Eff
         }
         row.refused += u64::from(event == Event::Rejected);
     });
+}
+
+/// The watcher's server says that this is not its own name. Goes to the disk with what was noted of it.
+pub fn is_pseudonym(account: &mut Account, who: &Jid) {
+    if let Ok(at) = account.watchers.find(who) {
+        account.watchers.rows[at].pseudonym = true;
+    }
 }
 
 /// The presence of a resource was told to all watchers. Nothing is written for it.

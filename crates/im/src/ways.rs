@@ -4,12 +4,12 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
 use crate::{
-    block, inbox, leases, lost, messages, modules, operations, presence, resume, roles, roster, session, strangers,
-    subscription,
+    block, inbox, leases, lost, messages, modules, operations, presence, pseudonyms, resume, roles, roster, session,
+    strangers, subscription,
 };
 use std::sync::Arc;
 use xmpp::write::Additions;
-use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{IqType, Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// OUTBOUND: what a stanza of the account's own client passes, by kind.
 static MESSAGE_OUTBOUND: &[Step] = &[
@@ -108,6 +108,7 @@ pub type Step = fn(&mut Account, &mut Passage, &mut Effects) -> Result<Flow, Sta
 
 /// Dispatches an item to the one function that handles it.
 pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
+    let names = account.pseudonyms.clone();
     leases::look(account, fx);
     match item {
         Item::Attach(attach) => session::attach(account, attach, fx),
@@ -156,6 +157,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::LedgerExpired => presence::ledger_expired(account, fx),
     }
     session::end_overrun(account, fx);
+    pseudonyms::disguise(account, &names, fx);
 }
 
 /// OUTBOUND: a stanza from the account's own client. Its `from` becomes the session's full JID, whatever it said
@@ -204,8 +206,17 @@ fn outbound(
 
 /// INBOUND: a stanza for the account or one of its resources.
 fn inbound(account: &mut Account, stanza: Arc<Stanza>, to: Jid, ingress: Ingress, ticket: Ticket, fx: &mut Effects) {
+    let (mut stanza, mut to) = (stanza, to);
+    // A name that the account gave itself. Answers find who asked by it.
+    let is_answer = matches!(stanza.kind, StanzaType::Iq(IqType::Result | IqType::Error));
+    let is_own = to.same_bare(&account.jid) || is_answer;
+    let meant = if is_own { None } else { pseudonyms::meant(account, &stanza, &to) };
+    let is_for_nobody = !is_own && meant.is_none();
+    if let Some(meant) = meant {
+        (stanza, to) = (meant, account.jid.clone().into());
+    }
     let steps = match stanza.kind {
-        _ if account.removed => GONE,
+        _ if account.removed || is_for_nobody => GONE,
         StanzaType::Message(_) => MESSAGE_INBOUND,
         StanzaType::Presence(kind) if is_subscription(kind) => SUBSCRIPTION_INBOUND,
         StanzaType::Presence(_) => PRESENCE_INBOUND,

@@ -299,8 +299,11 @@ pub enum Rules {
         /// The account, such as alice@localhost
         jid: BareJid,
         /// The whole document, as XML
-        #[arg(long)]
+        #[arg(long, conflicts_with = "json")]
         xml: bool,
+        /// One JSON object a rule; its values are those that `put` takes
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -340,6 +343,9 @@ pub enum Rules {
         jid: BareJid,
         /// Who looks
         watcher: Jid,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         place: Place,
     },
@@ -373,16 +379,20 @@ fn named_value(text: &str) -> Result<(String, String), String> {
 
 const RULES_HELP: &str = "\
 Whom it speaks of, when:
-  who=        an address, a domain, *.domain, group:NAME, roster, authenticated, anonymous, everyone
+  who=        an address, a domain, *.domain, group:NAME, roster, authenticated, anonymous, everyone, nobody; each may
+              come several times; 'example.org but boss@example.org' leaves out somebody
   except=     an address or domain    sphere=work    hours='22:00-07:00 +01:00 mon tue'
   from= until=                        2026-12-24T18:00:00Z
+  valid=      FROM/UNTIL, if there are several spans
 What it lets them do:
   subscribe= fetch=                   block, confirm, polite-block, allow
   message=                            deliver, store, drop, refuse
   watch= publish= read=               true, false
 What of the presence is shown (nothing said: all):
-  shown=      presence, show, status, idle, notes, devices, nodes, all
-  resource=   a resource              node= a PEP node
+  shown=      presence, no-resource, show, status, idle, notes, attributes, devices, persons, nodes, all
+  resource=   a resource, or the id of a published tuple; class= uri= scheme= pick tuples, too
+  device= device-name= device-class= person= person-class=
+  attribute=  activities, mood, …     extension={namespace}name     node= a PEP node
   other-show= other-status=           shown instead of the real one
 
 Example:
@@ -841,6 +851,9 @@ pub struct Fetch {
     /// As this watcher sees it [default: as the owner does]
     #[arg(long = "as", value_name = "JID")]
     pub watcher: Option<Jid>,
+    /// One JSON object a tuple
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub place: Place,
 }
@@ -917,16 +930,25 @@ pub enum Action {
         /// End after so many seconds
         #[arg(long, value_name = "S")]
         seconds: Option<u64>,
+        /// Print who watches, too, as they come
+        #[arg(long)]
+        watchers: bool,
     },
     /// Fetch what there is to know of somebody, once, and print the document (PIDF)
     Fetch {
         whom: BareJid,
+        /// Under a name that tells nobody who asks
+        #[arg(long)]
+        pseudonym: bool,
         /// Wait so many seconds for the answer
         #[arg(long, value_name = "S", default_value_t = 20)]
         seconds: u64,
     },
     /// List who watches the own account; with --live also who does from now on
     Watchers {
+        /// Another account of the domain: the own row, or all by a grant
+        #[arg(conflicts_with = "live")]
+        whom: Option<BareJid>,
         /// Go on, and print each watcher as it comes
         #[arg(long)]
         live: bool,
@@ -946,6 +968,21 @@ pub enum Action {
         /// Seconds that it lasts
         #[arg(long, value_name = "S", default_value_t = 3600)]
         expires: u32,
+        /// For this account, which has granted it
+        #[arg(long = "for", value_name = "JID")]
+        whom: Option<BareJid>,
+    },
+    /// Show the own access rules; with an id and NAME=VALUE add or replace one
+    #[command(after_help = RULES_HELP)]
+    Rules {
+        /// The rule's name
+        id: Option<String>,
+        /// What it says, each as NAME=VALUE
+        #[arg(value_name = "NAME=VALUE", value_parser = named_value)]
+        values: Vec<(String, String)>,
+        /// Remove the rule
+        #[arg(long, requires = "id", conflicts_with = "values")]
+        remove: bool,
     },
     /// Subscribe to somebody's presence, for a while or without end; ends when the server has taken it
     Subscribe {
@@ -953,6 +990,18 @@ pub enum Action {
         /// Seconds that the subscription shall last
         #[arg(long, value_name = "S")]
         lease: Option<u32>,
+        /// Under a name that tells nobody who watches
+        #[arg(long)]
+        pseudonym: bool,
+    },
+    /// End the own subscription to somebody's presence
+    Unsubscribe { whom: BareJid },
+    /// Let somebody see the own presence no more, or refuse a request
+    Refuse {
+        whom: BareJid,
+        /// Why, in a word: rejected, deactivated, giveup
+        #[arg(long, value_name = "WORD")]
+        reason: Option<String>,
     },
     /// Let somebody see the own presence, for a while or without end
     Approve {

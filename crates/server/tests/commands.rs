@@ -735,3 +735,65 @@ fn an_account_moves_out_and_in_again_and_is_erased_with_a_proof() {
         assert_eq!(left, 0, "{folder}");
     }
 }
+
+/// The words of a line as a shell takes them: single quotes hold one together.
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            c => words.last_mut().expect("there is one").push(c),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+/// Is what stands there in the text, in its order? `…` stands for anything.
+fn has(text: &str, wanted: &str) -> bool {
+    let mut rest = text;
+    wanted.split('…').map(str::trim).all(|part| match rest.find(part) {
+        Some(at) => {
+            rest = &rest[at + part.len()..];
+            true
+        }
+        None => false,
+    })
+}
+
+// docs/impp.md: what a reader is told to try does what he is told.
+#[test]
+fn the_walk_through_the_model_goes_as_it_is_written() {
+    let book = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/impp.md");
+    let book = std::fs::read_to_string(book).expect("the document is there");
+    let walk = book.split("<!-- walk -->\n```console\n").nth(1).and_then(|rest| rest.split("```").next());
+    let walk = walk.expect("the document has a walk");
+    let server = Server::start();
+    for user in ["alice", "bob", "carol"] {
+        server.add(&format!("{user}@localhost"));
+    }
+    let mut steps: Vec<(&str, Vec<&str>)> = Vec::new();
+    for line in walk.lines() {
+        match line.strip_prefix("$ waft ") {
+            Some(command) => steps.push((command, Vec::new())),
+            None => steps.last_mut().expect("a command comes first").1.push(line),
+        }
+    }
+    assert!(steps.len() > 15, "{walk}");
+    for (command, expected) in steps {
+        let words = words(command);
+        let output = match &words[..] {
+            [client, jid, user, options @ ..] if client == "client" && jid == "--jid" => {
+                server.run_client(user, &options.iter().map(String::as_str).collect::<Vec<_>>())
+            }
+            words => server.run(&words.iter().map(String::as_str).collect::<Vec<_>>(), ""),
+        };
+        assert!(output.status.success(), "{command}: {}", err(&output));
+        for line in expected {
+            let said = out(&output);
+            assert!(has(&said, line), "{command}: \"{line}\" is not in\n{said}");
+        }
+    }
+}

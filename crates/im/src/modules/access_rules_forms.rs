@@ -1,13 +1,14 @@
 //! Access rules by forms, for clients that know no `urn:waft:rules:0`: XEP-0050 commands of the account.
 
 use super::access_rules;
-use super::commands::{Command, Filled, Shown};
+use super::commands::{Command, Filled, Shown, no_more};
 use super::data_form::{field, form};
 use crate::account::Account;
 use crate::effects::Effects;
 use crate::module::{Iq, Module};
+use crate::rules::document::Rule;
 use crate::rules::edit::{self, Edit};
-use crate::rules::short::{self, PARTS};
+use crate::rules::short::{self, FIELDS, PARTS};
 use crate::rules::{Delivery, Handling, change};
 use xmpp::ns::DATA_FORM;
 use xmpp::{Element, StanzaCondition, StanzaError};
@@ -20,15 +21,27 @@ pub static MODULE: Module = Module {
             name: "Show access rules",
             form: nothing,
             done: list,
+            more: no_more,
             at_once: true,
             at_host: false,
             offered: |_| true,
         },
         Command {
             node: PUT,
-            name: "Add or replace an access rule",
+            name: "Add an access rule",
             form: put_form,
             done: put,
+            more: no_more,
+            at_once: false,
+            at_host: false,
+            offered: |_| true,
+        },
+        Command {
+            node: EDIT,
+            name: "Change an access rule",
+            form: edit_form,
+            done: put,
+            more: chosen,
             at_once: false,
             at_host: false,
             offered: |_| true,
@@ -38,6 +51,7 @@ pub static MODULE: Module = Module {
             name: "Remove an access rule",
             form: remove_form,
             done: remove,
+            more: no_more,
             at_once: false,
             at_host: false,
             offered: |_| true,
@@ -47,6 +61,7 @@ pub static MODULE: Module = Module {
             name: "Say where you are",
             form: sphere_form,
             done: sphere,
+            more: no_more,
             at_once: false,
             at_host: false,
             offered: |_| true,
@@ -57,6 +72,7 @@ pub static MODULE: Module = Module {
 
 const LIST: &str = "urn:waft:rules:0#list";
 const PUT: &str = "urn:waft:rules:0#put";
+const EDIT: &str = "urn:waft:rules:0#edit";
 const REMOVE: &str = "urn:waft:rules:0#remove";
 const SPHERE: &str = "urn:waft:rules:0#sphere";
 
@@ -95,43 +111,61 @@ fn options<'a>(field: Element, options: impl IntoIterator<Item = &'a str>) -> El
     field.children_from(options.into_iter().map(option))
 }
 
-/// What goes into a rule: (name in [`short::rule`], kind of field, label).
-const FIELDS: [(&str, &str, &str); 17] = [
-    ("who", "text-multi", "Whom it speaks of: addresses, domains, *.domain, group:NAME, roster, anonymous, everyone"),
-    ("except", "text-multi", "But not these addresses and domains"),
-    ("sphere", "text-multi", "Only while you are there"),
-    ("hours", "text-multi", "Only at these hours: 22:00-07:00 +01:00"),
-    ("from", "text-single", "Only from this time on: 2026-12-24T18:00:00Z"),
-    ("until", "text-single", "Only until this time"),
-    ("subscribe", "list-single", "Your presence"),
-    ("fetch", "list-single", "Your presence, on request (else as above)"),
-    ("message", "list-single", "Messages"),
-    ("shown", "list-multi", "What of your presence (nothing chosen: all)"),
-    ("resource", "text-multi", "Which resources (none: all)"),
-    ("node", "text-multi", "Which personal events (PEP nodes)"),
-    ("other-show", "text-single", "Another status instead: away, chat, dnd, xa"),
-    ("other-status", "text-single", "Another text instead"),
-    ("watch", "boolean", "May see who watches you"),
-    ("publish", "boolean", "May publish presence for you"),
-    ("read", "boolean", "May read your inbox"),
-];
-
 fn put_form(account: &mut Account) -> (Element, String) {
+    (rule_form(PUT, None), edit::etag(account))
+}
+
+/// All that a rule can say, filled in with what the one that is there says.
+fn rule_form(form_type: &str, rule: Option<&Rule>) -> Element {
+    let said = rule.map(short::values).unwrap_or_default();
+    let values = |var: &str| -> Vec<&str> {
+        said.iter().filter(|(name, _)| *name == var).map(|(_, value)| value.as_str()).collect()
+    };
+    let fields = FIELDS.map(|(var, label)| options_of(field(var, values(var)), var).attr("label", label));
+    let id = field("id", rule.map(|rule| &*rule.id)).attr("type", "text-single").attr("label", "Name of the rule");
+    form("form", form_type)
+        .child(Element::new("title", DATA_FORM).text("Access rule"))
+        .child(id.child(Element::new("required", DATA_FORM)))
+        // Says that this is the second form, if the first one was to choose the rule.
+        .children_from(rule.map(|rule| field("chosen", [&*rule.id]).attr("type", "hidden")))
+        .children_from(fields)
+}
+
+/// The kind of a field, and what may be chosen in it.
+fn options_of(field: Element, var: &str) -> Element {
     use Delivery::{Deliver, Drop, Refuse, Store};
     use Handling::{Allow, Block, Confirm, PoliteBlock};
-    let fields = FIELDS.map(|(var, kind, label)| {
-        let field = asked(var, kind, label);
-        match var {
-            "subscribe" | "fetch" => options(field, [Block, Confirm, PoliteBlock, Allow].map(Handling::name)),
-            "message" => options(field, [Deliver, Store, Drop, Refuse].map(Delivery::name)),
-            "shown" => options(field, ["presence"].into_iter().chain(PARTS)),
-            _ => field,
+    match var {
+        "subscribe" | "fetch" => {
+            options(field.attr("type", "list-single"), [Block, Confirm, PoliteBlock, Allow].map(Handling::name))
         }
-    });
-    let id = asked("id", "text-single", "Name of the rule").child(Element::new("required", DATA_FORM));
-    let form =
-        form("form", PUT).child(Element::new("title", DATA_FORM).text("Access rule")).child(id).children_from(fields);
-    (form, edit::etag(account))
+        "message" => options(field.attr("type", "list-single"), [Deliver, Store, Drop, Refuse].map(Delivery::name)),
+        "shown" => options(field.attr("type", "list-multi"), PARTS),
+        "watch" | "publish" | "read" => field.attr("type", "boolean"),
+        "from" | "until" | "other-show" | "other-status" => field.attr("type", "text-single"),
+        _ => field.attr("type", "text-multi"),
+    }
+}
+
+fn edit_form(account: &mut Account) -> (Element, String) {
+    (which(account, EDIT), edit::etag(account))
+}
+
+/// The rule that was chosen, to be changed.
+fn chosen(account: &mut Account, filled: &Filled<'_>) -> Result<Option<Element>, StanzaError> {
+    if filled.value("chosen").is_some() {
+        return Ok(None);
+    }
+    known(account, filled)?;
+    let id = filled.value("id").unwrap_or_default();
+    let rule = account.rules.rules().iter().find(|rule| *rule.id == *id).ok_or(StanzaCondition::ItemNotFound)?;
+    Ok(Some(rule_form(EDIT, Some(rule))))
+}
+
+/// A form that asks for one of the rules.
+fn which(account: &Account, form_type: &str) -> Element {
+    let ids = asked("id", "list-single", "Rule").child(Element::new("required", DATA_FORM));
+    form("form", form_type).child(options(ids, account.rules.rules().iter().map(|rule| &*rule.id)))
 }
 
 fn known(account: &Account, filled: &Filled<'_>) -> Result<(), StanzaError> {
@@ -148,21 +182,24 @@ fn put(account: &mut Account, iq: &Iq<'_>, filled: &Filled<'_>, fx: &mut Effects
         return Err(crate::rules::xml::bad("this rule is edited by the block list and the roster"));
     }
     let mut values = Vec::new();
-    for (var, kind, _) in FIELDS {
-        let is_no = |value: &String| kind == "boolean" && (value == "0" || value == "false");
+    for (var, _) in FIELDS {
+        // A client sends a box that is not ticked as well.
+        let is_no = |value: &String| ["watch", "publish", "read"].contains(&var) && (value == "0" || value == "false");
         values
             .extend(filled.values(var).into_iter().filter(|value| !is_no(value)).map(|value| (var.to_owned(), value)));
     }
-    let edit = Edit::put_rule(account, short::rule(&id, &values)?)?;
+    let mut edit = Edit::put_rule(account, short::rule(&id, &values)?)?;
+    // It was given another name.
+    if let (Some(old), Some(rules)) = (filled.value("chosen").filter(|old| *old != id), &mut edit.rules) {
+        rules.retain(|rule| *rule.id != *old);
+    }
     edit::make(account, edit, Some(iq.stanza), iq.ticket, fx)?;
     access_rules::push(account, iq.session, fx);
     Ok(Shown::Note(format!("The rule \"{id}\" holds.")))
 }
 
 fn remove_form(account: &mut Account) -> (Element, String) {
-    let ids = asked("id", "list-single", "Rule").child(Element::new("required", DATA_FORM));
-    let ids = options(ids, account.rules.rules().iter().map(|rule| &*rule.id));
-    (form("form", REMOVE).child(ids), edit::etag(account))
+    (which(account, REMOVE), edit::etag(account))
 }
 
 fn remove(account: &mut Account, iq: &Iq<'_>, filled: &Filled<'_>, fx: &mut Effects) -> Result<Shown, StanzaError> {

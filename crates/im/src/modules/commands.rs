@@ -1,6 +1,6 @@
 //! Ad-Hoc Commands, XEP-0050: what an account's owner can have done by any client that shows forms.
 //!
-//! The commands stand on the cards of their modules. Each has one form at most; a command keeps no state between its
+//! The commands stand on the cards of their modules. Each has two forms at most; a command keeps no state between its
 //! stages: what it must know again is the session's id.
 
 use super::offered;
@@ -15,7 +15,7 @@ pub const NS: &str = "http://jabber.org/protocol/commands";
 
 pub static MODULE: Module = Module {
     name: "commands",
-    specs: &[xep(50, "1.3.0").without("stages beyond the first form")],
+    specs: &[xep(50, "1.3.0").without("stages beyond the second form, going back")],
     account_features: &[NS],
     account_iq: &[(IqType::Set, NS, "command", Who::Owner, execute)],
     ..Module::EMPTY
@@ -29,12 +29,19 @@ pub struct Command {
     pub form: fn(&mut Account) -> (Element, String),
     /// What was filled in; gives what is shown in the end.
     pub done: fn(&mut Account, &Iq<'_>, &Filled<'_>, &mut Effects) -> Result<Shown, StanzaError>,
+    /// The second form, if what was filled in is of the first one.
+    pub more: fn(&mut Account, &Filled<'_>) -> Result<Option<Element>, StanzaError>,
     /// There is nothing to fill in: the first stage is the last.
     pub at_once: bool,
     /// Clients look for it at the host.
     pub at_host: bool,
     /// May it be had here?
     pub offered: fn(&HostPolicy) -> bool,
+}
+
+/// For a command of one form.
+pub fn no_more(_: &mut Account, _: &Filled<'_>) -> Result<Option<Element>, StanzaError> {
+    Ok(None)
 }
 
 /// A submitted form.
@@ -114,10 +121,13 @@ fn execute(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
         _ => return Err(bad("malformed-action", StanzaCondition::BadRequest)),
     }
     let form = iq.child.find("x", DATA_FORM);
+    let asks = |session: &str, form: Element| {
+        let actions = Element::new("actions", NS).attr("execute", "complete").child(Element::new("complete", NS));
+        Ok(Answer::Result(Some(answer("executing", session).child(actions).child(form))))
+    };
     if form.is_none() && !command.at_once {
         let (form, session) = (command.form)(account);
-        let actions = Element::new("actions", NS).attr("execute", "complete").child(Element::new("complete", NS));
-        return Ok(Answer::Result(Some(answer("executing", &session).child(actions).child(form))));
+        return asks(&session, form);
     }
     if !command.at_once && session.is_none() {
         return Err(bad("bad-sessionid", StanzaCondition::BadRequest));
@@ -127,6 +137,9 @@ fn execute(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
         return Err(bad("bad-payload", StanzaCondition::BadRequest));
     }
     let filled = Filled { form, session: session.unwrap_or_default() };
+    if let Some(form) = (command.more)(account, &filled)? {
+        return asks(filled.session, form);
+    }
     let shown = match (command.done)(account, iq, &filled, fx)? {
         Shown::Ask(query, then) => return Ok(Answer::Query(query, then)),
         shown => shown,

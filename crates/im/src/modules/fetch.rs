@@ -87,7 +87,16 @@ fn fetch(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     }
     let document = tuples::compose(account, iq.from).ok_or_else(unknown)?;
     fx.push(Effect::Count("fetches"));
-    Ok(Answer::Result(Some(Element::new("fetch", NS).child(document))))
+    let version = version(&document);
+    let is_known = iq.child.attribute("version") == Some(&version);
+    let answer = Element::new("fetch", NS).attr("version", version);
+    Ok(Answer::Result(Some(if is_known { answer.attr("unchanged", "true") } else { answer.child(document) })))
+}
+
+/// Says whether a copy that somebody has is still what he would be given. RFC 2779 §3.3. FNV-1a: the same in every build.
+fn version(document: &Element) -> String {
+    let hash = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    format!("{:016x}", document.to_bytes("").iter().fold(0xcbf2_9ce4_8422_2325, hash))
 }
 
 /// An iq of the own client goes out: if it is a fetch, its answer is looked out for. Says whether it has gone already, under
@@ -102,12 +111,13 @@ pub(crate) fn sent(account: &mut Account, passage: &Passage, fx: &mut Effects) -
         let asked = Asked::Iq(passage.stanza.clone());
         let mut waiting =
             Waiting { id: id.clone(), whom: passage.to.to_bare(), session, asked, alias: None, probed: None };
-        if wants_pseudonym(&passage.stanza) && !passage.to.same_bare(&account.jid) {
-            send_under_alias(account, &mut waiting, passage, fx)?;
-            wait(account, waiting, fx);
+        let hides = wants_pseudonym(&passage.stanza) || account.pseudonyms.has(&waiting.whom);
+        if hides && !passage.to.same_bare(&account.jid) {
+            send_under_alias(account, &mut waiting, passage.stanza.as_ref().clone(), passage, fx)?;
+            wait(account, waiting);
             return Ok(true);
         }
-        wait(account, waiting, fx);
+        wait(account, waiting);
     }
     Ok(false)
 }
@@ -122,18 +132,17 @@ fn wants_pseudonym(iq: &Stanza) -> bool {
 fn send_under_alias(
     account: &mut Account,
     waiting: &mut Waiting,
+    iq: Stanza,
     passage: &Passage,
     fx: &mut Effects,
 ) -> Result<(), StanzaError> {
-    // Nobody but the operator knows to the microsecond when an account was made.
-    let name = pidf::opaque_id((account.created.0, account.jid.as_str()), waiting.whom.as_str());
-    let alias = BareJid::parse(&format!("~{name}@{}", account.jid.domain()));
-    let alias = alias.map_err(|_| StanzaError::from(StanzaCondition::InternalServerError))?;
+    let alias = account.policy.aliases.of(&account.jid, &waiting.whom).ok_or(StanzaCondition::FeatureNotImplemented)?;
     let id = fresh_id(account);
     let from = alias.with_resource(&id).map_err(|_| StanzaError::from(StanzaCondition::InternalServerError))?;
-    let iq = Stanza { id: Some(id.as_str().into()), ..passage.stanza.as_ref().clone() }.with_from(from);
+    let known = iq.payload.child("fetch", NS).and_then(|it| it.attribute("version").map(|it| it.into_owned()));
+    let said = Element::new("fetch", NS).attr("pseudonym", "true").attr_opt("version", known);
+    let iq = Stanza { id: Some(id.as_str().into()), ..iq }.with_from(from).with_children([said]);
     waiting.id = id.into();
-    fx.push(Effect::Alias { address: alias.clone(), yes: true });
     fx.push(Effect::Count("fetches_under_alias"));
     fx.push(Effect::Tell {
         to: passage.to.clone(),
@@ -155,8 +164,14 @@ pub(crate) fn probe(account: &mut Account, session: SessionId, passage: &Passage
     let iq =
         Stanza::iq(IqType::Get, &id).with_from(from).with_to(whom.clone()).with_children([Element::new("fetch", NS)]);
     let asked = Asked::Probe(passage.stanza.id.clone());
-    let waiting = Waiting { id: id.into(), whom: whom.clone(), session, asked, alias: None, probed: None };
-    wait(account, waiting, fx);
+    let mut waiting = Waiting { id: id.into(), whom: whom.clone(), session, asked, alias: None, probed: None };
+    if account.pseudonyms.has(&whom) {
+        if send_under_alias(account, &mut waiting, iq, passage, fx).is_ok() {
+            wait(account, waiting);
+        }
+        return;
+    }
+    wait(account, waiting);
     fx.push(Effect::Tell {
         to: whom.into(),
         stanza: Arc::new(iq),
@@ -170,21 +185,11 @@ fn fresh_id(account: &mut Account) -> String {
     format!("fetch-{}-{}", account.epoch, account.fetches_made)
 }
 
-fn wait(account: &mut Account, waiting: Waiting, fx: &mut Effects) {
+fn wait(account: &mut Account, waiting: Waiting) {
     if account.fetches.len() >= WAITING_MAX {
-        let forgotten = account.fetches.remove(0);
-        end_alias(account, &forgotten, fx);
+        account.fetches.remove(0);
     }
     account.fetches.push(waiting);
-}
-
-/// Unless another fetch goes by the same name.
-fn end_alias(account: &Account, over: &Waiting, fx: &mut Effects) {
-    if let Some((alias, _)) = &over.alias
-        && account.fetches.iter().all(|waiting| waiting.alias.as_ref().map(|(name, _)| name) != Some(alias))
-    {
-        fx.push(Effect::Alias { address: alias.clone(), yes: false });
-    }
 }
 
 /// An iq result or error for one of the own clients. Says whether it was the answer to a fetch that goes another way than
@@ -201,7 +206,6 @@ pub(crate) fn answered(account: &mut Account, passage: &Passage, fx: &mut Effect
     let is_it = |w: &Waiting| w.id == *id && *w.whom == *from && is_for(w);
     let Some(at) = account.fetches.iter().position(is_it) else { return false };
     let mut waiting = account.fetches.remove(at);
-    end_alias(account, &waiting, fx);
     match (&waiting.asked, kind) {
         // What was sent behind the probe has come back.
         // COMPAT: ejabberd answers an iq before a probe that came before it; so a moment more.
@@ -211,12 +215,12 @@ pub(crate) fn answered(account: &mut Account, passage: &Passage, fx: &mut Effect
                 *until = late.min(*until);
             }
             fx.push(Effect::WakeAt { mono_ms: late });
-            wait(account, waiting, fx);
+            wait(account, waiting);
         }
         // Whoever does not want to be known does not probe.
         (_, IqType::Error) if waiting.alias.is_none() && falls_back(account, &waiting.whom, stanza) => {
             begin_probe(account, &mut waiting, fx);
-            wait(account, waiting, fx);
+            wait(account, waiting);
         }
         (Asked::Iq(iq), _) if waiting.alias.is_some() => {
             let Some(jid) = account.session(waiting.session).map(|session| session.jid.clone()) else { return true };
@@ -297,8 +301,7 @@ pub(crate) fn end_overdue(account: &mut Account, fx: &mut Effects) -> Option<u64
         conclude(account, waiting, fx);
     }
     while let Some(at) = account.fetches.iter().position(|w| w.alias.as_ref().is_some_and(|(_, until)| *until <= now)) {
-        let unanswered = account.fetches.remove(at);
-        end_alias(account, &unanswered, fx);
+        account.fetches.remove(at);
     }
     let until = |w: &Waiting| w.probed.as_ref().map(|(_, until)| *until).or(w.alias.as_ref().map(|(_, until)| *until));
     account.fetches.iter().filter_map(until).min()
@@ -554,6 +557,25 @@ mod tests {
     }
 
     // RFC 2779 §8.1.1 A3.
+    // RFC 2779 §3.3.1, §3.3.2.
+    #[test]
+    fn whoever_says_which_version_he_has_is_told_that_it_is_still_the_one_or_given_the_new_one() {
+        let mut juliet = juliet();
+        let asks = |juliet: &mut Scene, version: &str| {
+            let xml = format!(
+                "<iq type='get' id='f' from='romeo@montague.example/x'><fetch xmlns='urn:waft:fetch:0'{version}/></iq>"
+            );
+            juliet.receive(&xml).told().remove(0).1
+        };
+        let first = asks(&mut juliet, "");
+        let version = first.split("version='").nth(1).and_then(|rest| rest.split('\'').next()).expect("one").to_owned();
+        let again = asks(&mut juliet, &format!(" version='{version}'"));
+        assert!(again.contains("unchanged='true'") && !again.contains("<presence"), "{again}");
+        juliet = juliet.with("balcony", 0);
+        let changed = asks(&mut juliet, &format!(" version='{version}'"));
+        assert!(changed.contains("balcony") && !changed.contains("unchanged"), "{changed}");
+    }
+
     #[test]
     fn a_client_may_fetch_under_a_name_that_is_the_same_each_time_and_not_its_own() {
         let mut juliet = juliet().with("home", 0);
@@ -561,7 +583,6 @@ mod tests {
         let mut names = Vec::new();
         for _ in 0..2 {
             let fx = juliet.sends("home", fetch);
-            assert!(fx.list.iter().any(|effect| matches!(effect, Effect::Alias { yes: true, .. })));
             let told = only(&fx);
             assert!(!told.contains("juliet") && told.contains("pseudonym='true'"), "{told}");
             let from = told.split("from='").nth(1).and_then(|rest| rest.split('\'').next()).expect("a name").to_owned();
@@ -573,7 +594,6 @@ mod tests {
                 delivered.contains("id='f1'") && delivered.contains("to='juliet@capulet.example/home'"),
                 "{delivered}"
             );
-            assert!(fx.list.iter().any(|effect| matches!(effect, Effect::Alias { yes: false, .. })));
             names.push(from.split('/').next().expect("bare").to_owned());
         }
         assert_eq!(names[0], names[1]);

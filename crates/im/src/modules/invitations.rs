@@ -24,6 +24,7 @@ pub static MODULE: Module = Module {
         name: "Invite user",
         form: |_| (Element::new("x", DATA_FORM), INVITE.into()),
         done: invite,
+        more: super::commands::no_more,
         at_once: true,
         at_host: true,
         offered: |policy| policy.user_invites,

@@ -9,6 +9,7 @@ use crate::module::{Answer, Handled, Iq, Module, Who};
 use crate::modules::unknown;
 use crate::pidf;
 use crate::presence;
+use crate::rules::change;
 use crate::tuples::{self, ELEMENTS_MAX, EXPIRES_DEFAULT, NS, Refused};
 use crate::view;
 use std::sync::Arc;
@@ -54,6 +55,7 @@ fn publish(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
         .map_err(Refused::error)?;
     fx.commit(vec![account.publications.kept(&account.jid)], Some(iq.stanza), iq.ticket);
     account.terms_due = Default::default();
+    change::look_at_sphere(account, fx);
     changed(account, fx);
     let expires = account.publications.all().iter().find(|one| Some(&one.etag) == etag.as_ref());
     let expires = expires.map_or(0, |one| one.expires.seconds_since(now));
@@ -92,6 +94,7 @@ fn list(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
 pub(crate) fn end_overdue(account: &mut Account, fx: &mut Effects) {
     if account.publications.end_overdue(account.now.utc) {
         fx.commit(vec![account.publications.kept(&account.jid)], None, &Default::default());
+        change::look_at_sphere(account, fx);
         changed(account, fx);
     }
 }

@@ -96,6 +96,7 @@ fn remove(account: &mut Account, contact: &BareJid, iq: &Iq<'_>, fx: &mut Effect
     };
     let before = item.subscription;
     let changes = account.roster.remove(&account.jid, contact);
+    account.contacts.forget(contact);
     fx.commit(changes, Some(iq.stanza), iq.ticket);
     if before.from && account.policy.presence {
         presence::hide_from(account, contact, presence::OWN, iq.ticket, fx);

@@ -11,6 +11,7 @@ use crate::leases::{Lease, NS};
 use crate::module::{Answer, Handled, Iq, Module, Who};
 use crate::modules::unknown;
 use crate::presence;
+use crate::pseudonyms;
 use crate::subscription::{self, Act};
 use crate::ways::Passage;
 use std::sync::Arc;
@@ -52,6 +53,12 @@ fn status(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
         return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait));
     }
     let from = account.session(session).map(|s| s.jid.clone()).ok_or(StanzaCondition::BadRequest)?;
+    // The question would tell who asks.
+    if account.pseudonyms.has(&whom) {
+        let waiting = Waiting { id: "".into(), whom, session, iq: iq.stanza.clone(), until: 0 };
+        conclude(account, waiting, None, fx);
+        return Ok(Answer::Sent);
+    }
     account.fetches_made += 1;
     let id = format!("status-{}-{}", account.epoch, account.fetches_made);
     let question =
@@ -89,6 +96,7 @@ fn side(name: &str, account: &Account, whom: &BareJid) -> Element {
         .attr_opt("from", yes(held.from))
         .attr_opt("asked", yes(held.pending_out))
         .attr_opt("waits", yes(held.pending_in))
+        .attr_opt("pseudonym", pseudonyms::of(account, whom).map(|alias| alias.to_string()))
         .children_from(lease("granted", account.leases.granted(whom)))
         .children_from(lease("held", account.leases.held(whom)))
 }

@@ -1,11 +1,11 @@
 //! A change of the rules: whoever sees something else now is told, before the change is acknowledged.
 
 use super::document::{Document, Rule};
-use super::{Away, Handling, KEY, Rules};
+use super::{Away, Handling, KEY, Rules, sphere};
 use crate::account::Account;
 use crate::effects::{Effect, Effects};
 use crate::inbox;
-use crate::item::Ticket;
+use crate::item::{SessionId, Ticket};
 use crate::presence;
 use crate::session::{self, Session};
 use crate::subscription::{self, Act};
@@ -18,13 +18,23 @@ use xmpp::{BareJid, Jid, PresenceType, Stanza};
 /// What the account's watchers were shown at a time.
 pub struct Shown {
     by_watcher: Vec<(BareJid, View)>,
+    presences: Vec<(SessionId, Arc<Stanza>)>,
 }
 
 impl Shown {
     pub fn now(account: &Account) -> Shown {
         let watchers = account.roster.watchers().filter(|watcher| !account.blocks.blocks(watcher));
-        Shown { by_watcher: watchers.map(|who| (who.clone(), view(account, who, Exit::Broadcast))).collect() }
+        let by_watcher = watchers.map(|who| (who.clone(), view(account, who, Exit::Broadcast))).collect();
+        Shown { by_watcher, presences: presences(account) }
     }
+
+    fn presence_of(&self, id: SessionId) -> Option<&Arc<Stanza>> {
+        self.presences.iter().find(|(session, _)| *session == id).map(|(_, presence)| presence)
+    }
+}
+
+fn presences(account: &Account) -> Vec<(SessionId, Arc<Stanza>)> {
+    account.sessions.iter().filter_map(|session| Some((session.id, session.presence.clone()?))).collect()
 }
 
 /// The user is elsewhere now. RFC 4745 §7.2.
@@ -38,6 +48,7 @@ pub fn set_sphere(
     let before = Shown::now(account);
     let document = account.rules.document().cloned().unwrap_or_default();
     account.rules = Rules::of(document, sphere, account.rules.away());
+    account.sphere = sphere::heard(account, None);
     let mut told = Effects::default();
     retell(account, before, &mut told);
     fx.commit(vec![stored(account)], bounce, ticket);
@@ -54,6 +65,14 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
     let now = std::mem::replace(&mut account.now.utc, then);
     let before = Shown::now(account);
     account.now.utc = now;
+    retell_by_itself(account, before, fx);
+    // What was held back is let in, if it may be now.
+    inbox::flush_waiting(account, fx);
+    wake(account, fx);
+}
+
+/// Nobody has changed the rules; what they say is something else than it was.
+fn retell_by_itself(account: &mut Account, before: Shown, fx: &mut Effects) {
     let away = account.rules.away();
     let mut told = Effects::default();
     retell(account, before, &mut told);
@@ -61,9 +80,22 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
         fx.commit(vec![stored(account)], None, &Ticket::default());
     }
     fx.list.append(&mut told.list);
-    // What was held back is let in, if it may be now.
+}
+
+/// Presence has changed, and with it where the user is: `before` is what was shown, of the presence that there was.
+pub fn moved(account: &mut Account, sphere: Vec<Box<str>>, before: Shown, fx: &mut Effects) {
+    account.sphere = sphere;
+    retell_by_itself(account, before, fx);
     inbox::flush_waiting(account, fx);
-    wake(account, fx);
+}
+
+/// A part of the presence is gone, or was published: is the user elsewhere now?
+pub fn look_at_sphere(account: &mut Account, fx: &mut Effects) {
+    let sphere = sphere::heard(account, None);
+    if sphere != account.sphere {
+        let before = Shown::now(account);
+        moved(account, sphere, before, fx);
+    }
 }
 
 /// A first session is here: what is said from now on is said as the rules are now.
@@ -99,6 +131,7 @@ pub fn replace(account: &mut Account, rules: Vec<Rule>, fx: &mut Effects) -> Cha
     let sphere = account.rules.sphere().to_vec();
     let away = away_after(account, &rules);
     account.rules = Rules::of(Document { version, rules }, sphere, away);
+    account.sphere = sphere::heard(account, None);
     retell(account, before, fx);
     settle(account, fx);
     stored(account)
@@ -125,7 +158,13 @@ fn retell(account: &mut Account, before: Shown, fx: &mut Effects) {
     let mut classes: Vec<(View, View, Vec<Jid>)> = Vec::new();
     let mut away = account.rules.away();
     let has_rules = account.rules.document().is_some();
-    for (watcher, old) in before.by_watcher {
+    let is_same =
+        |(a, b): (&(SessionId, Arc<Stanza>), &(SessionId, Arc<Stanza>))| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1);
+    let now = presences(account);
+    let is_still = now.len() == before.presences.len() && now.iter().zip(&before.presences).all(is_same);
+    let Shown { by_watcher, .. } = &before;
+    for (watcher, old) in by_watcher {
+        let (watcher, old) = (watcher.clone(), old.clone());
         let new = view(account, &watcher, Exit::Broadcast);
         if new.is_away() {
             if view::sessions(account, &old).next().is_some() {
@@ -134,7 +173,7 @@ fn retell(account: &mut Account, before: Shown, fx: &mut Effects) {
         } else if has_rules {
             away.by_watcher.remove(watcher.as_str());
         }
-        if old.same_class(&new) {
+        if is_still && old.same_class(&new) {
             continue;
         }
         match classes.iter_mut().find(|(from, to, _)| from.same_class(&old) && to.same_class(&new)) {
@@ -145,8 +184,9 @@ fn retell(account: &mut Account, before: Shown, fx: &mut Effects) {
     account.rules.set_away(away);
     account.rules.told(account.now.utc);
     for (old, new, watchers) in classes {
-        for presence in account.sessions.iter().filter_map(|session| session.presence.as_ref()) {
-            let (was, is) = (view::presence_for(&old, presence), view::presence_for(&new, presence));
+        for session in &account.sessions {
+            let was = before.presence_of(session.id).and_then(|presence| view::presence_for(&old, presence));
+            let is = session.presence.as_ref().and_then(|presence| view::presence_for(&new, presence));
             let stanza = match (was, is) {
                 (Some(was), Some(is)) if was.payload.bytes() == is.payload.bytes() => continue,
                 (_, Some(is)) => is,

@@ -260,7 +260,7 @@ fn parents(domain: &str) -> impl Iterator<Item = &str> {
 mod tests {
     use super::*;
     use crate::rules::document::{ALL_DAYS, Actions, Conditions, Document, Hours};
-    use crate::rules::shape::{Allowed, Pick};
+    use crate::rules::shape::{Allowed, Other, Pick};
     use crate::rules::{Delivery, Handling};
     use proptest::prelude::*;
     use xmpp::BareJid;
@@ -328,14 +328,41 @@ mod tests {
         )
     }
 
+    fn names(of: &'static [&'static str]) -> impl Strategy<Value = Allowed<Box<str>>> {
+        let some = proptest::sample::subsequence(of, 0..=of.len());
+        some.prop_map(|some| Allowed::These(some.into_iter().map(Into::into).collect()))
+    }
+
     fn shape() -> impl Strategy<Value = Shape> {
-        let picks = prop_oneof![
-            Just(Allowed::All),
-            Just(Allowed::default()),
-            Just(Allowed::These([Pick::Occurrence("phone".into()), Pick::Class("biz".into())].into())),
-        ];
-        (picks, any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>()).prop_map(
-            |(services, show, status, idle, notes)| Shape { services, show, status, idle, notes, ..Shape::default() },
+        let picks = |more: Pick| {
+            prop_oneof![
+                Just(Allowed::All),
+                Just(Allowed::default()),
+                Just(Allowed::These([Pick::Occurrence("phone".into()), Pick::Class("biz".into()), more].into())),
+            ]
+        };
+        let sets = (
+            picks(Pick::Scheme("tel".into())),
+            picks(Pick::DeviceId("urn:x".into())),
+            picks(Pick::Class("own".into())),
+            names(&["activities", "mood", "user-input"]),
+            names(&["{urn:x}y", "{http://a/}b"]),
+            prop_oneof![Just(Allowed::All), names(&["urn:tune", "urn:mood"])],
+        );
+        let flags = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        let text =
+            |of: &'static [&'static str]| proptest::option::of(proptest::sample::select(of).prop_map(Into::into));
+        let other = (text(&["away", "dnd"]), text(&["out", "gone fishing"]));
+        let other = proptest::option::weighted(0.2, other.prop_map(|(show, status)| Other { show, status }));
+        (sets, flags, other).prop_map(
+            |((services, devices, persons, attributes, unknown, pep), (show, status, idle, notes, all), other)| {
+                let mut shape =
+                    Shape { services, devices, persons, show, status, idle, notes, attributes, unknown, pep, other };
+                if all {
+                    crate::rules::xml::everything(&mut shape);
+                }
+                shape
+            },
         )
     }
 
@@ -463,6 +490,15 @@ mod tests {
             let bytes = document.to_element().to_bytes("");
             let read = xmpp::Element::parse(&bytes, "").expect("well-formed");
             prop_assert_eq!(Document::of(&read), Ok(document));
+        }
+
+        #[test]
+        fn what_is_said_in_short_is_the_whole_rule(rules in rules()) {
+            for rule in rules {
+                let values: Vec<(String, String)> =
+                    crate::rules::short::values(&rule).into_iter().map(|(name, value)| (name.into(), value)).collect();
+                prop_assert_eq!(crate::rules::short::rule(&rule.id, &values), Ok(rule), "{:?}", values);
+            }
         }
     }
 

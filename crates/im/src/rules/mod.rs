@@ -4,6 +4,7 @@
 //! - [`compiled`]: the rules made ready, and what they say for one watcher.
 //! - [`shape`]: what of the presence is shown.
 //! - [`short`]: rules in short, for forms and the command line.
+//! - [`sphere`]: where the user is, as presence says it.
 //! - [`edit`], [`change`]: a new document, and whom it concerns.
 //!
 //! What the rules say stands above the roster's subscription and beneath the block list; [`crate::view`] puts the three
@@ -17,16 +18,20 @@ pub mod edit;
 mod polite;
 pub mod shape;
 pub mod short;
+pub mod sphere;
 #[cfg(test)]
 mod tests;
 pub mod xml;
 
 use crate::account::Account;
+use crate::policy::HostPolicy;
+use crate::view::Class;
 use compiled::{Asked, Compiled};
 use document::{Document, Rule};
 use shape::Shape;
+use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use xmpp::{Element, Jid, Stamp};
 
 /// Where the document is kept, in the space of settings.
@@ -88,10 +93,39 @@ struct Ready {
     unreadable: bool,
     /// The user's sphere as it was set. RFC 4745 §7.2.
     sphere: Vec<Box<str>>,
+    /// A rule holds in some sphere only.
+    by_sphere: bool,
     /// Since when whoever is politely blocked sees the account away.
     away: Away,
     /// The time at which watchers were last told what they see.
     told_at: Option<Stamp>,
+    /// The watchers by what they see, as long as nothing changes.
+    classes: RefCell<Option<Known>>,
+}
+
+/// Watchers by what they see, and what that was made of.
+#[derive(Debug)]
+struct Known {
+    roster: u64,
+    blocks: u64,
+    sphere: Box<[Box<str>]>,
+    policy: Weak<HostPolicy>,
+    /// From when (inclusive) until when (exclusive) the rules say so.
+    since: Stamp,
+    until: Option<Stamp>,
+    classes: Vec<Class>,
+}
+
+impl Known {
+    fn holds(&self, account: &Account) -> bool {
+        let now = account.now.utc;
+        self.roster == account.roster.stamp()
+            && self.blocks == account.blocks.stamp()
+            && *self.sphere == *account.sphere
+            && std::ptr::eq(self.policy.as_ptr(), Arc::as_ptr(&account.policy))
+            && self.since <= now
+            && self.until.is_none_or(|until| now < until)
+    }
 }
 
 /// What those who are politely blocked are told of when the user left.
@@ -125,7 +159,18 @@ impl Rules {
             return Rules::default();
         }
         let compiled = Compiled::of(&document.rules);
-        Rules { ready: Some(Box::new(Ready { document, compiled, unreadable: false, sphere, away, told_at: None })) }
+        let by_sphere = document.rules.iter().any(|rule| rule.conditions.sphere.is_some());
+        let ready = Ready {
+            document,
+            compiled,
+            unreadable: false,
+            sphere,
+            by_sphere,
+            away,
+            told_at: None,
+            classes: Default::default(),
+        };
+        Rules { ready: Some(Box::new(ready)) }
     }
 
     /// As [`Rules::from_stored`] reads them.
@@ -165,6 +210,11 @@ impl Rules {
         self.ready.as_ref().map_or(&[], |ready| &ready.sphere)
     }
 
+    /// Is there a rule that holds in some sphere only, and has the user not said where he is?
+    pub fn ask_for_sphere(&self) -> bool {
+        self.ready.as_ref().is_some_and(|ready| ready.by_sphere && ready.sphere.is_empty())
+    }
+
     pub fn away(&self) -> Away {
         self.ready.as_ref().map_or_else(Away::default, |ready| ready.away.clone())
     }
@@ -193,6 +243,27 @@ impl Rules {
         if let Some(ready) = &mut self.ready {
             ready.told_at = Some(now);
         }
+    }
+
+    /// The watchers by what they see, if that is known; else as `find` has it. For who has rules that can be read.
+    pub fn classes(&self, account: &Account, find: impl FnOnce() -> Vec<Class>) -> Vec<Class> {
+        let Some(ready) = &self.ready else { return find() };
+        let mut known = ready.classes.borrow_mut();
+        if let Some(known) = known.as_ref().filter(|known| known.holds(account)) {
+            return known.classes.clone();
+        }
+        let classes = find();
+        let now = account.now.utc;
+        *known = Some(Known {
+            roster: account.roster.stamp(),
+            blocks: account.blocks.stamp(),
+            sphere: account.sphere.clone().into(),
+            policy: Arc::downgrade(&account.policy),
+            since: now,
+            until: ready.compiled.next_edge(now),
+            classes: classes.clone(),
+        });
+        classes
     }
 
     /// When the answer may next change by itself.
@@ -243,5 +314,6 @@ fn decide_lasting(account: &Account, who: &Jid) -> Option<Decision> {
 fn asked<'a>(account: &'a Account, ready: &'a Ready, who: &'a Jid) -> Asked<'a> {
     let groups = account.roster.get(who).filter(|item| item.listed).map(|item| &*item.groups);
     let authenticated = !account.policy.is_anonymous(who);
-    Asked { who, authenticated, groups, sphere: &ready.sphere, now: account.now.utc }
+    let sphere = if ready.sphere.is_empty() { &account.sphere } else { &ready.sphere };
+    Asked { who, authenticated, groups, sphere, now: account.now.utc }
 }

@@ -18,7 +18,7 @@ const OBSERVATIONS: usize = 1_000;
 const OBSERVATIONS_A_RUN: usize = 25;
 
 /// What Romeo can do to find out.
-const PROBES: [&str; 29] = [
+const PROBES: [&str; 34] = [
     "<presence type='probe' id='p1' to='{bare}'/>",
     "<presence type='probe' id='p2' to='{full}'/>",
     "<presence type='subscribe' id='s1' to='{bare}'/>",
@@ -39,6 +39,11 @@ const PROBES: [&str; 29] = [
     "<iq type='get' id='q12' to='{bare}'><fetch xmlns='urn:waft:fetch:0'/></iq>",
     "<iq type='get' id='q13' to='{bare}'><status xmlns='urn:waft:leases:0'/></iq>",
     "<iq type='get' id='q14' to='{bare}'><query xmlns='urn:waft:watchers:0'/></iq>",
+    "<iq type='get' id='q15' to='{bare}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='http://jabber.org/protocol/tune'/></pubsub></iq>",
+    "<iq type='get' id='q16' to='{bare}'><pubsub xmlns='http://jabber.org/protocol/pubsub'><items node='urn:xmpp:avatar:metadata'/></pubsub></iq>",
+    "<iq type='get' id='q17' to='{bare}'><query xmlns='http://jabber.org/protocol/disco#items' node='http://jabber.org/protocol/tune'/></iq>",
+    "<iq type='set' id='q18' to='{bare}'><query xmlns='urn:xmpp:mam:2'/></iq>",
+    "<iq type='set' id='q19' to='{bare}'><publish xmlns='urn:waft:tuples:0'/></iq>",
     "<iq type='set' id='q11' to='{bare}'><query xmlns='jabber:iq:roster'/></iq>",
     "<message type='chat' id='m1' to='{bare}'><body>there?</body><request xmlns='urn:xmpp:receipts'/></message>",
     "<message type='chat' id='m2' to='{full}'><body>there?</body><markable xmlns='urn:xmpp:chat-markers:0'/></message>",

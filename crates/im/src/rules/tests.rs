@@ -351,7 +351,7 @@ fn rules_that_cannot_be_read_again_forbid_all_but_to_the_owner() {
     stored.settings = vec![(KEY.into(), b"<rules xmlns='urn:waft:rules:0' version='1'><nonsense/></rules>".to_vec())];
     let juliet = account_with("juliet@capulet.example", stored).with("home", 0);
     assert!(juliet.rules.is_unreadable());
-    for exit in Exit::ALL {
+    for &exit in Exit::ALL {
         assert_eq!(letter(&juliet, "juliet@capulet.example/x", exit), 'A');
         let seen = letter(&juliet, "romeo@montague.example", exit);
         assert_eq!(seen, if exit == Exit::MessageError { 'A' } else { '-' }, "{exit:?}");
@@ -484,6 +484,79 @@ fn a_rule_of_a_sphere_holds_while_the_user_is_there() {
     assert!(told.len() == 1 && told[0].1.contains("dnd"), "{told:?}");
 }
 
+/// Romeo sees her at home alone.
+fn seen_at_home() -> Scene {
+    let mut juliet = juliet().with("phone", 0);
+    let conditions = format!("<identity>{}</identity><sphere value='home'/>", one("romeo@montague.example"));
+    let rest = format!("<identity>{}</identity>", one("romeo@montague.example"));
+    for (id, conditions, name) in [("home", conditions, "allow"), ("else", rest, "polite-block")] {
+        let actions = handling(name);
+        put(
+            &mut juliet,
+            &format!(
+                "<rule {COMMON} id='{id}'><conditions>{conditions}</conditions><actions>{actions}</actions></rule>"
+            ),
+        );
+    }
+    juliet
+}
+
+const RPID: &str = "xmlns='urn:ietf:params:xml:ns:pidf:rpid'";
+
+// RFC 5025 §3.1.2.
+#[test]
+fn presence_says_in_which_sphere_the_user_is() {
+    let mut juliet = seen_at_home();
+    let to_romeo = |fx: &Fx| -> Vec<String> {
+        fx.told().into_iter().filter(|(to, _)| to.starts_with("romeo@")).map(|(_, xml)| xml).collect()
+    };
+    // The change of place and of presence is one: he is shown the new presence, never the old one.
+    let fx =
+        juliet.sends("home", &format!("<presence><status>supper</status><sphere {RPID}><home/></sphere></presence>"));
+    let told = to_romeo(&fx);
+    assert!(told.len() == 2 && told.iter().any(|xml| xml.contains("supper")), "{told:?}");
+    assert!(told.iter().all(|xml| !xml.contains("reading")), "{told:?}");
+    // At another place at the same time: nowhere.
+    let fx = juliet.sends("phone", &format!("<presence><sphere {RPID}>work</sphere></presence>"));
+    let told = to_romeo(&fx);
+    assert!(told.len() == 2 && told.iter().all(|xml| xml.contains("type='unavailable'")), "{told:?}");
+    // That one leaves; the other stays.
+    let told = to_romeo(&juliet.sends("phone", "<presence type='unavailable'/>"));
+    assert!(told.len() == 1 && told[0].contains("supper"), "{told:?}");
+    // What the user says outright prevails.
+    let fx = juliet.sends("home", &format!("<iq type='set' id='s'><sphere {NS}>work</sphere></iq>"));
+    assert!(to_romeo(&fx)[0].contains("type='unavailable'"), "{fx:?}");
+    let told = to_romeo(&juliet.sends("home", &format!("<iq type='set' id='s'><sphere {NS}/></iq>")));
+    assert!(told.len() == 1 && told[0].contains("supper"), "{told:?}");
+}
+
+#[test]
+fn a_published_person_says_in_which_sphere_the_user_is_over_a_restart() {
+    let mut juliet = seen_at_home();
+    let person =
+        format!("<person xmlns='urn:ietf:params:xml:ns:pidf:data-model' id='me'><sphere {RPID}>home</sphere></person>");
+    let publish =
+        format!("<iq type='set' id='p'><publish xmlns='urn:waft:tuples:0' expires='60'>{person}</publish></iq>");
+    let fx = juliet.sends("home", &publish);
+    assert!(fx.told().iter().any(|(to, xml)| to.starts_with("romeo@") && xml.contains("reading")), "{:?}", fx.told());
+    let kept = |key: &str, fx: &Fx| {
+        let value = fx.commits().into_iter().find_map(|change| match change {
+            Change::BlobPut { key: of, value, .. } if *of == *key => Some(value),
+            _ => None,
+        });
+        (Box::<str>::from(key), value.unwrap_or_default())
+    };
+    let rules = (Box::<str>::from(KEY), juliet.rules.to_stored());
+    let again = account_with(
+        "juliet@capulet.example",
+        AccountRecord { settings: vec![rules, kept("tuples", &fx)], ..record() },
+    );
+    assert_eq!(again.sphere, [Box::<str>::from("home")]);
+    // It ends with what says so.
+    let told = juliet.after_ms(60_001).told();
+    assert!(told.iter().any(|(to, xml)| to.starts_with("romeo@") && xml.contains("type='unavailable'")), "{told:?}");
+}
+
 #[test]
 fn messages_are_delivered_stored_refused_or_dropped_as_the_rules_say() {
     let says = |name: &str| {
@@ -589,6 +662,47 @@ fn any_client_edits_rules_by_a_form() {
     // The form was for the rules as they were.
     let fx = juliet.sends("home", &command(&filled, &format!(" sessionid='{session}' action='complete'")));
     assert!(error(&fx).contains("<conflict"));
+}
+
+#[test]
+fn a_rule_is_chosen_shown_in_all_its_parts_and_changed_by_a_form() {
+    let mut juliet = juliet();
+    let whole = format!(
+        "<rule {COMMON} id='work'><conditions><identity><many domain='*.work.example'><except id='xmpp:boss@work.example'/>\
+         </many></identity><sphere value='work'/><validity><from>2026-01-01T00:00:00Z</from><until>2027-01-01T00:00:00Z\
+         </until></validity><hours {NS} from='08:00' until='17:00' days='mon' tzo='+01:00'/></conditions><actions>{}\
+         <message {NS}>store</message><watch {NS}>true</watch></actions><transformations><provide-services {PRES}>\
+         <occurrence-id>desk</occurrence-id><service-uri-scheme>tel</service-uri-scheme></provide-services>\
+         <provide-activities {PRES}>true</provide-activities><provide-pep {NS}><node>urn:tune</node></provide-pep>\
+         <other-status {NS}><show>away</show></other-status></transformations></rule>",
+        handling("allow")
+    );
+    put(&mut juliet, &whole);
+    let before = juliet.rules.rules()[0].clone();
+    let command = |inside: &str, more: &str| {
+        format!(
+            "<iq type='set' id='c'><command xmlns='http://jabber.org/protocol/commands' node='urn:waft:rules:0#edit'{more}>{inside}</command></iq>"
+        )
+    };
+    let form = juliet.sends("home", &command("", "")).delivered("home").remove(0);
+    assert!(form.contains("<option label='work'><value>work</value>"), "{form}");
+    let session = form.split("sessionid='").nth(1).and_then(|rest| rest.split('\'').next()).expect("one").to_owned();
+    let submit = |scene: &mut Scene, fields: &str| {
+        let filled = format!("<x xmlns='jabber:x:data' type='submit'>{fields}</x>");
+        let fx = scene.sends("home", &command(&filled, &format!(" sessionid='{session}' action='complete'")));
+        fx.delivered("home").pop().expect("an answer")
+    };
+    let form = submit(&mut juliet, "<field var='id'><value>work</value></field>");
+    let shown = Element::parse(form.as_bytes(), "").expect("XML");
+    let shown = shown.elements().next().and_then(|it| it.find("x", "jabber:x:data")).expect("a form").clone();
+    // As it is, it is the same rule.
+    let fields: String = shown
+        .elements()
+        .filter(|field| field.find("value", "jabber:x:data").is_some())
+        .map(|field| String::from_utf8(field.to_bytes("jabber:x:data")).expect("UTF-8"))
+        .collect();
+    assert!(submit(&mut juliet, &fields).contains("status='completed'"), "{fields}");
+    assert_eq!(juliet.rules.rules(), [before]);
 }
 
 /// What each watcher knows: by watcher and resource, the payload last told.

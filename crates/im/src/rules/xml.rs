@@ -150,8 +150,11 @@ impl Conditions {
                     conditions.identity.get_or_insert_default().extend(identities(child)?);
                 }
                 (COMMON, "sphere") => {
-                    let values = attribute(child, "value")?.split_whitespace().map(Into::into);
-                    conditions.sphere.get_or_insert_default().extend(values);
+                    let values = attribute(child, "value")?;
+                    if values.trim().is_empty() {
+                        return Err(bad("<sphere/> has no value"));
+                    }
+                    conditions.sphere.get_or_insert_default().extend(values.split_whitespace().map(Into::into));
                 }
                 (COMMON, "validity") => conditions.validity.get_or_insert_default().extend(validity(child)?),
                 (NS, "hours") => conditions.hours.get_or_insert_default().push(hours(child)?),
@@ -244,6 +247,9 @@ fn validity(element: &Element) -> Read<Vec<(Stamp, Stamp)>> {
         Stamp::from_xmpp(child.text_content().trim()).ok_or_else(|| bad(format!("<{}/> is no time", child.name)))
     };
     let times: Vec<&Element> = element.elements().collect();
+    if times.is_empty() {
+        return Err(bad("<validity/> has <from/> and <until/> in turn"));
+    }
     let span = |pair: &[&Element]| match pair {
         [from, until] if from.is("from", COMMON) && until.is("until", COMMON) => Ok((time(from)?, time(until)?)),
         _ => Err(bad("<validity/> has <from/> and <until/> in turn")),
@@ -282,7 +288,7 @@ pub(super) fn hours(element: &Element) -> Read<Hours> {
     Ok(Hours { from: at("from")?, until: at("until")?, days: if days == 0 { ALL_DAYS } else { days }, offset })
 }
 
-fn hours_to_element(hours: &Hours) -> Element {
+pub(super) fn hours_to_element(hours: &Hours) -> Element {
     let time = |minutes: u16| format!("{:02}:{:02}", minutes / 60, minutes % 60);
     let named = DAYS.iter().enumerate().filter(|(day, _)| hours.days & (1 << day) != 0);
     let days: Vec<&str> = named.map(|(_, name)| *name).collect();
@@ -365,7 +371,7 @@ impl Actions {
 }
 
 /// RPID's elements that have a permission of their own. RFC 5025 §3.3.2.
-const ATTRIBUTES: [&str; 11] = [
+pub(super) const ATTRIBUTES: [&str; 11] = [
     "activities",
     "class",
     "deviceID",

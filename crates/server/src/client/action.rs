@@ -20,7 +20,7 @@ pub async fn run(session: &mut Session, action: &Action, json: bool) -> Result<(
     }
     match action {
         Action::Send { to, text, kind } => send(session, to, text, *kind, json).await,
-        Action::Watch { count, seconds } => watch(session, *count, *seconds, json).await,
+        Action::Watch { count, seconds, watchers } => watch(session, *count, *seconds, *watchers, json).await,
         Action::Probe { contact, seconds } => probe(session, contact, *seconds, json).await,
         // Done above.
         _ => Ok(()),
@@ -78,8 +78,19 @@ async fn send(session: &mut Session, to: &Jid, text: &str, kind: SendType, json:
 }
 
 /// Becomes available and prints what comes.
-async fn watch(session: &mut Session, count: Option<u64>, seconds: Option<u64>, json: bool) -> Result<(), Failure> {
+async fn watch(
+    session: &mut Session,
+    count: Option<u64>,
+    seconds: Option<u64>,
+    watchers: bool,
+    json: bool,
+) -> Result<(), Failure> {
     session.wire.write(b"<presence/>").await?;
+    if watchers {
+        let asks = Element::new("watch", im::watchers::NS);
+        let iq = Element::new("iq", ns::CLIENT).attr("type", "set").attr("id", id()).child(asks);
+        session.wire.write(&iq.to_bytes(ns::CLIENT)).await?;
+    }
     let far = Duration::from_secs(365 * 86_400);
     let deadline = Instant::now() + seconds.map_or(far, Duration::from_secs);
     let mut left = count.unwrap_or(u64::MAX);
@@ -91,6 +102,17 @@ async fn watch(session: &mut Session, count: Option<u64>, seconds: Option<u64>, 
         let Some(stanza) = stanza else { break };
         // Our own presence comes back to us.
         let own = stanza.is("presence", ns::CLIENT) && stanza.attribute("from") == Some(session.jid.as_str());
+        // Who watches, and what somebody has published: as documents.
+        if let Some(list) = stanza.find("event", im::watchers::NS).or_else(|| stanza.find("query", im::watchers::NS)) {
+            super::presence::print_watchers(list, json);
+            left -= 1;
+            continue;
+        }
+        if let Some(document) = stanza.find("event", im::tuples::NS).and_then(|it| it.find("presence", im::pidf::NS)) {
+            super::presence::print_document(document, json);
+            left -= 1;
+            continue;
+        }
         if !own && let Some(line) = Line::of(&stanza) {
             line.print(json);
             left -= 1;
@@ -201,6 +223,8 @@ struct Line {
     text: Option<String>,
     /// When it was sent, if it was kept (XEP-0203).
     delayed: Option<String>,
+    /// Of a subscription with a duration: its seconds or end, or why it is over.
+    lease: Option<String>,
     stanza_id: Option<String>,
 }
 
@@ -226,6 +250,9 @@ impl Line {
             }
         } else if stanza.is("presence", ns::CLIENT) {
             line.kind = "presence";
+            let lease = stanza.find("lease", im::leases::NS);
+            let of = |name: &str| lease.and_then(|lease| lease.attribute(name)).map(str::to_owned);
+            line.lease = of("reason").or_else(|| of("until")).or_else(|| of("seconds"));
             line.show = child("show");
             line.priority = child("priority");
             line.text = if error { Some(stanza_error(stanza)) } else { child("status") };
@@ -257,6 +284,9 @@ impl Line {
         if let Some(show) = &self.show {
             out.push_str(&format!(" {show}"));
         }
+        if let Some(lease) = &self.lease {
+            out.push_str(&format!(" (lease: {lease})"));
+        }
         if let Some(stamp) = &self.delayed {
             out.push_str(&format!(" [{stamp}]"));
         }
@@ -282,6 +312,7 @@ impl Line {
             ("priority", &self.priority),
             (name, &self.text),
             ("delayed", &self.delayed),
+            ("lease", &self.lease),
             ("stanza_id", &self.stanza_id),
         ] {
             if let Some(value) = value {

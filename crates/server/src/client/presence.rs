@@ -3,8 +3,9 @@
 use super::action::id;
 use super::login::{Session, stanza_error};
 use crate::cli::Action;
+use crate::commands::rules::print_rule;
 use crate::commands::{Failure, say};
-use im::{leases, pidf, tuples, watchers};
+use im::{leases, pidf, rules, tuples, watchers};
 use serde_json::json;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -17,13 +18,24 @@ const FETCH: &str = im::modules::fetch::NS;
 /// Does the action, if it is one of these.
 pub async fn run(session: &mut Session, action: &Action, json: bool) -> Option<Result<(), Failure>> {
     Some(match action {
-        Action::Fetch { whom, seconds } => fetch(session, whom, *seconds, json).await,
-        Action::Watchers { live, seconds } => list_watchers(session, *live, *seconds, json).await,
-        Action::Publish { id, note, contact, expires } => {
-            publish(session, id, note.as_deref(), contact.as_deref(), *expires).await
+        Action::Fetch { whom, seconds, pseudonym } => fetch(session, whom, *seconds, *pseudonym, json).await,
+        Action::Watchers { whom, live, seconds } => list_watchers(session, whom.as_ref(), *live, *seconds, json).await,
+        Action::Publish { id, note, contact, expires, whom } => {
+            publish(session, whom.as_ref(), id, note.as_deref(), contact.as_deref(), *expires).await
         }
-        Action::Subscribe { whom, lease } => tell(session, "subscribe", whom, *lease).await,
-        Action::Approve { whom, lease } => tell(session, "subscribed", whom, *lease).await,
+        Action::Rules { id, values, remove } => access_rules(session, id.as_deref(), values, *remove, json).await,
+        Action::Subscribe { whom, lease, pseudonym } => {
+            let name = pseudonym.then(|| Element::new("pseudonym", leases::NS));
+            tell(session, "subscribe", whom, seconds(*lease).into_iter().chain(name).collect()).await
+        }
+        Action::Approve { whom, lease } => {
+            tell(session, "subscribed", whom, seconds(*lease).into_iter().collect()).await
+        }
+        Action::Unsubscribe { whom } => tell(session, "unsubscribe", whom, Vec::new()).await,
+        Action::Refuse { whom, reason } => {
+            let why = |reason: &String| Element::new("lease", leases::NS).attr("seconds", "0").attr("reason", reason);
+            tell(session, "unsubscribed", whom, reason.iter().map(why).collect()).await
+        }
         Action::Subscription { whom, repair } => subscription(session, whom, *repair).await,
         Action::Send { .. } | Action::Watch { .. } | Action::Probe { .. } => return None,
     })
@@ -63,17 +75,30 @@ fn text(element: &Element) -> String {
     String::from_utf8_lossy(&element.to_bytes("")).into_owned()
 }
 
-async fn fetch(session: &mut Session, whom: &BareJid, seconds: u64, json: bool) -> Result<(), Failure> {
+async fn fetch(
+    session: &mut Session,
+    whom: &BareJid,
+    seconds: u64,
+    pseudonym: bool,
+    json: bool,
+) -> Result<(), Failure> {
     let patience = Duration::from_secs(seconds);
-    let answer = ask(session, "get", Some(whom), Element::new("fetch", FETCH), patience).await?;
+    let asked = Element::new("fetch", FETCH).attr_opt("pseudonym", pseudonym.then_some("true"));
+    let answer = ask(session, "get", Some(whom), asked, patience).await?;
     let Some(document) = answer.find("presence", pidf::NS) else {
         return Err(Failure::Said("the answer is no document".into()));
     };
+    print_document(document, json);
+    Ok(())
+}
+
+/// The document, or an object a tuple.
+pub fn print_document(document: &Element, json: bool) {
     if !json {
-        say(text(document));
-        return Ok(());
+        return say(text(document));
     }
-    for tuple in document.elements().filter(|it| it.is("tuple", pidf::NS)).map(pidf::Tuple::parse) {
+    for element in document.elements().filter(|it| it.is("tuple", pidf::NS)) {
+        let tuple = pidf::Tuple::parse(element);
         say(json!({
             "kind": "tuple",
             "id": tuple.id,
@@ -82,14 +107,50 @@ async fn fetch(session: &mut Session, whom: &BareJid, seconds: u64, json: bool) 
             "contact": tuple.contact,
             "notes": tuple.notes.iter().map(|(_, note)| note).collect::<Vec<_>>(),
             "at": tuple.at.map(|at| at.to_xmpp()),
+            "publisher": element.find("publisher", tuples::NS).map(Element::text_content),
         }));
     }
+}
+
+/// Shows the rules, or edits one of them.
+async fn access_rules(
+    session: &mut Session,
+    id: Option<&str>,
+    values: &[(String, String)],
+    remove: bool,
+    json: bool,
+) -> Result<(), Failure> {
+    let shown = ask(session, "get", None, Element::new("rules", rules::xml::NS), PATIENCE).await?;
+    let Some(id) = id.filter(|_| remove || !values.is_empty()) else {
+        let ruleset = shown.find("ruleset", rules::xml::COMMON);
+        let all = ruleset.iter().flat_map(|set| set.elements());
+        all.filter(|rule| id.is_none_or(|id| rule.attribute("id") == Some(id))).for_each(|rule| print_rule(rule, json));
+        return Ok(());
+    };
+    let edit = if remove {
+        Element::new("remove", rules::xml::NS).attr("id", id)
+    } else {
+        let wrong = |error: xmpp::StanzaError| {
+            Failure::Said(error.text.map_or_else(|| error.condition.name().to_owned(), |text| text.to_string()))
+        };
+        rules::short::rule(id, values).map_err(wrong)?.to_element()
+    };
+    let etag = shown.attribute("etag").unwrap_or_default();
+    let edit = Element::new("rules", rules::xml::NS).attr("etag", etag).child(edit);
+    ask(session, "set", None, edit, PATIENCE).await?;
+    say(format_args!("{} the rule {id}", if remove { "removed" } else { "put" }));
     Ok(())
 }
 
-async fn list_watchers(session: &mut Session, live: bool, seconds: Option<u64>, json: bool) -> Result<(), Failure> {
+async fn list_watchers(
+    session: &mut Session,
+    whom: Option<&BareJid>,
+    live: bool,
+    seconds: Option<u64>,
+    json: bool,
+) -> Result<(), Failure> {
     let content = if live { Element::new("watch", watchers::NS) } else { Element::new("query", watchers::NS) };
-    let answer = ask(session, if live { "set" } else { "get" }, None, content, PATIENCE).await?;
+    let answer = ask(session, if live { "set" } else { "get" }, whom, content, PATIENCE).await?;
     print_watchers(&answer, json);
     if !live {
         return Ok(());
@@ -109,7 +170,7 @@ async fn list_watchers(session: &mut Session, live: bool, seconds: Option<u64>, 
 }
 
 /// One line a row.
-fn print_watchers(around: &Element, json: bool) {
+pub fn print_watchers(around: &Element, json: bool) {
     let list = around.find("watcherinfo", watchers::WATCHERINFO);
     let list = list.and_then(|info| info.find("watcher-list", watchers::WATCHERINFO));
     let parts = || list.iter().flat_map(|list| list.elements());
@@ -122,14 +183,16 @@ fn print_watchers(around: &Element, json: bool) {
                 "kind": "watcher", "jid": of_row("jid"), "is": of_row("kind"), "status": of_line("status"),
                 "event": of_line("event"), "auth": of_row("auth"), "first": of_row("first"), "last": of_row("last"),
                 "notifications": of_row("notifications"), "fetches": of_row("fetches"), "refused": of_row("refused"),
+                "pseudonym": row.attribute("pseudonym").is_some(), "expiration": of_line("expiration"),
             }));
         } else {
             say(format_args!(
-                "watcher {} {} {} ({}): {} notifications, {} fetches, {} refused, last {}",
+                "watcher {} {} {} ({}) by {}: {} notifications, {} fetches, {} refused, last {}",
                 of_row("jid"),
                 of_row("kind"),
                 of_line("status"),
                 of_line("event"),
+                of_row("auth"),
                 of_row("notifications"),
                 of_row("fetches"),
                 of_row("refused"),
@@ -141,6 +204,7 @@ fn print_watchers(around: &Element, json: bool) {
 
 async fn publish(
     session: &mut Session,
+    whom: Option<&BareJid>,
     id: &str,
     note: Option<&str>,
     contact: Option<&str>,
@@ -152,21 +216,24 @@ async fn publish(
         .children_from(contact.map(|uri| Element::new("contact", pidf::NS).text(uri)))
         .children_from(note.map(|note| Element::new("note", pidf::NS).text(note)));
     let content = Element::new("publish", tuples::NS).attr("expires", expires.to_string()).child(tuple);
-    let answer = ask(session, "set", None, content, PATIENCE).await?;
+    let answer = ask(session, "set", whom, content, PATIENCE).await?;
     let of = |name: &str| answer.attribute(name).unwrap_or_default().to_owned();
     say(format_args!("published {id} as {} for {} s", of("etag"), of("expires")));
     Ok(())
 }
 
+fn seconds(lease: Option<u32>) -> Option<Element> {
+    lease.map(|seconds| Element::new("lease", leases::NS).attr("seconds", seconds.to_string()))
+}
+
 /// A stanza that manages a subscription; ends when the server has taken it.
-async fn tell(session: &mut Session, kind: &str, whom: &BareJid, lease: Option<u32>) -> Result<(), Failure> {
-    let lease = lease.map(|seconds| Element::new("lease", leases::NS).attr("seconds", seconds.to_string()));
+async fn tell(session: &mut Session, kind: &str, whom: &BareJid, content: Vec<Element>) -> Result<(), Failure> {
     let stanza_id = id();
     let stanza = Element::new("presence", ns::CLIENT)
         .attr("type", kind)
         .attr("to", whom.as_str())
         .attr("id", &stanza_id)
-        .children_from(lease);
+        .children_from(content);
     let ping_id = id();
     let ping = Element::new("iq", ns::CLIENT)
         .attr("type", "get")

@@ -7,20 +7,22 @@ use crate::cli::{self, Place};
 use im::rules::document::Rule;
 use im::rules::xml::{COMMON, NS};
 use im::rules::{edit, short};
+use serde_json::json;
 use std::io::Read;
 use std::path::Path;
 use xmpp::{BareJid, Element};
 
 pub fn rules(command: &cli::Rules) -> Result<(), Failure> {
     match command {
-        cli::Rules::Show { jid, xml, place } => {
+        cli::Rules::Show { jid, xml, json, place } => {
             let rules = ask(place, jid, false, &Element::new("rules", NS))?;
             let ruleset = rules.find("ruleset", COMMON).ok_or_else(unexpected)?;
             if *xml {
                 say(String::from_utf8_lossy(&ruleset.to_bytes("")));
             } else {
-                rules.attribute("sphere").iter().for_each(|sphere| say(format_args!("sphere: {sphere}")));
-                ruleset.elements().for_each(|rule| say(line(rule)));
+                let sphere = rules.attribute("sphere").filter(|_| !json);
+                sphere.iter().for_each(|sphere| say(format_args!("sphere: {sphere}")));
+                ruleset.elements().for_each(|rule| print_rule(rule, *json));
             }
         }
         cli::Rules::Put { jid, id, values, place } => {
@@ -39,8 +41,12 @@ pub fn rules(command: &cli::Rules) -> Result<(), Failure> {
             change(place, jid, ruleset)?;
             say(format_args!("{jid}: replaced the rules"));
         }
-        cli::Rules::Explain { jid, watcher, place } => {
+        cli::Rules::Explain { jid, watcher, json, place } => {
             let view = ask(place, jid, false, &Element::new("view", NS).attr("jid", watcher.as_str()))?;
+            if *json {
+                say(explained(&view));
+                return Ok(());
+            }
             let said = |name: &str| view.attribute(name).unwrap_or_default().to_owned();
             say(format_args!("{watcher} of {jid}"));
             say(format_args!("  a request for subscription  {}", said("subscribe")));
@@ -57,6 +63,40 @@ pub fn rules(command: &cli::Rules) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What somebody may do and see, as an object.
+fn explained(view: &Element) -> serde_json::Value {
+    let said = |name: &str| view.attribute(name).unwrap_or_default();
+    let exits = view.elements().filter(|child| child.is("exit", NS)).map(|exit| {
+        let of = |name: &str| exit.attribute(name).unwrap_or_default().to_owned();
+        (of("name"), json!({ "handling": of("handling"), "in_part": exit.attribute("shape").is_some() }))
+    });
+    json!({
+        "watcher": said("jid"),
+        "subscribe": said("subscribe"),
+        "message": said("message"),
+        "exits": exits.collect::<serde_json::Map<_, _>>(),
+        "publish": view.find("publish", NS).is_some(),
+        "read": view.find("read", NS).is_some(),
+    })
+}
+
+/// A rule as a line, or as an object: `values` are those that `put` takes.
+pub fn print_rule(rule: &Element, json: bool) {
+    if !json {
+        return say(line(rule));
+    }
+    let id = rule.attribute("id").unwrap_or_default();
+    let is_view = [edit::BLOCKED, edit::SUBSCRIBERS].contains(&id);
+    let mut values = serde_json::Map::new();
+    for (name, value) in Rule::of(rule).map(|rule| short::values(&rule)).unwrap_or_default() {
+        let all = values.entry(name).or_insert_with(|| json!([]));
+        if let Some(all) = all.as_array_mut() {
+            all.push(value.into());
+        }
+    }
+    say(json!({ "kind": "rule", "id": id, "view": is_view, "values": values }));
 }
 
 /// The rule as a line; those that are only shown by how many they name.

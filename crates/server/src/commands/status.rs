@@ -4,6 +4,7 @@ use super::{Failure, say};
 use crate::admin::client::AdminConnection;
 use crate::admin::{Answer, Request};
 use crate::cli::{self, Place};
+use crate::client::presence::print_document;
 
 pub fn connect(place: &Place) -> Result<AdminConnection, Failure> {
     let config = place.sources().load()?;
@@ -115,7 +116,8 @@ pub fn fetch(arguments: &cli::Fetch) -> Result<(), Failure> {
     let Answer::Document { xml } = asked else { return Err(unexpected()) };
     match xml {
         Some(xml) => {
-            say(xml);
+            let document = xmpp::Element::parse(xml.as_bytes(), "").map_err(|_| unexpected())?;
+            print_document(&document, arguments.json);
             Ok(())
         }
         None => Err(Failure::Said(format!("that watcher sees nothing of {}", arguments.jid))),

@@ -9,6 +9,7 @@ use crate::listen::admission::Permit;
 use crate::s2s::flow::InFlight;
 use crate::s2s::outgoing::{Io, last_words, progress};
 use crate::s2s::presence::SILENCE;
+use im::watchers::Authenticated;
 use im::{Ingress, Ticket};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -206,6 +207,7 @@ impl Connection {
                 "The component is connected already.",
             )));
         };
+        self.house.seams.proofs.insert((Box::default(), domain.into()), Authenticated::Component);
         self.permit.authenticated();
         self.stream.accept(&mut self.out);
         tracing::info!(component = domain, address = %self.address, "a component is connected");

@@ -18,9 +18,6 @@ const PENDING_RETRY_MS: [u64; 7] = [50, 100, 200, 500, 1_000, 2_000, 4_000];
 /// How long an account stays in memory after its last use, milliseconds.
 const IDLE_MS: u64 = 30_000;
 
-/// Names of fetches that wait for an answer; each is gone within a minute. One more gets no answer.
-pub const ALIASES_MAX: usize = 10_000;
-
 #[derive(Debug)]
 pub struct Resident {
     pub account: Account,
@@ -503,13 +500,6 @@ impl House {
                     self.resumable.remove(&id);
                 }
             }
-            Effect::Alias { address, yes } => {
-                if yes && self.aliases.len() < ALIASES_MAX {
-                    self.aliases.insert(address, cell.jid.clone());
-                } else if !yes {
-                    self.aliases.remove(&address);
-                }
-            }
             Effect::Unload => resident.fresh_until = 0,
             Effect::Report(report) => tracing::warn!(
                 account = %cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
@@ -735,11 +725,12 @@ pub(crate) mod tests {
         let memory = Arc::new(MemoryStore::new());
         let store: Arc<dyn Store> = memory.clone();
         let now = im::Now { utc: Stamp(0), mono_ms: 0 };
-        let hosts = run::hosts_of(&config, &HashMap::new(), now);
+        let world = crate::world::World::real();
+        let seams = super::super::Seams::new(&[], world.crypto.clone());
+        let hosts = run::hosts_of(&config, &HashMap::new(), now, &seams);
         let cluster = Box::new(cluster::Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
-        let world = crate::world::World::real();
-        let house = House::new(config, store, cluster, hosts, authenticator, &world, Vec::new());
+        let house = House::new(config, store, cluster, hosts, authenticator, &world, Vec::new(), seams);
         tokio::spawn(commits::carry(house.clone()));
         (house, memory)
     }

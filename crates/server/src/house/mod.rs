@@ -12,6 +12,7 @@
 pub mod accounts;
 pub mod acts;
 pub mod adhoc;
+pub mod aliases;
 pub mod classes;
 pub mod commits;
 pub mod edges;
@@ -35,6 +36,7 @@ use dashmap::DashMap;
 use edges::Edges;
 use entity::{CellItem, Resident};
 use im::operations::{Link, Operation};
+use im::watchers::Authenticated;
 use im::{Account, EdgeItem, Effect, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, VecDeque};
@@ -76,6 +78,35 @@ pub struct HostEntry {
     pub host: Mutex<Host>,
 }
 
+/// How domains have proved themselves while they have a stream: ours, theirs; a component's for all of ours (empty).
+pub type Proofs = DashMap<(Box<str>, Box<str>), Authenticated>;
+
+/// What accounts ask the house about others: it stands behind the policy of each host.
+#[derive(Debug, Clone)]
+pub struct Seams {
+    pub aliases: Arc<aliases::Aliases>,
+    pub proofs: Arc<Proofs>,
+}
+
+impl Seams {
+    pub fn new(secret: &[u8], crypto: Arc<dyn Crypto>) -> Seams {
+        Seams { aliases: Arc::new(aliases::Aliases::new(secret, crypto)), proofs: Arc::default() }
+    }
+
+    /// Gives a host's policy its answers.
+    pub fn put_behind(&self, policy: &mut HostPolicy) {
+        let (aliases, domain) = (self.aliases.clone(), policy.domain.clone());
+        let make = move |local: &str, whom: &BareJid| aliases.make(local, domain.as_str(), whom);
+        policy.aliases = im::policy::Aliases(Some(Arc::new(make)));
+        let proofs = self.proofs.clone();
+        let proved = move |ours: &str, theirs: &str| {
+            let of = |ours: &str| proofs.get(&(Box::from(ours), Box::from(theirs))).map(|how| *how);
+            of(ours).or_else(|| of(""))
+        };
+        policy.peers = im::policy::Peers(Some(Arc::new(proved)));
+    }
+}
+
 pub struct House {
     pub config: RwLock<Arc<Config>>,
     pub store: Arc<dyn Store>,
@@ -85,8 +116,8 @@ pub struct House {
     pub edges: Edges,
     /// Resumption ids and whose they are.
     pub resumable: DashMap<Box<str>, BareJid>,
-    /// Names that accounts gave themselves for a fetch under way, at most [`entity::ALIASES_MAX`].
-    pub aliases: DashMap<BareJid, BareJid>,
+    /// What accounts ask the house about others.
+    pub seams: Seams,
     /// The operator's questions to accounts that wait for their answers, by the iq's id.
     pub asks: DashMap<Box<str>, tokio::sync::oneshot::Sender<Arc<Stanza>>>,
     pub timers: timers::Timers,
@@ -136,6 +167,7 @@ impl House {
         authenticator: Box<dyn accounts::Authenticator>,
         world: &World,
         secret: Vec<u8>,
+        seams: Seams,
     ) -> Arc<House> {
         Arc::new(House {
             config: RwLock::new(config),
@@ -145,7 +177,7 @@ impl House {
             cells: DashMap::new(),
             edges: Edges::default(),
             resumable: DashMap::new(),
-            aliases: DashMap::new(),
+            seams,
             asks: DashMap::new(),
             timers: timers::Timers::default(),
             commits: commits::Commits::default(),
@@ -405,13 +437,7 @@ impl House {
         if to.local().is_none() {
             return self.tell_host(&host, stanza, to, ticket, ready);
         }
-        let bare = to.to_bare();
-        // Answers alone: whoever asked under another name is not to be reached by it.
-        if matches!(stanza.kind, StanzaType::Iq(IqType::Result | IqType::Error))
-            && let Some(owner) = self.aliases.get(&bare).map(|owner| owner.clone())
-        {
-            return self.leave(&owner, CellItem::Im(Item::Inbound { stanza, to, ingress, ticket }), ready);
-        }
+        let bare = self.owner(to.to_bare());
         // A probe that an account sends by itself goes to contacts whose presence it may see. If nobody is there who
         // could be available, nothing must be read to answer it: RFC 6121 §4.3.2 rule 3. What a client probes is
         // decided by the contact's account, so that a stranger cannot tell who is there.
@@ -421,7 +447,7 @@ impl House {
             && self.resident(&bare).is_none()
         {
             if let Some(from) = &stanza.from {
-                let away = Stanza::presence(PresenceType::Unavailable).with_from(bare).with_to(from.clone());
+                let away = Stanza::presence(PresenceType::Unavailable).with_from(to.to_bare()).with_to(from.clone());
                 let from = from.clone();
                 self.tell(from, Arc::new(away), ingress, ticket, ready);
             }
@@ -450,6 +476,14 @@ impl House {
                     tracing::error!(%error, "the use of an invitation could not be written");
                 }
             });
+        }
+    }
+
+    /// Whose an address is: a name that an account gave itself is that account's.
+    pub fn owner(&self, address: BareJid) -> BareJid {
+        match address.local() {
+            Some(local) if local.starts_with('~') => self.seams.aliases.open(&address).unwrap_or(address),
+            _ => address,
         }
     }
 
@@ -496,7 +530,7 @@ impl House {
                 }
                 continue;
             }
-            let bare = to.to_bare();
+            let bare = self.owner(to.to_bare());
             let Some(cell) = self.resident(&bare) else { continue };
             let item = CellItem::Im(Item::Inbound { stanza: stanza.clone(), to, ingress, ticket: Ticket::default() });
             match cell.cell.post(item) {

@@ -1,7 +1,7 @@
 //! From a configuration to a server that serves, and its end.
 
 use super::operations::Operations;
-use super::{HostEntry, House, accounts, commits, retention, timers};
+use super::{HostEntry, House, Seams, accounts, commits, retention, timers};
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
@@ -46,10 +46,12 @@ pub fn hosts_of(
     config: &Config,
     old: &HashMap<Box<str>, Arc<HostEntry>>,
     now: im::Now,
+    seams: &Seams,
 ) -> HashMap<Box<str>, Arc<HostEntry>> {
     let mut hosts = HashMap::new();
     for host in &config.hosts {
-        let Ok(policy) = config.policy(host) else { continue };
+        let Ok(mut policy) = config.policy(host) else { continue };
+        seams.put_behind(&mut policy);
         let policy = Arc::new(policy);
         let entry = match old.get(&host.domain) {
             Some(entry) => {
@@ -209,10 +211,11 @@ impl Running {
         mut world: World,
     ) -> Result<Running, String> {
         let now = im::Now { utc: Stamp(0), mono_ms: 0 };
-        let hosts = hosts_of(&config, &HashMap::new(), now);
+        let seams = Seams::new(&secret, world.crypto.clone());
+        let hosts = hosts_of(&config, &HashMap::new(), now, &seams);
         let cluster = Box::new(Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
-        let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, secret);
+        let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, secret, seams);
         house.invitations.open(config.data.join("invitations"))?;
         let admission = Admission::new(bounds_of(&config));
         let mut running =
@@ -331,7 +334,7 @@ impl Running {
             *federation.policy.write() = Arc::new(s2s::Policy::of(&config, &self.house.secret, &*self.house.crypto));
         }
         let old = self.house.hosts.read().clone();
-        let hosts = hosts_of(&config, &old, self.house.now());
+        let hosts = hosts_of(&config, &old, self.house.now(), &self.house.seams);
         let gone: Vec<Box<str>> = old.keys().filter(|domain| !hosts.contains_key(*domain)).cloned().collect();
         *self.house.hosts.write() = hosts;
         self.house.end_sessions_of(&gone);

@@ -70,7 +70,9 @@ impl Federation {
         }
         if is_told_only(&stanza) {
             // Who is not in memory has nobody who could hear it.
-            if self.house.resident(&to.to_bare()).is_none() && self.house.components.get(to.domain()).is_none() {
+            if self.house.resident(&self.house.owner(to.to_bare())).is_none()
+                && self.house.components.get(to.domain()).is_none()
+            {
                 return;
             }
             self.lease(pair, &stanza);
@@ -78,7 +80,7 @@ impl Federation {
         let mut ready = Ready::new();
         if self.is_lost_subscription(pair, &stanza, &to) {
             tracing::warn!(contact = ?stanza.from, account = %to.to_bare(), "another server has lost a subscription of ours; it is asked for again once");
-            let account = to.to_bare();
+            let account = self.house.owner(to.to_bare());
             let lost = Item::SubscriptionLost { stanza: Arc::new(stanza), to, ingress, ticket };
             self.house.leave(&account, CellItem::Im(lost), &mut ready);
         } else {
@@ -442,9 +444,10 @@ impl Incoming {
         tracing::debug!(%pair, address = %self.address, encrypted = self.stream.is_encrypted(), "another server is authenticated");
         self.permit.authenticated();
         self.active = Instant::now();
+        let certified = self.stream.is_certified(&pair.from);
+        self.federation.proved(&pair, certified);
         self.federation.incoming_up(&pair);
         self.federation.met(&pair.from, self.wire.peer_certificates());
-        let certified = self.stream.is_certified(&pair.from);
         self.up.push(pair.clone());
         self.attach();
         let both = self.flow.links().iter().any(|link| link.pair == pair.inverse());

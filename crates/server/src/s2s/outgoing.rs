@@ -448,6 +448,10 @@ impl<'a> Talk<'a> {
             (false, _) => "dialback",
         };
         self.showing.proved(pair, by, self.stream.is_bidirectional());
+        // What comes back on it is theirs by the same proof.
+        if self.stream.is_bidirectional() {
+            self.federation.proved(&pair.inverse(), self.stream.is_certified());
+        }
         let first = !self.is_up();
         self.members[at].state = Proof::Up;
         let link = self.members[at].link.clone();

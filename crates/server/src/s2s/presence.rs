@@ -8,6 +8,7 @@
 use super::{Federation, link};
 use crate::house::Ready;
 use dashmap::DashMap;
+use im::watchers::Authenticated;
 use im::{Ingress, Ticket};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
@@ -160,6 +161,12 @@ impl Federation {
         }
     }
 
+    /// How the domain of the pair (from elsewhere to here) has proved itself to ours; known while there is a stream.
+    pub fn proved(&self, pair: &Pair, certified: bool) {
+        let how = if certified { Authenticated::Certificate } else { Authenticated::Dialback };
+        self.house.seams.proofs.insert((pair.to.clone(), pair.from.clone()), how);
+    }
+
     /// A stream of this pair (from elsewhere to here) is authenticated, in whatever direction.
     pub fn stream_up(self: &Arc<Federation>, pair: &Pair) {
         let lost = {
@@ -217,6 +224,7 @@ impl Federation {
         if streams > 0 || self.is_stopping() {
             return;
         }
+        self.house.seams.proofs.remove(&(pair.to.clone(), pair.from.clone()));
         if leases == 0 {
             self.presence.pairs.remove_if(pair, |_, it| it.is_empty());
             return;

@@ -196,3 +196,41 @@ fn the_operator_sees_which_components_are_there() {
     drop(component);
     eventually("it is shown as gone", || of("g.localhost").get("connected").is_none());
 }
+
+// RFC 2779 §2.2.5, §3.2.3: hundreds of subscribers, each of whom hears of a change once.
+#[test]
+fn three_hundred_subscribers_hear_of_one_change_once_each() {
+    let at = free_address();
+    let config = format!(
+        "[limits]\nrates = false\n[[component]]\ndomain = \"g.localhost\"\n\
+         secret = \"{{folder}}/component.secret\"\naddress = \"{at}\"\n"
+    );
+    let server = Server::prepare(&config, |folder| {
+        std::fs::write(folder.join("component.secret"), format!("{SECRET}\n")).unwrap();
+    });
+    let house = House { server, at };
+    let mut component = house.component("g.localhost");
+    let mut juliet = Client::available(&house.server, "juliet", "balcony");
+    juliet.send(
+        "<iq type='set' id='r'><rules xmlns='urn:waft:rules:0' etag='*'>\
+         <rule xmlns='urn:ietf:params:xml:ns:common-policy' id='all'><actions>\
+         <sub-handling xmlns='urn:ietf:params:xml:ns:pres-rules'>allow</sub-handling></actions></rule></rules></iq>",
+    );
+    juliet.expect("id='r'");
+    for n in 0..300 {
+        component.send(format!("<presence type='subscribe' from='u{n}@g.localhost' to='juliet@localhost'/>"));
+        component.expect(&format!("to='u{n}@g.localhost'"));
+        component.expect("from='juliet@localhost/balcony'");
+    }
+    juliet.sync();
+    juliet.send("<presence><status>one change</status></presence>");
+    juliet.sync();
+    component
+        .send("<iq type='get' id='behind' from='u0@g.localhost' to='localhost'><ping xmlns='urn:xmpp:ping'/></iq>");
+    let heard = component.expect("id='behind'");
+    assert_eq!(heard.matches("<status>one change</status>").count(), 300);
+    for n in 0..300 {
+        let told = heard.split("</presence>").filter(|it| it.contains("one change"));
+        assert_eq!(told.filter(|it| it.contains(&format!("to='u{n}@g.localhost'"))).count(), 1, "u{n}");
+    }
+}

@@ -9,6 +9,7 @@
 //!   `bounds_counted`: and counted.
 //! - `components`: services of their own domains, XEP-0114.
 //! - `presence_lasting`: fetch, tuples, watchers, leases, roles, the four operation sets.
+//! - `model`: grants, spheres, pseudonyms, copies and leases, over restarts. RFC 2778.
 //! - `rules`: access rules, between two domains. RFC 2779.
 //! - `security`: what broke other servers. See docs/security.md.
 //! - `federation`: servers of other domains; [`peer`]: one that says what it is told to.
@@ -32,6 +33,7 @@ mod life;
 mod management;
 mod many;
 mod metrics;
+mod model;
 mod presence_lasting;
 mod proxied;
 mod push;

@@ -111,7 +111,7 @@ fn a_watcher_of_another_domain_fetches_and_is_listed_and_hears_nothing_afterward
     assert!(document.contains("xmpp:juliet1@capulet.test/balcony"), "{document}");
     let listed = ask(&mut juliet, WATCHERS);
     let row = between(&listed, "jid='romeo1@montague.test'", "/>");
-    assert!(row.contains("auth='domain'") && row.contains("fetches='1'"), "{listed}");
+    assert!(row.contains("auth='dialback'") && row.contains("fetches='1'"), "{listed}");
     // Her server keeps no watcher of somebody who only fetches.
     let mut stranger = romeo_at("stranger1");
     let refused = fetch(&mut stranger, "juliet1@capulet.test", "f1");

@@ -21,12 +21,12 @@ static SERVERS: LazyLock<(Server, Server)> = LazyLock::new(|| {
     (start(of_a, a, b, &["b.rules", "guests.rules"]), start(of_b, b, a, &["a.rules"]))
 });
 
-fn server(domain: &str) -> &'static Server {
+pub fn server(domain: &str) -> &'static Server {
     if domain == "a.rules" { &SERVERS.0 } else { &SERVERS.1 }
 }
 
 /// A bound session: `user@domain/resource`.
-fn session(jid: &str) -> Client {
+pub fn session(jid: &str) -> Client {
     let (bare, resource) = jid.split_once('/').unwrap();
     let (user, domain) = bare.split_once('@').unwrap();
     let (mut client, _) = Client::authenticated(server(domain), user, domain);
@@ -38,19 +38,19 @@ fn session(jid: &str) -> Client {
     client
 }
 
-fn available(jid: &str) -> Client {
+pub fn available(jid: &str) -> Client {
     let mut client = session(jid);
     client.send("<presence/>");
     client.sync();
     client
 }
 
-fn bare(client: &Client) -> String {
+pub fn bare(client: &Client) -> String {
     client.jid.split('/').next().unwrap().to_owned()
 }
 
 /// `watcher` is subscribed to `presentity`, and has heard so.
-fn subscribe(watcher: &mut Client, presentity: &mut Client) {
+pub fn subscribe(watcher: &mut Client, presentity: &mut Client) {
     watcher.send(format!("<presence type='subscribe' to='{}'/>", bare(presentity)));
     presentity.expect("type='subscribe'");
     presentity.send(format!("<presence type='subscribed' to='{}'/>", bare(watcher)));
@@ -59,7 +59,7 @@ fn subscribe(watcher: &mut Client, presentity: &mut Client) {
 }
 
 /// An iq of the client; gives its answer.
-fn asks(client: &mut Client, kind: &str, to: &str, content: &str) -> String {
+pub fn asks(client: &mut Client, kind: &str, to: &str, content: &str) -> String {
     static NEXT: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
     let id = format!("ask{}", NEXT.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
     let to = if to.is_empty() { String::new() } else { format!(" to='{to}'") };
@@ -76,7 +76,7 @@ fn asks(client: &mut Client, kind: &str, to: &str, content: &str) -> String {
 
 const NS: &str = "xmlns='urn:waft:rules:0'";
 
-fn rule(id: &str, identity: &str, actions: &str, transformations: &str) -> String {
+pub fn rule(id: &str, identity: &str, actions: &str, transformations: &str) -> String {
     let conditions = match identity {
         "" => String::new(),
         identity => format!("<conditions><identity>{identity}</identity></conditions>"),
@@ -90,16 +90,17 @@ fn rule(id: &str, identity: &str, actions: &str, transformations: &str) -> Strin
     )
 }
 
-fn handling(name: &str) -> String {
+pub fn handling(name: &str) -> String {
     format!("<sub-handling xmlns='urn:ietf:params:xml:ns:pres-rules'>{name}</sub-handling>")
 }
 
-fn put(client: &mut Client, rule: &str) {
+/// One rule, or the removal of one.
+pub fn put(client: &mut Client, rule: &str) {
     let answer = asks(client, "set", "", &format!("<rules {NS} etag='*'>{rule}</rules>"));
     assert_eq!(attribute(&answer, "type"), "result", "{answer}");
 }
 
-fn one(of: &Client) -> String {
+pub fn one(of: &Client) -> String {
     format!("<one id='xmpp:{}'/>", bare(of))
 }
 
@@ -209,12 +210,8 @@ fn rules_hold_while_their_owner_is_away_and_over_a_restart() {
     romeo.expect("type='subscribed'");
 }
 
-// RFC 2779 §5.1.3, §5.1.14.
-#[test]
-fn a_rule_speaks_of_watchers_who_are_nobody_in_particular() {
-    let mut juliet = available("crowd@a.rules/home");
-    put(&mut juliet, &rule("anon", &format!("<unauthenticated {NS}/>"), &handling("block"), ""));
-    put(&mut juliet, &rule("rest", "<many/>", &handling("allow"), ""));
+/// Somebody who is authenticated as nobody in particular.
+pub fn guest() -> Client {
     let mut guest = Client::connect(SERVERS.1.plain);
     guest.open("guests.rules");
     guest.send("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='ANONYMOUS'>=</auth>");
@@ -222,6 +219,17 @@ fn a_rule_speaks_of_watchers_who_are_nobody_in_particular() {
     guest.open("guests.rules");
     guest.bind("x");
     guest.send("<iq type='get' id='roster'><query xmlns='jabber:iq:roster'/></iq><presence/>");
+    guest.sync();
+    guest
+}
+
+// RFC 2779 §5.1.3, §5.1.14.
+#[test]
+fn a_rule_speaks_of_watchers_who_are_nobody_in_particular() {
+    let mut juliet = available("crowd@a.rules/home");
+    put(&mut juliet, &rule("anon", &format!("<unauthenticated {NS}/>"), &handling("block"), ""));
+    put(&mut juliet, &rule("rest", "<many/>", &handling("allow"), ""));
+    let mut guest = guest();
     guest.send(format!("<presence type='subscribe' to='{}'/>", bare(&juliet)));
     guest.expect("type='unsubscribed'");
     let mut known = available("known@b.rules/x");
