@@ -9,7 +9,7 @@ pub fn root() -> PathBuf {
 }
 
 /// Names of functions that are run as tests, and are not ignored.
-fn tests_below(folder: &Path, names: &mut HashSet<String>) {
+pub fn tests_below(folder: &Path, names: &mut HashSet<String>) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.map_while(Result::ok) {
         let path = entry.path();

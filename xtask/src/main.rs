@@ -4,6 +4,7 @@
 //!   `attack`: hostile peers against the real server (`tests/attack`). `crash`: it dies again and again (`tests/crash`).
 //! - `release`: the Debian package, the static program, the recipe for containers ([`release`]).
 //!   `packages`: the package and the book, tried on a view of this machine that is thrown away (`tests/packages`).
+//! - `impp`: the rows of `docs/impp.md`, and the tests that prove them ([`impp`]).
 //! - `xeps`: prints `docs/xeps.md` from the extensions' cards ([`xeps`], [`elsewhere`], [`suites`]).
 
 #[cfg(test)]
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
     let done =
         match chore.as_deref() {
             Some("xeps") => xeps::write(),
+            Some("impp") => impp::chore(&std::env::args().skip(2).collect::<Vec<_>>()),
             Some("sim") => simulate(std::env::args().nth(2).as_deref().unwrap_or("500")),
             Some("packages") => {
                 let words: Vec<String> = std::env::args().skip(2).collect();
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
             Some("attack") => optimised("attack", std::env::args().skip(2)),
             Some("crash") => optimised("crash", std::env::args().skip(2)),
             Some("fuzz") => fuzz(std::env::args().nth(2).as_deref().unwrap_or("60")),
-            _ => Err("usage: cargo run -p xtask -- xeps | release | packages | sim N | fuzz SECONDS | attack | crash"
+            _ => Err("usage: cargo run -p xtask -- xeps | impp [ROW…] | release | packages | sim N | fuzz SECONDS | attack | crash"
                 .to_owned()),
         };
     match done {
