@@ -219,7 +219,10 @@ pub struct Turn {
 
 /// Knows how other domains have proved themselves to this server.
 #[derive(Clone, Default)]
-pub struct Peers(pub Option<Arc<dyn Fn(&str, &str) -> Option<Authenticated> + Send + Sync>>);
+pub struct Peers(pub Option<Arc<Proved>>);
+
+/// Ours, theirs: how.
+pub type Proved = dyn Fn(&str, &str) -> Option<Authenticated> + Send + Sync;
 
 impl Peers {
     /// How `theirs` was last proved to `ours`; `None` if it was not, or that is not known.
@@ -236,7 +239,10 @@ impl std::fmt::Debug for Peers {
 
 /// Makes localparts, each for one account and one whom it watches, of which nobody but this server can say whose they are.
 #[derive(Clone, Default)]
-pub struct Aliases(pub Option<Arc<dyn Fn(&str, &BareJid) -> Option<String> + Send + Sync>>);
+pub struct Aliases(pub Option<Arc<Named>>);
+
+/// The account's localpart, whom it watches: a localpart.
+pub type Named = dyn Fn(&str, &BareJid) -> Option<String> + Send + Sync;
 
 impl Aliases {
     /// The name of `account` for `whom`; always the same. `None`: the host gives none.

@@ -158,10 +158,9 @@ fn retell(account: &mut Account, before: Shown, fx: &mut Effects) {
     let mut classes: Vec<(View, View, Vec<Jid>)> = Vec::new();
     let mut away = account.rules.away();
     let has_rules = account.rules.document().is_some();
-    let is_same =
-        |(a, b): (&(SessionId, Arc<Stanza>), &(SessionId, Arc<Stanza>))| a.0 == b.0 && Arc::ptr_eq(&a.1, &b.1);
     let now = presences(account);
-    let is_still = now.len() == before.presences.len() && now.iter().zip(&before.presences).all(is_same);
+    let is_still = now.len() == before.presences.len()
+        && now.iter().zip(&before.presences).all(|(is, was)| is.0 == was.0 && Arc::ptr_eq(&is.1, &was.1));
     let Shown { by_watcher, .. } = &before;
     for (watcher, old) in by_watcher {
         let (watcher, old) = (watcher.clone(), old.clone());
