@@ -730,7 +730,7 @@ pub(crate) mod tests {
         let hosts = run::hosts_of(&config, &HashMap::new(), now, &seams);
         let cluster = Box::new(cluster::Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
-        let house = House::new(config, store, cluster, hosts, authenticator, &world, Vec::new(), seams);
+        let house = House::new(config, store, cluster, hosts, authenticator, &world, seams);
         tokio::spawn(commits::carry(house.clone()));
         (house, memory)
     }

@@ -82,15 +82,17 @@ pub struct HostEntry {
 pub type Proofs = DashMap<(Box<str>, Box<str>), Authenticated>;
 
 /// What accounts ask the house about others: it stands behind the policy of each host.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Seams {
+    secret: Vec<u8>,
     pub aliases: Arc<aliases::Aliases>,
     pub proofs: Arc<Proofs>,
 }
 
 impl Seams {
     pub fn new(secret: &[u8], crypto: Arc<dyn Crypto>) -> Seams {
-        Seams { aliases: Arc::new(aliases::Aliases::new(secret, crypto)), proofs: Arc::default() }
+        let aliases = Arc::new(aliases::Aliases::new(secret, crypto));
+        Seams { secret: secret.to_vec(), aliases, proofs: Arc::default() }
     }
 
     /// Gives a host's policy its answers.
@@ -166,7 +168,6 @@ impl House {
         hosts: HashMap<Box<str>, Arc<HostEntry>>,
         authenticator: Box<dyn accounts::Authenticator>,
         world: &World,
-        secret: Vec<u8>,
         seams: Seams,
     ) -> Arc<House> {
         Arc::new(House {
@@ -177,6 +178,7 @@ impl House {
             cells: DashMap::new(),
             edges: Edges::default(),
             resumable: DashMap::new(),
+            secret: seams.secret.clone(),
             seams,
             asks: DashMap::new(),
             timers: timers::Timers::default(),
@@ -188,7 +190,6 @@ impl House {
             authenticator,
             crypto: world.crypto.clone(),
             network: world.network.clone(),
-            secret,
             uncommitted: AtomicBool::new(false),
             federation: OnceLock::new(),
             nearby: OnceLock::new(),

@@ -215,7 +215,7 @@ impl Running {
         let hosts = hosts_of(&config, &HashMap::new(), now, &seams);
         let cluster = Box::new(Local::new(store.epoch()));
         let authenticator = Box::new(accounts::Internal(store.clone()));
-        let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, secret, seams);
+        let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, seams);
         house.invitations.open(config.data.join("invitations"))?;
         let admission = Admission::new(bounds_of(&config));
         let mut running =
