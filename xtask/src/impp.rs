@@ -11,8 +11,6 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 const DOCUMENT: &str = "docs/impp.md";
-/// Where the tests are that go through the real listener.
-const LISTENER: &str = "crates/server/tests";
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -120,6 +118,9 @@ fn ran(rows: &[Row], file: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::documents::tests_below;
+
+    /// Where the tests are that go through the real listener.
+    const LISTENER: &str = "crates/server/tests";
 
     /// The rows that the document lets wait: the bold keys of its section on that.
     fn waiting(text: &str) -> HashSet<String> {
