@@ -146,6 +146,12 @@ fn made(place: &Place<'_>, account: &Account, settled: &mut Settled) -> Vec<Chan
     if keys.is_empty() {
         settled.left_out.add("a password that could be taken along: set one with `waft user passwd`");
     }
+    if keys.password.is_none() && keys.scram_sha1.is_some() && keys.scram_sha256.is_none() {
+        settled.left_out.add(
+            "keys of SCRAM-SHA-256, which are not known: clients that choose it cannot log in until `mechanisms` of the \
+             host offers SCRAM-SHA-1 alone, or the password is changed",
+        );
+    }
     let owner = || account.jid.clone();
     let created = account.created.unwrap_or(place.now);
     let mut changes = vec![Change::AccountCreate { account: owner(), credentials, created }];
