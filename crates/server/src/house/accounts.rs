@@ -245,7 +245,8 @@ impl House {
     /// For people: there is none, or it cannot be read.
     pub async fn look_at<T>(&self, jid: &BareJid, look: impl Fn(&im::Account) -> T) -> Result<T, String> {
         if let Some(cell) = self.resident(jid)
-            && let Some(seen) = cell.cell.peek(|resident| look(&resident.account))
+            // (One that was removed may be in memory for a while.)
+            && let Some(Some(seen)) = cell.cell.peek(|it| (!it.account.removed).then(|| look(&it.account)))
         {
             return Ok(seen);
         }
