@@ -5,7 +5,10 @@ use crate::trim::Trim;
 use rusqlite::{CachedStatement, Connection, OptionalExtension, ToSql, params};
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
-use store::{Change, Credentials, Direction, Key, Outcome, Record, RosterItem, ScramKeys, SessionRow, Token};
+use store::{
+    Change, Credentials, Direction, Key, Outcome, Record, RosterItem, ScramKeys, SessionRow, TOKENS_PER_ACCOUNT_MAX,
+    Token,
+};
 use xmpp::{BareJid, Stamp};
 
 /// Accounts and dedupe keys that the writer remembers (some 32 bytes a key); with more it starts afresh.
@@ -605,6 +608,12 @@ impl<'c> Applier<'c> {
                 &previous_expires,
                 &token.count,
             ],
+        )?;
+        self.run(
+            "DELETE FROM tokens WHERE account = ?1 AND (client, mechanism) IN (
+                 SELECT client, mechanism FROM tokens WHERE account = ?1
+                 ORDER BY expires DESC, client DESC, mechanism DESC LIMIT -1 OFFSET ?2)",
+            &[&id, &(TOKENS_PER_ACCOUNT_MAX as i64)],
         )?;
         Ok(())
     }

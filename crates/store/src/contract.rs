@@ -63,6 +63,7 @@ macro_rules! contract_tests {
             a_session_of_this_epoch_is_in_no_ledger,
             a_session_of_an_earlier_epoch_is_in_the_ledger_until_deleted,
             tokens_are_kept_by_client_and_mechanism,
+            an_account_has_so_many_tokens_and_those_that_expire_first_go,
             a_blob_is_kept_under_its_space_and_key,
             the_photo_hash_is_loaded_with_the_account,
             settings_are_loaded_with_the_account,
@@ -793,6 +794,32 @@ pub fn tokens_are_kept_by_client_and_mechanism<S: Subject>() {
     // What was given for the old password is good no more.
     done(&subject, vec![Change::CredentialsSet { account: juliet(), credentials: credentials(7) }]);
     assert_eq!((tokens("phone"), tokens("desk")), (vec![], vec![]));
+}
+
+pub fn an_account_has_so_many_tokens_and_those_that_expire_first_go<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let put = |n: usize, expires: i64| {
+        let token = Token {
+            client: format!("client {n}").into(),
+            mechanism: "HT-A".into(),
+            secret: vec![1; 32],
+            expires: Stamp(expires),
+            previous: None,
+            count: 0,
+        };
+        done(&subject, vec![Change::TokenPut { account: juliet(), token }]);
+    };
+    let there = |n: usize| {
+        let tokens = wait(subject.store().tokens(&juliet(), &format!("client {n}"))).expect("the store reads");
+        tokens.len()
+    };
+    (0..TOKENS_PER_ACCOUNT_MAX).for_each(|n| put(n, 1_000 - n as i64));
+    put(TOKENS_PER_ACCOUNT_MAX, 2_000);
+    assert_eq!(there(TOKENS_PER_ACCOUNT_MAX - 1), 0, "it would have expired first");
+    assert_eq!((there(0), there(TOKENS_PER_ACCOUNT_MAX - 2), there(TOKENS_PER_ACCOUNT_MAX)), (1, 1, 1));
+    // The same one anew takes nobody's place.
+    put(0, 3_000);
+    assert_eq!(there(TOKENS_PER_ACCOUNT_MAX - 2), 1);
 }
 
 pub fn a_blob_is_kept_under_its_space_and_key<S: Subject>() {

@@ -455,6 +455,11 @@ impl Account {
             }
             Change::TokenPut { token, .. } => {
                 self.tokens.insert((token.client.clone(), token.mechanism.clone()), token.clone());
+                while self.tokens.len() > TOKENS_PER_ACCOUNT_MAX {
+                    let first = self.tokens.iter().min_by_key(|(name, token)| (token.expires, (*name).clone()));
+                    let Some(name) = first.map(|(name, _)| name.clone()) else { break };
+                    self.tokens.remove(&name);
+                }
             }
             Change::TokenDelete { client, mechanism, .. } => {
                 self.tokens.remove(&(client.clone(), mechanism.clone()));

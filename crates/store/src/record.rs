@@ -242,6 +242,9 @@ pub struct OutboxRow {
     pub stanza: Vec<u8>,
 }
 
+/// Tokens of one account; of more, those that expire first are forgotten.
+pub const TOKENS_PER_ACCOUNT_MAX: usize = 64;
+
 /// A FAST token. XEP-0484.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
