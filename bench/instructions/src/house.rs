@@ -12,9 +12,11 @@ use server::s2s::dns::{Answer, DnsFault, Resolve, Srv};
 use server::systemd::Inherited;
 use server::world::simulated::Pipe as _;
 use server::world::{Network, Wall, World};
+use parking_lot::Mutex;
+use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
 use store::memory::MemoryStore;
 use stream::{Crypto, Hash};
@@ -23,18 +25,18 @@ use xmpp::BareJid;
 pub const DOMAIN: &str = "example.org";
 const PASSWORD: &str = "secret";
 
-/// Randomness that is the same each time, and passwords that cost nothing: neither is what is counted.
-struct Cheap(AtomicU64);
+/// Randomness that is the same each time.
+struct Seeded(AtomicU64);
 
-impl Crypto for Cheap {
+impl Crypto for Seeded {
     fn hmac(&self, hash: Hash, key: &[u8], message: &[u8]) -> Vec<u8> {
         AwsLc.hmac(hash, key, message)
     }
     fn digest(&self, hash: Hash, message: &[u8]) -> Vec<u8> {
         AwsLc.digest(hash, message)
     }
-    fn pbkdf2(&self, hash: Hash, password: &[u8], salt: &[u8], _: u32) -> Vec<u8> {
-        AwsLc.hmac(hash, password, salt)
+    fn pbkdf2(&self, hash: Hash, password: &[u8], salt: &[u8], iterations: u32) -> Vec<u8> {
+        AwsLc.pbkdf2(hash, password, salt, iterations)
     }
     fn random(&self, out: &mut [u8]) {
         for byte in out {
@@ -72,6 +74,7 @@ impl House {
             "data = \"{}\"\n\
              [host.\"{DOMAIN}\"]\narchive = false\n\
              [[listen]]\naddress = \"127.0.0.1:5222\"\ntls = \"optional\"\n\
+             [accounts]\nscram_iterations = 4096\n\
              [limits]\nrates = false\n",
             folder.path().display()
         );
@@ -82,7 +85,7 @@ impl House {
         let world = World {
             network: Network::Simulated(pipes.clone()),
             wall: Wall::Simulated(Arc::new(move || ticks.fetch_add(1, Ordering::Relaxed))),
-            crypto: Arc::new(Cheap(AtomicU64::new(1))),
+            crypto: Arc::new(Seeded(AtomicU64::new(1))),
             resolver: Some(Box::new(Nobody)),
         };
         let store = Arc::new(MemoryStore::new());
@@ -167,8 +170,7 @@ impl Client {
         let field = |key: &str| server.split(',').find_map(|it| it.strip_prefix(key)).expect("it has all fields");
         let salt = BASE64.decode(field("s=")).expect("it is base64");
         let mac = |key: &[u8], text: &[u8]| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text);
-        // As `Cheap` has it.
-        let key = mac(mac(PASSWORD.as_bytes(), &salt).as_ref(), b"Client Key");
+        let key = mac(&salted(salt), b"Client Key");
         let stored = digest::digest(&digest::SHA256, key.as_ref());
         let bare = format!("c=biws,r={}", field("r="));
         let signature = mac(stored.as_ref(), format!("{first},{server},{bare}").as_bytes());
@@ -176,4 +178,14 @@ impl Client {
         let answer = BASE64.encode(format!("{bare},p={}", BASE64.encode(proof)));
         self.ask(&format!("<response {sasl}>{answer}</response>"), "<success").await;
     }
+}
+
+/// The salted password, reckoned once for each account: it is not what is counted.
+fn salted(salt: Vec<u8>) -> Vec<u8> {
+    static KNOWN: LazyLock<Mutex<HashMap<Vec<u8>, Vec<u8>>>> = LazyLock::new(Mutex::default);
+    let mut known = KNOWN.lock();
+    known
+        .entry(salt)
+        .or_insert_with_key(|salt| AwsLc.pbkdf2(Hash::Sha256, PASSWORD.as_bytes(), salt, 4096))
+        .clone()
 }

@@ -10,7 +10,7 @@ use xmpp::{BareJid, Jid, Stamp};
 pub const PATHS: &[(&str, [u64; 2])] =
     &[("message", [200, 1_200]), ("broadcast", [10, 60]), ("login", [20, 120]), ("append", [500, 2_500])];
 
-const WATCHERS: usize = 20;
+const WATCHERS: usize = 10;
 /// Appends that are committed together.
 const BATCH: u64 = 20;
 
@@ -38,7 +38,7 @@ async fn message(count: u64) {
     }
 }
 
-/// A presence that changes, to 20 who see it.
+/// A presence that changes, to ten who see it.
 async fn broadcast(count: u64) {
     let house = House::start().await;
     let mut star = house.come("star").await;
