@@ -47,11 +47,15 @@ fn count_all() -> Result<Vec<(&'static str, f64)>, String> {
         .collect()
 }
 
-/// Instructions of the whole process.
+/// Instructions of what the server does for its streams; of the store's path, of the whole process.
 fn count(path: &str, operations: u64) -> Result<u64, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+    let mut valgrind = Command::new("valgrind");
+    valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
+    if path != "append" {
+        valgrind.arg("--toggle-collect=server::edge::serve*");
+    }
+    let output = valgrind
         .arg(own)
         .args(["walk", path, &operations.to_string()])
         .output()
@@ -59,6 +63,7 @@ fn count(path: &str, operations: u64) -> Result<u64, String> {
     let said = String::from_utf8_lossy(&output.stderr);
     let collected = said.lines().find_map(|line| line.split("Collected : ").nth(1)?.split(' ').next()?.parse().ok());
     match collected {
+        Some(0) => Err(format!("{path}: nothing was counted; has the function that is looked for another name?")),
         Some(collected) if output.status.success() => Ok(collected),
         _ => Err(format!("{path} {operations}: {}\n{said}", output.status)),
     }
