@@ -4,6 +4,7 @@ use crate::pipes::{Pipe, Pipes};
 use aws_lc_rs::{digest, hmac};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use parking_lot::Mutex;
 use server::certificates::Certificates;
 use server::config::{self, Sources};
 use server::crypto::AwsLc;
@@ -12,12 +13,11 @@ use server::s2s::dns::{Answer, DnsFault, Resolve, Srv};
 use server::systemd::Inherited;
 use server::world::simulated::Pipe as _;
 use server::world::{Network, Wall, World};
-use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use store::memory::MemoryStore;
 use stream::{Crypto, Hash};
 use xmpp::BareJid;
@@ -184,8 +184,5 @@ impl Client {
 fn salted(salt: Vec<u8>) -> Vec<u8> {
     static KNOWN: LazyLock<Mutex<HashMap<Vec<u8>, Vec<u8>>>> = LazyLock::new(Mutex::default);
     let mut known = KNOWN.lock();
-    known
-        .entry(salt)
-        .or_insert_with_key(|salt| AwsLc.pbkdf2(Hash::Sha256, PASSWORD.as_bytes(), salt, 4096))
-        .clone()
+    known.entry(salt).or_insert_with_key(|salt| AwsLc.pbkdf2(Hash::Sha256, PASSWORD.as_bytes(), salt, 4096)).clone()
 }
