@@ -50,7 +50,8 @@ static COMMANDS: &[Command] = &[
         &[JID, ("password", "text-private", "Password", true), ("password-verify", "text-private", "Once more", true)],
         "",
         |it| {
-            if it.one("password") != it.one("password-verify") {
+            let [once, again] = ["password", "password-verify"].map(|field| it.one(field));
+            if once != again {
                 return Err("the two passwords differ".into());
             }
             Ok(vec![Request::UserAdd { jid: it.must("accountjid")?, password: Secret(it.must("password")?) }])

@@ -162,7 +162,7 @@ impl System {
         if self.validates && !answers().all(is_known) {
             return Err(NetError::Dns(DnsError::DnssecBogus));
         }
-        let secure = self.validates && answers().all(|record| record.proof == Proof::Secure);
+        let secure = self.validates && answers().all(|record| record.proof.is_secure());
         Ok(Found { records: answers().filter_map(|record| read(&record.data)).collect(), secure })
     }
 }
