@@ -122,7 +122,7 @@ def handling(name):
 
 async def their_user_is_shown_what_a_rule_says(w):
     """Rules are applied where the presentity is: any server passes on what comes out."""
-    w.juliet.send_presence(pshow="dnd", pstatus="reading a letter")
+    w.juliet.send_presence(pstatus="reading a letter")
     await w.romeo.sees("presence_available", w.j, status="reading a letter")
     w.romeo.forget()
     shown = (
@@ -141,7 +141,7 @@ async def their_user_is_blocked_politely_and_keeps_the_subscription(w):
     await edits_rules(w.juliet, rule("romeo", w.r, handling("polite-block")))
     await w.romeo.sees("presence_unavailable", w.j)
     w.romeo.forget()
-    w.juliet.send_presence(pshow="chat", pstatus="dancing")
+    w.juliet.send_presence(pstatus="dancing")
     answer = await fetch(w.romeo, w.j)
     closed = [it.text for it in answer.iter(f"{{{PIDF}}}basic")]
     assert closed == ["closed"], ET.tostring(answer)
