@@ -301,10 +301,13 @@ impl Edge {
                 return Poll::Ready(Ok(Woke::Queue));
             }
             self.handle.register(cx.waker());
-            if let Some((ordinal, _)) = self.ack_wanted
-                && self.handle.done_prefix().wrapping_sub(ordinal) < u32::MAX / 2
-            {
-                return Poll::Ready(Ok(Woke::Queue));
+            if let Some((ordinal, _)) = self.ack_wanted {
+                // Said again each time, as the stanza done first has taken the wish; looked at afterwards, so that one
+                // done meanwhile is not slept over.
+                self.handle.wants_done.store(true, Ordering::Release);
+                if self.handle.done_prefix().wrapping_sub(ordinal) < u32::MAX / 2 {
+                    return Poll::Ready(Ok(Woke::Queue));
+                }
             }
             if (self.poke || !self.input.is_empty()) && !self.stream.is_waiting() {
                 if !self.is_blocked() {
