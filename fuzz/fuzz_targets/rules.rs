@@ -30,9 +30,8 @@ fn set(fuzzed: &mut Fuzzed, ruleset: &[u8]) -> Option<bool> {
 
 fn seen(fuzzed: &Fuzzed) -> Vec<String> {
     let watchers = WATCHERS.iter().filter_map(|it| Jid::parse(it).ok());
-    watchers
-        .flat_map(|watcher| Exit::ALL.map(|exit| format!("{:?}", view(&fuzzed.account, &watcher, exit))))
-        .collect()
+    let views = |watcher: Jid| Exit::ALL.iter().map(move |exit| format!("{:?}", view(&fuzzed.account, &watcher, *exit)));
+    watchers.flat_map(views).collect()
 }
 
 fuzz_target!(|data: &[u8]| {
