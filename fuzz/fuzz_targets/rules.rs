@@ -30,7 +30,8 @@ fn set(fuzzed: &mut Fuzzed, ruleset: &[u8]) -> Option<bool> {
 
 fn seen(fuzzed: &Fuzzed) -> Vec<String> {
     let watchers = WATCHERS.iter().filter_map(|it| Jid::parse(it).ok());
-    let views = |watcher: Jid| Exit::ALL.iter().map(move |exit| format!("{:?}", view(&fuzzed.account, &watcher, *exit)));
+    let views =
+        |watcher: Jid| Exit::ALL.iter().map(move |exit| format!("{:?}", view(&fuzzed.account, &watcher, *exit)));
     watchers.flat_map(views).collect()
 }
 

@@ -52,10 +52,9 @@ fuzz_target!(|data: &[u8]| {
     let mut pieces = data.split(|byte| *byte == 0xff).take(8);
     let first = pieces.next().unwrap_or_default();
     let begin = match sasl2 {
-        false => format!(
-            "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{mechanism}'>{}</auth>",
-            base64(first)
-        ),
+        false => {
+            format!("<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='{mechanism}'>{}</auth>", base64(first))
+        }
         true => format!(
             "<authenticate xmlns='urn:xmpp:sasl:2' mechanism='{mechanism}'><initial-response>{}</initial-response>\
              </authenticate>",
