@@ -20,32 +20,49 @@ pub const KEY: &str = "pseudonyms";
 /// Presentities that one account watches so.
 const PSEUDONYMS_MAX: usize = 500;
 
-/// Whom the account watches, or asked to, under another name.
+/// Whom the account watches, or asked to, under another name. (Every step looks at what it was before: a copy is cheap, and
+/// who has none pays nothing.)
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Pseudonyms(BTreeSet<BareJid>);
+pub struct Pseudonyms(Option<Arc<BTreeSet<BareJid>>>);
 
 impl Pseudonyms {
     /// As they were stored, a line each; what cannot be read is left out.
     pub fn from_stored(value: Option<&[u8]>) -> Pseudonyms {
         let text = value.and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
-        Pseudonyms(text.lines().filter_map(|line| BareJid::parse(line).ok()).take(PSEUDONYMS_MAX).collect())
+        Pseudonyms::of(text.lines().filter_map(|line| BareJid::parse(line).ok()).take(PSEUDONYMS_MAX).collect())
+    }
+
+    fn of(all: BTreeSet<BareJid>) -> Pseudonyms {
+        Pseudonyms(if all.is_empty() { None } else { Some(Arc::new(all)) })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &BareJid> {
+        self.0.iter().flat_map(|all| all.iter())
+    }
+
+    fn len(&self) -> usize {
+        self.0.as_ref().map_or(0, |all| all.len())
+    }
+
+    fn add(&mut self, whom: BareJid) {
+        Arc::make_mut(self.0.get_or_insert_default()).insert(whom);
     }
 
     fn kept(&self, account: &BareJid) -> Change {
         let (account, space, key) = (account.clone(), SETTINGS.into(), KEY.into());
-        if self.0.is_empty() {
+        if self.is_empty() {
             return Change::BlobDelete { account, space, key };
         }
-        let value = self.0.iter().map(|jid| format!("{jid}\n")).collect::<String>().into_bytes();
+        let value = self.all().map(|jid| format!("{jid}\n")).collect::<String>().into_bytes();
         Change::BlobPut { account, space, key, value }
     }
 
     pub fn has(&self, whom: &BareJid) -> bool {
-        self.0.contains(whom)
+        self.0.as_ref().is_some_and(|all| all.contains(whom))
     }
 
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.is_none()
     }
 }
 
@@ -76,7 +93,7 @@ pub fn wanted(
         let why = "The contact knows your name: unsubscribe first.";
         return Err(StanzaError::from(StanzaCondition::Conflict).with_text(why));
     }
-    if account.pseudonyms.0.len() >= PSEUDONYMS_MAX {
+    if account.pseudonyms.len() >= PSEUDONYMS_MAX {
         return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_text("Too many pseudonyms."));
     }
     Ok(true)
@@ -84,7 +101,7 @@ pub fn wanted(
 
 /// The account watches the contact under another name from now on.
 pub fn begin(account: &mut Account, contact: &BareJid) -> Change {
-    account.pseudonyms.0.insert(contact.clone());
+    account.pseudonyms.add(contact.clone());
     account.pseudonyms.kept(&account.jid)
 }
 
@@ -119,9 +136,9 @@ pub fn disguise(account: &mut Account, before: &Pseudonyms, fx: &mut Effects) {
         let state = roster.subscription(whom);
         state.to || state.pending_out
     };
-    let used: BTreeSet<BareJid> = account.pseudonyms.0.iter().filter(|whom| is_used(whom)).cloned().collect();
-    if used.len() < account.pseudonyms.0.len() && !account.removed {
-        account.pseudonyms.0 = used;
+    let used: BTreeSet<BareJid> = account.pseudonyms.all().filter(|whom| is_used(whom)).cloned().collect();
+    if used.len() < account.pseudonyms.len() && !account.removed {
+        account.pseudonyms = Pseudonyms::of(used);
         fx.commit(vec![account.pseudonyms.kept(&account.jid)], None, &Default::default());
     }
 }

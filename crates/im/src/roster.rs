@@ -342,17 +342,11 @@ fn put(owner: &BareJid, item: &Item, version: u64) -> Change {
 
 /// `<item/>` as a result or push shows it. RFC 6121 §2.1.2.
 pub fn to_element(item: &Item) -> Element {
-    let Subscription { to, from, pending_out, approved, .. } = item.subscription;
-    let subscription = match (to, from) {
-        (false, false) => "none",
-        (true, false) => "to",
-        (false, true) => "from",
-        (true, true) => "both",
-    };
+    let Subscription { pending_out, approved, .. } = item.subscription;
     Element::new("item", ns::ROSTER)
         .attr("jid", item.jid.as_str())
         .attr_opt("name", item.name.as_deref())
-        .attr("subscription", subscription)
+        .attr("subscription", item.subscription.word())
         .attr_opt("ask", pending_out.then_some("subscribe"))
         .attr_opt("approved", approved.then_some("true"))
         .children_from(item.groups.iter().map(|group| Element::new("group", ns::ROSTER).text(group)))

@@ -583,16 +583,10 @@ fn parts(account: &Account) -> Vec<Element> {
     }
     let listed = account.roster.iter().filter(|item| item.listed);
     parts.push(Element::new("query", ns::ROSTER).children_from(listed.map(|item| {
-        let subscription = match (item.subscription.to, item.subscription.from) {
-            (false, false) => "none",
-            (true, false) => "to",
-            (false, true) => "from",
-            (true, true) => "both",
-        };
         Element::new("item", ns::ROSTER)
             .attr("jid", item.jid.as_str())
             .attr_opt("name", item.name.as_deref())
-            .attr("subscription", subscription)
+            .attr("subscription", item.subscription.word())
             .attr_opt("ask", item.subscription.pending_out.then_some("subscribe"))
             .attr_opt("approved", item.subscription.approved.then_some("true"))
             .children_from(item.groups.iter().map(|group| Element::new("group", ns::ROSTER).text(group)))

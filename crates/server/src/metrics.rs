@@ -210,7 +210,8 @@ fn times(registry: &mut Registry) {
 }
 
 /// What is counted when somebody has gone as far as is allowed; each has a limit of the configuration or a constant.
-pub const BOUNDS: [&str; 25] = [
+pub const BOUNDS: [&str; 27] = [
+    "accept_errors",
     "auth_failures",
     "connections_refused",
     "fetches_limited",
@@ -235,6 +236,7 @@ pub const BOUNDS: [&str; 25] = [
     "component_bounced",
     "displayed_markers_refused",
     "invitations_refused",
+    "presence_unsolicited",
     "s2s_bounced",
 ];
 

@@ -83,6 +83,18 @@ pub struct Subscription {
     pub approved: bool,
 }
 
+impl Subscription {
+    /// The value of `subscription`. RFC 6121 §2.1.2.5.
+    pub fn word(self) -> &'static str {
+        match (self.to, self.from) {
+            (false, false) => "none",
+            (true, false) => "to",
+            (false, true) => "from",
+            (true, true) => "both",
+        }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RosterItem {
     pub jid: BareJid,

@@ -7,6 +7,7 @@ use crate::admin::acts::Act;
 use crate::admin::server::account;
 use crate::commands::moving::value_of;
 use crate::config::{DOMAINS_FILE, Log};
+use crate::metrics::BOUNDS;
 use im::roles::Roles;
 use im::{Ingress, Item, Ticket};
 use serde_json::{Map, Value, json};
@@ -20,36 +21,6 @@ use xmpp::{BareJid, Element, FullJid, IqType, Jid, MessageType, Stanza, StreamCo
 const SLOW_SHOWN: usize = 20;
 /// Bytes of an announcement.
 const ANNOUNCE_BYTES_MAX: usize = 16_384;
-
-/// Counters that tell of a bound that was met, or of somebody refused.
-const BOUNDS: [&str; 26] = [
-    "accept_errors",
-    "auth_failures",
-    "component_auth_failures",
-    "component_bounced",
-    "connections_refused",
-    "fetches_limited",
-    "mailbox_full",
-    "messages_of_strangers_refused",
-    "offline_limit_reached",
-    "registrations_refused",
-    "s2s_bounced",
-    "s2s_dials_refused",
-    "s2s_leases_full",
-    "s2s_queue_full",
-    "s2s_refused",
-    "s2s_timeouts",
-    "s2s_verifications_full",
-    "sessions_overrun",
-    "strangers_refused",
-    "timeouts_ack",
-    "timeouts_first_byte",
-    "timeouts_idle",
-    "timeouts_negotiation",
-    "timeouts_tls",
-    "displayed_markers_refused",
-    "presence_unsolicited",
-];
 
 impl Running {
     /// Does an act; who asks was checked.
@@ -251,14 +222,8 @@ impl House {
         let of_account = |account: &im::Account| {
             let contacts = account.roster.all().map(|item| {
                 let state = item.subscription;
-                let name = match (state.to, state.from) {
-                    (false, false) => "none",
-                    (true, false) => "to",
-                    (false, true) => "from",
-                    (true, true) => "both",
-                };
                 json!({
-                    "jid": item.jid.as_str(), "name": item.name.as_deref(), "subscription": name,
+                    "jid": item.jid.as_str(), "name": item.name.as_deref(), "subscription": state.word(),
                     "groups": item.groups.iter().map(|group| &**group).collect::<Vec<&str>>(),
                     "asked": state.pending_out, "waits_for_answer": state.pending_in,
                 })

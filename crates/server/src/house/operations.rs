@@ -127,13 +127,7 @@ fn lost_of(account: &im::Account) -> Vec<LostSubscription> {
             account: account.jid.to_string(),
             contact: contact.to_string(),
             lost: at.to_xmpp(),
-            subscription: match (now.to, now.from) {
-                (true, true) => "both",
-                (true, false) => "to",
-                (false, true) => "from",
-                (false, false) => "none",
-            }
-            .into(),
+            subscription: now.word().into(),
             asked: now.pending_out,
         }
     };
