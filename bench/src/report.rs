@@ -88,7 +88,7 @@ impl Results {
             "| {}, {} | {} | {} | {} | {} | {ratio} | {} |",
             workload.name,
             workload.unit,
-            cell(&[Kind::Waft, Kind::WaftLive]),
+            cell(&[Kind::Waft, Kind::WaftLive, Kind::WaftRoomy]),
             cell(&[Kind::Prosody, Kind::ProsodyArchive]),
             cell(&[Kind::Ejabberd, Kind::EjabberdArchive]),
             cell(&[Kind::Relay]),
@@ -143,7 +143,7 @@ impl Results {
 type Figures = BTreeMap<Kind, Vec<Figure>>;
 
 fn own(figures: &Figures) -> Option<&Vec<Figure>> {
-    figures.get(&Kind::Waft).or_else(|| figures.get(&Kind::WaftLive))
+    [Kind::Waft, Kind::WaftLive, Kind::WaftRoomy].iter().find_map(|kind| figures.get(kind))
 }
 
 /// The best peer's, by `better` of two.
@@ -167,6 +167,9 @@ fn cell(workload: &Workload, figures: &[Figure]) -> String {
     if figures.iter().any(|it| it.p50 > 0.0) {
         let (p50, p99) = (median(figures, |it| it.p50), median(figures, |it| it.p99));
         let _ = write!(out, ", p50 {p50:.2} ms, p99 {p99:.2} ms");
+    }
+    if figures.iter().any(|it| it.worst > 0.0) {
+        let _ = write!(out, ", at most {:.2} ms (messages of others)", median(figures, |it| it.worst));
     }
     out
 }
@@ -202,6 +205,9 @@ fn judge(goal: Goal, figures: &Figures) -> String {
         }
         Goal::Bytes(most) => {
             said(format!("≤ {:.0} KiB", most / 1024.0), own_of(|it| it.bytes).map(|bytes| bytes <= most))
+        }
+        Goal::OthersWait(most) => {
+            said(format!("others wait ≤ {most:.0} ms"), own_of(|it| it.worst).map(|worst| worst <= most))
         }
         Goal::CpuMillis(most) => said(format!("≤ {most:.0} ms"), cpu.map(|cpu| cpu <= most * 1e3)),
     }

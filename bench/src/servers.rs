@@ -15,6 +15,8 @@ pub enum Kind {
     Waft,
     /// waft with the archive off: messages are delivered live.
     WaftLive,
+    /// waft as it comes, with room for 20,000 contacts.
+    WaftRoomy,
     Prosody,
     Ejabberd,
     /// Prosody with mod_mam on SQLite, which syncs as the database's defaults are: a full sync a transaction.
@@ -26,7 +28,7 @@ pub enum Kind {
 impl Kind {
     /// Is it what waft is compared with?
     pub fn is_peer(self) -> bool {
-        !matches!(self, Kind::Relay | Kind::Waft | Kind::WaftLive)
+        !matches!(self, Kind::Relay | Kind::Waft | Kind::WaftLive | Kind::WaftRoomy)
     }
 
     pub fn name(self) -> &'static str {
@@ -34,6 +36,7 @@ impl Kind {
             Kind::Relay => "relay",
             Kind::Waft => "waft",
             Kind::WaftLive => "waft, archive off",
+            Kind::WaftRoomy => "waft, large rosters",
             Kind::Prosody => "Prosody",
             Kind::Ejabberd => "ejabberd",
             Kind::ProsodyArchive => "Prosody, mod_mam",
@@ -120,12 +123,13 @@ impl Server {
             Kind::Relay => {
                 pinned.arg(std::env::current_exe()?).arg("--relay").arg(clear.to_string());
             }
-            Kind::Waft | Kind::WaftLive => {
-                let archive = kind == Kind::Waft;
+            Kind::Waft | Kind::WaftLive | Kind::WaftRoomy => {
+                let archive = kind != Kind::WaftLive;
+                let room = if kind == Kind::WaftRoomy { "roster_items_max = 20000\n" } else { "" };
                 std::fs::write(
                     at("waft.toml"),
                     format!(
-                        "[log]\nlevel = \"error\"\n[[listen]]\naddress = \"127.0.0.1:{clear}\"\ntls = \"optional\"\n[[listen]]\naddress = \"127.0.0.1:{direct}\"\ntls = \"direct\"\n[host.\"{DOMAIN}\"]\nregistration = \"open\"\narchive = {archive}\n[limits]\nrates = false\n"
+                        "[log]\nlevel = \"error\"\n[[listen]]\naddress = \"127.0.0.1:{clear}\"\ntls = \"optional\"\n[[listen]]\naddress = \"127.0.0.1:{direct}\"\ntls = \"direct\"\n[host.\"{DOMAIN}\"]\nregistration = \"open\"\narchive = {archive}\n[limits]\nrates = false\n{room}"
                     ),
                 )?;
                 pinned.arg(waft).arg("serve").arg("--data").arg(at("data")).arg("--config").arg(at("waft.toml"));

@@ -3,6 +3,7 @@
 use crate::client::Mechanism;
 use crate::servers::{Kind, Server};
 use crate::work::chat::Chat;
+use crate::work::large::{self, Large};
 use crate::work::{Figure, archive, chat, idle, login, offline, presence};
 use std::io;
 
@@ -21,6 +22,8 @@ pub enum Goal {
     Bytes(f64),
     /// CPU milliseconds an operation, at most.
     CpuMillis(f64),
+    /// Nobody waits longer for somebody else's operation, milliseconds.
+    OthersWait(f64),
 }
 
 pub struct Workload {
@@ -42,6 +45,7 @@ enum Work {
     OfflineFetch,
     Idle { tls: bool, sessions: usize },
     Pages { messages: usize },
+    Large(Large),
 }
 
 const LIVE: &[Kind] = &[Kind::WaftLive, Kind::Prosody, Kind::Ejabberd, Kind::Relay];
@@ -49,6 +53,9 @@ const LIVE_PEERS: &[Kind] = &[Kind::WaftLive, Kind::Prosody, Kind::Ejabberd];
 const DEFAULT: &[Kind] = &[Kind::Waft, Kind::Prosody, Kind::Ejabberd];
 const ARCHIVED: &[Kind] = &[Kind::Waft, Kind::ProsodyArchive, Kind::EjabberdArchive];
 const ALONE: &[Kind] = &[Kind::Waft];
+const ROOMY: &[Kind] = &[Kind::WaftRoomy];
+/// No operation holds others up longer.
+const HELD_UP: &[Goal] = &[Goal::OthersWait(5.0)];
 
 const PLAIN: Chat = Chat { window: 2, body: 100, tls: false, managed: false };
 
@@ -221,6 +228,34 @@ pub const WORKLOADS: &[Workload] = &[
         goals: &[],
         work: Work::Pages { messages: 20_000 },
     },
+    Workload {
+        name: "login with 1,000 contacts who are there",
+        unit: "login",
+        servers: ROOMY,
+        goals: HELD_UP,
+        work: Work::Large(Large::Login { contacts: 1_000 }),
+    },
+    Workload {
+        name: "presence to 10,000",
+        unit: "broadcast",
+        servers: ROOMY,
+        goals: HELD_UP,
+        work: Work::Large(Large::Broadcast { watchers: 10_000 }),
+    },
+    Workload {
+        name: "roster of 2,000 items",
+        unit: "read",
+        servers: ROOMY,
+        goals: HELD_UP,
+        work: Work::Large(Large::Roster { items: 2_000 }),
+    },
+    Workload {
+        name: "account with an archive of 100 MB",
+        unit: "removal",
+        servers: ROOMY,
+        goals: HELD_UP,
+        work: Work::Large(Large::Removal { messages: 10_000 }),
+    },
 ];
 
 impl Workload {
@@ -238,6 +273,7 @@ impl Workload {
             Work::OfflineFetch => offline::fetch(server, seconds).await,
             Work::Idle { tls, sessions } => idle::sessions(server, tls, sessions).await,
             Work::Pages { messages } => archive::pages(server, messages, seconds).await,
+            Work::Large(large) => large::beside(server, large, seconds).await,
         }
     }
 

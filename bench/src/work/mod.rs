@@ -3,6 +3,7 @@
 pub mod archive;
 pub mod chat;
 pub mod idle;
+pub mod large;
 pub mod login;
 pub mod offline;
 pub mod presence;
@@ -30,6 +31,8 @@ pub struct Figure {
     /// Milliseconds.
     pub p50: f64,
     pub p99: f64,
+    /// The longest, where that is what is looked at.
+    pub worst: f64,
 }
 
 impl Figure {

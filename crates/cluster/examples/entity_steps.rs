@@ -301,7 +301,7 @@ impl Cells {
         let mut ready = VecDeque::new();
         leave(&self.own[from], item, &mut ready);
         while let Some(cell) = ready.pop_front() {
-            let step = |state: &mut State, item| {
+            let mut step = |state: &mut State, item| {
                 for effect in state.step(item) {
                     match effect {
                         Effect::Deliver { stream, stanza } => world.streams[stream].send(ForStream::Deliver(stanza)),
@@ -312,7 +312,7 @@ impl Cells {
                     }
                 }
             };
-            cell.run(step, |_| false);
+            while cell.run(&mut step, |_| false) == cluster::Ran::More {}
         }
     }
 }

@@ -10,6 +10,8 @@ use std::collections::VecDeque;
 
 /// Items one mailbox holds before it refuses; LIMITS: a named bound for every queue.
 pub const MAILBOX_ITEMS_MAX: usize = 20_000;
+/// Items that are taken out of one mailbox before another entity has its turn.
+pub const ITEMS_A_TURN: usize = 128;
 
 #[derive(Debug)]
 struct Mailbox<I> {
@@ -29,6 +31,17 @@ pub enum Posted<I> {
     Full(I),
     /// The entity was dropped from memory meanwhile: look it up again.
     Gone(I),
+}
+
+/// How a turn of a cell's runner ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ran {
+    /// The mailbox is empty; nobody runs the cell any more.
+    Idle,
+    /// There is more in the mailbox: the caller is still the runner and must call [`Cell::run`] again.
+    More,
+    /// The cell closed for good: the caller takes it out of the registry.
+    Gone,
 }
 
 #[derive(Debug)]
@@ -77,12 +90,12 @@ impl<S, I> Cell<S, I> {
         std::mem::take(&mut mailbox.items)
     }
 
-    /// Drains the mailbox, one item after the other; the caller must be the runner. When it is empty and `may_go`
-    /// says so, the cell closes for good and `true` comes back: the caller takes it out of the registry.
-    pub fn run(&self, mut step: impl FnMut(&mut S, I), may_go: impl Fn(&S) -> bool) -> bool {
+    /// Works through the mailbox, one item after the other, [`ITEMS_A_TURN`] at most; the caller must be the runner. When
+    /// it is empty and `may_go` says so, the cell closes for good.
+    pub fn run(&self, mut step: impl FnMut(&mut S, I), may_go: impl Fn(&S) -> bool) -> Ran {
         let mut guard = self.state.lock();
-        let Some(state) = guard.as_mut() else { return false };
-        loop {
+        let Some(state) = guard.as_mut() else { return Ran::Idle };
+        for _ in 0..ITEMS_A_TURN {
             let item = {
                 let mut mailbox = self.mailbox.lock();
                 match mailbox.items.pop_front() {
@@ -93,18 +106,19 @@ impl<S, I> Cell<S, I> {
                             mailbox.gone = true;
                             drop(mailbox);
                             *guard = None;
-                            return true;
+                            return Ran::Gone;
                         }
                         if mailbox.items.capacity() > 64 {
                             mailbox.items = VecDeque::new();
                         }
                         mailbox.running = false;
-                        return false;
+                        return Ran::Idle;
                     }
                 }
             };
             step(state, item);
         }
+        Ran::More
     }
 
     /// Looks at the state from outside (operators' lists). Waits for the runner.
@@ -123,10 +137,10 @@ mod tests {
         let cell: Cell<Vec<u32>, u32> = Cell::loading(Some(1));
         assert!(matches!(cell.post(2), Posted::Queued));
         cell.loaded(Vec::new());
-        assert!(!cell.run(|s, i| s.push(i), |_| false));
+        assert_eq!(cell.run(|s, i| s.push(i), |_| false), Ran::Idle);
         assert!(matches!(cell.post(3), Posted::Run));
         assert!(matches!(cell.post(4), Posted::Queued));
-        assert!(!cell.run(|s, i| s.push(i), |_| false));
+        assert_eq!(cell.run(|s, i| s.push(i), |_| false), Ran::Idle);
         assert_eq!(cell.peek(Clone::clone), Some(vec![1, 2, 3, 4]));
     }
 
@@ -134,8 +148,25 @@ mod tests {
     fn a_cell_that_went_gives_the_item_back() {
         let cell: Cell<u32, u32> = Cell::loading(None);
         cell.loaded(0);
-        assert!(cell.run(|_, _| (), |_| true));
+        assert_eq!(cell.run(|_, _| (), |_| true), Ran::Gone);
         assert!(matches!(cell.post(7), Posted::Gone(7)));
+    }
+
+    #[test]
+    fn a_long_mailbox_leaves_others_their_turn() {
+        let cell: Cell<usize, ()> = Cell::loading(None);
+        cell.loaded(0);
+        assert_eq!(cell.run(|_, ()| (), |_| false), Ran::Idle);
+        assert!(matches!(cell.post(()), Posted::Run));
+        for _ in 0..ITEMS_A_TURN {
+            assert!(matches!(cell.post(()), Posted::Queued));
+        }
+        assert_eq!(cell.run(|n, ()| *n += 1, |_| true), Ran::More);
+        assert_eq!(cell.peek(|n| *n), Some(ITEMS_A_TURN));
+        // Still its runner's: nobody else becomes that.
+        assert!(matches!(cell.post(()), Posted::Queued));
+        assert_eq!(cell.run(|n, ()| *n += 1, |_| false), Ran::Idle);
+        assert_eq!(cell.peek(|n| *n), Some(ITEMS_A_TURN + 2));
     }
 
     #[test]
@@ -164,7 +195,7 @@ mod tests {
                         loop {
                             match cell.post(1) {
                                 Posted::Run => {
-                                    cell.run(step, |_| false);
+                                    while cell.run(step, |_| false) == Ran::More {}
                                     break;
                                 }
                                 Posted::Queued => break,

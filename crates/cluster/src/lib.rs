@@ -9,5 +9,5 @@
 pub mod cell;
 pub mod place;
 
-pub use cell::{Cell, Posted};
+pub use cell::{Cell, Posted, Ran};
 pub use place::{Cluster, Local, NodeId, Place};

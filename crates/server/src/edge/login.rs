@@ -32,7 +32,14 @@ impl Edge {
                     let done = match self.on_event(event) {
                         // Before a stream is bound, most often: its future is gone when it talks.
                         Ok(Some(question)) => Box::pin(self.answer(question, &mut out)).await,
-                        Ok(None) => Ok(()),
+                        // What a stanza sets off for thousands is this stream's to wait for, with a turn for others.
+                        Ok(None) => match self.rest.take() {
+                            Some(rest) => {
+                                Box::pin(rest.work()).await;
+                                Ok(())
+                            }
+                            None => Ok(()),
+                        },
                         Err(end) => Err(end),
                     };
                     if let Err(end) = done {

@@ -13,7 +13,7 @@ pub mod wire;
 
 use crate::certificates::{Certificates, Offer};
 use crate::house::edges::EdgeHandle;
-use crate::house::{AccountCell, House};
+use crate::house::{AccountCell, House, Rest};
 use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
 use im::{EdgeItem, SessionId};
@@ -150,6 +150,8 @@ pub(crate) struct Edge {
     pub(crate) authenticated: bool,
     /// The stream has more to say about what it took already.
     pub(crate) poke: bool,
+    /// What the last stanza set off and is not done yet; taken up before the next.
+    pub(crate) rest: Option<Rest>,
 }
 
 /// However the task ends, by a panic too, its session hears that the stream is gone.
@@ -214,6 +216,7 @@ impl Edge {
             timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
             authenticated: false,
             poke: false,
+            rest: None,
             house,
             config,
         }

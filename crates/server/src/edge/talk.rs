@@ -58,7 +58,8 @@ impl Edge {
         self.shown(Way::FromClient, &stanza);
         let ticket = StanzaTicket::issue(&self.handle, self.received);
         let ingress = self.ingress();
-        self.house.post_to(cell, CellItem::Im(Item::FromClient { session, stanza: Arc::new(stanza), ingress, ticket }));
+        let item = Item::FromClient { session, stanza: Arc::new(stanza), ingress, ticket };
+        self.rest = self.house.post_some(cell, CellItem::Im(item));
     }
 
     /// A stanza in form, but wrong: its error comes back through the session's queue, in order.

@@ -47,7 +47,10 @@ pub async fn carry(house: Arc<House>) {
         house.commits.wake.notified().await;
         let notes = std::mem::take(&mut *house.commits.notes.lock());
         let mut ready = Ready::new();
-        for note in notes {
+        for (n, note) in notes.into_iter().enumerate() {
+            if n % super::CELLS_A_TURN == super::CELLS_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             match note.result {
                 Ok(outcomes) => {
                     let item = CellItem::Committed { seq: note.seq, outcomes, ticket: note.ticket };

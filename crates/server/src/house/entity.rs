@@ -3,6 +3,7 @@
 use super::edges::Hold;
 use super::gate::{Gate, Verdict};
 use super::{AccountCell, House, Ready};
+use cluster::Ran;
 use im::{Account, EdgeItem, Effect, Effects, Item, Now, Query, QueryAnswer, SessionId, Then, Ticket};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
@@ -218,13 +219,13 @@ const POOLED_EFFECTS_MAX: usize = 64;
 const STANZAS_A_LOOK: u32 = 32;
 
 impl House {
-    /// Drains a cell's mailbox. The caller is its runner.
+    /// One turn of a cell; its caller is the runner. What is left in its mailbox waits behind the others that are ready.
     pub(super) fn run_cell(self: &Arc<House>, cell: &Arc<AccountCell>, ready: &mut Ready) {
         let mut orphans = Vec::new();
         // One look at the clock serves the stanzas that wait.
         let mut now = self.now();
         let mut looked = 0;
-        let gone = cell.cell.run(
+        let ran = cell.cell.run(
             |resident, item| {
                 let stanza = matches!(item, CellItem::Im(Item::FromClient { .. } | Item::Inbound { .. }));
                 looked += 1;
@@ -245,11 +246,13 @@ impl House {
                         && resident.gate.is_empty())
             },
         );
-        if gone {
-            self.forget(cell);
-            for item in orphans {
-                self.leave(&cell.jid, item, ready);
-            }
+        match ran {
+            Ran::Idle => {}
+            Ran::More => ready.push_back(cell.clone()),
+            Ran::Gone => self.forget(cell),
+        }
+        for item in orphans {
+            self.leave(&cell.jid, item, ready);
         }
     }
 

@@ -72,6 +72,42 @@ fn give_back(ready: Ready) {
     }
 }
 
+/// Cells that are run before all else that waits for this thread has its turn: half a millisecond or so.
+const CELLS_A_TURN: usize = 64;
+
+/// Cells whose runner the holder is and that have had no turn yet. Whoever drops them lets a task of their own run them.
+#[must_use]
+pub struct Rest {
+    house: Arc<House>,
+    ready: Ready,
+}
+
+impl Rest {
+    /// Runs them, and all that they set off, a turn at a time.
+    pub async fn work(mut self) {
+        while !self.ready.is_empty() {
+            tokio::task::yield_now().await;
+            self.house.turn(&mut self.ready);
+        }
+    }
+}
+
+impl Drop for Rest {
+    fn drop(&mut self) {
+        if self.ready.is_empty() {
+            return;
+        }
+        let (house, mut ready) = (self.house.clone(), std::mem::take(&mut self.ready));
+        // (Not as a `Rest`: a runtime that ends drops it unrun.)
+        self.house.runtime.spawn(async move {
+            while !ready.is_empty() {
+                tokio::task::yield_now().await;
+                house.turn(&mut ready);
+            }
+        });
+    }
+}
+
 /// A hosted domain.
 pub struct HostEntry {
     pub policy: RwLock<Arc<HostPolicy>>,
@@ -284,6 +320,11 @@ impl House {
 
     /// The same when the cell is at hand (a stream posting to its own account).
     pub fn post_to(self: &Arc<House>, cell: &Arc<AccountCell>, item: CellItem) {
+        drop(self.post_some(cell, item));
+    }
+
+    /// The same, for who can wait: more than a turn of work comes back, to be gone on with.
+    pub fn post_some(self: &Arc<House>, cell: &Arc<AccountCell>, item: CellItem) -> Option<Rest> {
         let mut ready = READY.take();
         match cell.cell.post(item) {
             Posted::Run => ready.push_back(cell.clone()),
@@ -291,13 +332,26 @@ impl House {
             Posted::Full(item) => self.refuse_full(item, &mut ready),
             Posted::Gone(item) => self.leave(&cell.jid, item, &mut ready),
         }
-        self.work(&mut ready);
-        give_back(ready);
+        self.turn(&mut ready);
+        if ready.is_empty() {
+            give_back(ready);
+            return None;
+        }
+        Some(Rest { house: self.clone(), ready })
     }
 
-    /// Runs cells until none is left.
+    /// Runs cells until none is left. More than a turn of work goes on in a task of its own.
     pub fn work(self: &Arc<House>, ready: &mut Ready) {
-        while let Some(cell) = ready.pop_front() {
+        self.turn(ready);
+        if !ready.is_empty() {
+            drop(Rest { house: self.clone(), ready: std::mem::take(ready) });
+        }
+    }
+
+    /// Runs some cells: what one sets off for thousands must not keep a thread from everybody else.
+    fn turn(self: &Arc<House>, ready: &mut Ready) {
+        for _ in 0..CELLS_A_TURN {
+            let Some(cell) = ready.pop_front() else { break };
             self.run_cell(&cell, ready);
         }
         // The rows of sender and recipient become one batch.

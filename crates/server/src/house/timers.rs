@@ -55,7 +55,10 @@ pub async fn carry(house: Arc<House>) {
             let later = all.split_off(&(slot + 1));
             std::mem::replace(&mut *all, later)
         };
-        for (cell, what) in due.into_values().flatten() {
+        for (n, (cell, what)) in due.into_values().flatten().enumerate() {
+            if n % super::CELLS_A_TURN == super::CELLS_A_TURN - 1 {
+                tokio::task::yield_now().await;
+            }
             let Some(cell) = cell.upgrade() else { continue };
             let item = match what {
                 What::Tick => CellItem::Im(Item::Tick),
