@@ -128,7 +128,8 @@ async fn friends(server: &Server, target: &Target, count: usize, both: bool) -> 
     hub.come().await?;
     let mut crowd = Vec::with_capacity(count);
     for n in 0..count {
-        let mut friend = Client::login(&target.coming_from(1 + n / 20_000), &format!("friend{n}"), PASSWORD, "r").await?;
+        let mut friend =
+            Client::login(&target.coming_from(1 + n / 20_000), &format!("friend{n}"), PASSWORD, "r").await?;
         friend.come().await?;
         friend.ask("<presence type='subscribe' to='hub0@localhost'/>", "subscribe").await?;
         hub.ask(&format!("<presence type='subscribed' to='friend{n}@localhost'/>"), &format!("friend{n}@")).await?;

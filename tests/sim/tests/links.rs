@@ -1,4 +1,5 @@
-//! Links between servers on a virtual clock: how long what takes, and what stays when both begin at once.
+//! Streams on a virtual clock, a client's and those between servers: how long what takes, and what stays when both
+//! begin at once.
 
 use server::s2s::dane::Tlsa;
 use sim::network::Crash;
@@ -27,6 +28,39 @@ async fn two() -> (Pair, Client, Client) {
 fn streams(pair: &Pair, n: usize) -> Vec<(String, Option<String>)> {
     let links = pair.federation(n).shown();
     links.into_iter().filter(|it| it.direction != "none").map(|it| (it.direction, it.since)).collect()
+}
+
+// XEP-0198 §4. The first is on its way to the disk when the others come: it is done before them, and alone.
+#[tokio::test(start_paused = true)]
+async fn an_ack_request_behind_many_stanzas_is_answered_when_the_last_is_done() {
+    let nurse = format!("u1@{}", node::domain(0));
+    let mut pair = Pair::start(1, |_, nodes, _| scene::prepare(&mut nodes[0], &[(0, nurse.clone())])).await;
+    let mut juliet = pair.client(0).await;
+    juliet.send("<enable xmlns='urn:xmpp:sm:3'/>").await;
+    juliet.hears(|it| &*it.name == "enabled").await;
+    let message = format!("<message type='chat' to='{nurse}'><body>call me</body></message>");
+    for round in 1..=10 {
+        juliet.send(&message).await;
+        sleep(Duration::from_millis(1)).await;
+        juliet.send(&(message.repeat(29) + "<r xmlns='urn:xmpp:sm:3'/>")).await;
+        let h = (round * 30).to_string();
+        let (_, took) = juliet.hears(|it| &*it.name == "a" && it.attribute("h") == Some(&h)).await;
+        assert!(took <= Duration::from_millis(200), "round {round}: {took:?}");
+    }
+}
+
+// LIMITS.md §1: whoever spends the burst waits, and costs nothing meanwhile or afterwards. (A stream that looked at its
+// rate again and again would keep the clock from going on.)
+#[tokio::test(start_paused = true)]
+async fn a_client_that_spent_its_burst_and_falls_silent_is_left_in_peace() {
+    let (_pair, mut juliet, mut romeo) = two().await;
+    juliet
+        .send(&format!("<message to='{}' type='headline'><body>spam</body></message>", node::domain(0)).repeat(700))
+        .await;
+    sleep(seconds(60)).await;
+    juliet.writes(&jid(1), "sorry").await;
+    let (_, took) = romeo.hears(text("sorry")).await;
+    assert!(took <= seconds(1), "{took:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -62,12 +62,14 @@ impl Rates {
         self.stanzas.as_mut().is_some_and(|bucket| bucket.take(1.0))
     }
 
+    /// While reading waits: until when. A debt whose time is over is none, also if nothing was read since.
     pub fn paused_until(&self) -> Option<Instant> {
-        [&self.bytes, &self.stanzas].into_iter().flatten().filter_map(Bucket::free_at).max()
+        let until = [&self.bytes, &self.stanzas].into_iter().flatten().filter_map(Bucket::free_at).max()?;
+        (Instant::now() < until).then_some(until)
     }
 
     pub fn may_read(&self) -> bool {
-        self.paused_until().is_none_or(|until| Instant::now() >= until)
+        self.paused_until().is_none()
     }
 }
 
@@ -84,6 +86,8 @@ mod tests {
         assert!(!rates.may_read());
         tokio::time::advance(Duration::from_millis(101)).await;
         assert!(rates.may_read());
+        // Nothing more is read, and nobody is woken for it again.
+        assert_eq!(rates.paused_until(), None);
     }
 
     #[test]
