@@ -16,7 +16,7 @@ use crate::ways::{Flow, Passage};
 use std::sync::Arc;
 use xmpp::error::ErrorType;
 use xmpp::write::Additions;
-use xmpp::{Element, Jid, MessageType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
+use xmpp::{BareJid, Element, Jid, MessageType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType, ns};
 
 pub const NS: &str = "http://jabber.org/protocol/amp";
 const ERRORS: &str = "http://jabber.org/protocol/amp#errors";
@@ -183,8 +183,7 @@ fn apply(
     false
 }
 
-/// The event, to the sender. §2.2.5, examples 7 to 9. Where the message waited, what is no error goes to the bare JID:
-/// the client that sent it may be gone for long.
+/// The event, to the sender. §2.2.5, examples 7 to 9.
 fn tell(
     account: &mut Account,
     message: &Stanza,
@@ -194,24 +193,44 @@ fn tell(
     ticket: &Ticket,
     fx: &mut Effects,
 ) {
-    let Some(from) = message.from.clone().filter(|from| may_know(account, from)) else { return };
-    let event = |rules: &[&Element]| {
-        let to = amp.attribute("to").or(message.to.as_ref().map(Jid::as_str));
-        Element::new("amp", NS)
-            .attr("status", rule.action.name())
-            .attr("from", from.as_str())
-            .attr_opt("to", to)
-            .children_from(rules.iter().copied().cloned())
-    };
-    let event = event(&[rule.element]);
+    let Some(from) = message.from.as_ref().filter(|from| may_know(account, from)) else { return };
+    let event = event(message, amp, rule, from, waited, account.policy.domain.clone());
+    send(account, event, ticket, fx);
+}
+
+/// Where the message waited, what is no error goes to the bare JID: the client that sent it may be gone for long.
+fn event(message: &Stanza, amp: &Element, rule: &Rule<'_>, from: &Jid, waited: bool, domain: BareJid) -> Stanza {
+    let to = amp.attribute("to").or(message.to.as_ref().map(Jid::as_str));
+    let event = Element::new("amp", NS)
+        .attr("status", rule.action.name())
+        .attr("from", from.as_str())
+        .attr_opt("to", to)
+        .child(rule.element.clone());
     if rule.action == Action::Error {
         let failed = Element::new("failed-rules", ERRORS).child(rule.element.clone());
         let error = error(ErrorType::Modify, &StanzaCondition::UndefinedCondition, failed);
-        return reply(account, message, MessageType::Error, from, [event, error], ticket, fx);
+        return reply(message, MessageType::Error, from.clone(), [event, error], domain);
     }
-    let to = if waited { from.to_bare().into() } else { from };
+    let to = if waited { from.to_bare().into() } else { from.clone() };
     let passing = Element::new("no-permanent-store", ns::HINTS);
-    reply(account, message, MessageType::Normal, to, [event, passing], ticket, fx);
+    reply(message, MessageType::Normal, to, [event, passing], domain)
+}
+
+/// What the sender is told of a message that waited for another domain until its time was over. It may know that: it
+/// says nothing of whether the recipient is there.
+pub fn over_in_transit(message: &Stanza, now: Stamp) -> Vec<Stanza> {
+    let (Some(amp), Some(from)) = (request(message), message.from.as_ref()) else { return Vec::new() };
+    let (Ok(rules), Ok(domain)) = (rules(&amp, true), BareJid::of_domain(from.domain())) else { return Vec::new() };
+    let mut events = Vec::new();
+    for rule in rules.iter().filter(|rule| rule.at <= now) {
+        if rule.action != Action::Drop {
+            events.push(event(message, &amp, rule, from, true, domain.clone()));
+        }
+        if rule.action != Action::Notify {
+            break;
+        }
+    }
+    events
 }
 
 /// Example 17 and the like.
@@ -221,7 +240,9 @@ fn refuse(account: &mut Account, passage: &Passage, amp: &Element, refusal: &Ref
     let error = error(ErrorType::Modify, &refusal.condition, why);
     if let Some(to) = passage.stanza.from.clone() {
         let event = Element::new("amp", NS).attr("status", "error").children_from(amp.elements().cloned());
-        reply(account, &passage.stanza, MessageType::Error, to, [event, error], &passage.ticket, fx);
+        let domain = account.policy.domain.clone();
+        let answer = reply(&passage.stanza, MessageType::Error, to, [event, error], domain);
+        send(account, answer, &passage.ticket, fx);
     }
     Flow::Done
 }
@@ -231,21 +252,18 @@ fn error(kind: ErrorType, condition: &StanzaCondition, application: Element) -> 
 }
 
 /// From the server, as the examples have it.
-fn reply(
-    account: &mut Account,
-    message: &Stanza,
-    kind: MessageType,
-    to: Jid,
-    children: [Element; 2],
-    ticket: &Ticket,
-    fx: &mut Effects,
-) {
-    let stanza = Stanza::message(kind).with_from(account.policy.domain.clone()).with_to(to.clone());
+fn reply(message: &Stanza, kind: MessageType, to: Jid, children: [Element; 2], domain: BareJid) -> Stanza {
+    let stanza = Stanza::message(kind).with_from(domain).with_to(to);
     let stanza = match message.id.as_deref() {
         Some(id) => stanza.with_id(id),
         None => stanza,
     };
-    let stanza = Arc::new(stanza.with_children(children));
+    stanza.with_children(children)
+}
+
+fn send(account: &mut Account, stanza: Stanza, ticket: &Ticket, fx: &mut Effects) {
+    let Some(to) = stanza.to.clone() else { return };
+    let stanza = Arc::new(stanza);
     match account.sessions.iter().find(|session| *session.jid == to).map(|session| session.id) {
         Some(id) => {
             let delivery = Delivery { stanza, to: None, more: Additions::default(), position: None };
@@ -366,6 +384,28 @@ mod tests {
         }
         let fx = receives(&mut juliet, stranger, &rule("drop", SOON));
         assert_eq!(fx.appended()[0].expires, Some(START.plus_seconds(60)));
+    }
+
+    #[test]
+    fn of_what_waited_for_another_domain_too_long_its_sender_hears_what_the_rules_say() {
+        let sent = |rules: &str| crate::testing::stanza(&message("juliet@capulet.example/home", ROMEO, rules));
+        let told = |rules: &str, now: Stamp| -> Vec<String> {
+            let events = over_in_transit(&sent(rules), now);
+            events.iter().map(|event| String::from_utf8_lossy(&xmpp::write::to_stored(event)).into_owned()).collect()
+        };
+        let late = START.plus_seconds(60);
+        for (action, kind, to) in
+            [("alert", "<amp ", "juliet@capulet.example"), ("error", "<error ", "juliet@capulet.example/home")]
+        {
+            let events = told(&rule(action, SOON), late);
+            assert_eq!(events.len(), 1, "{events:?}");
+            let addresses = ["from='capulet.example'".to_owned(), format!("to='{to}'"), "id='m1'".to_owned()];
+            assert!(events[0].contains(kind) && addresses.iter().all(|part| events[0].contains(part)), "{events:?}");
+            assert!(told(&rule(action, SOON), START).is_empty());
+        }
+        let both = format!("{}{}{}", rule("notify", PAST), rule("drop", PAST), rule("alert", PAST));
+        assert_eq!(told(&both, late).len(), 1);
+        assert!(told(&rule("drop", PAST), late).is_empty());
     }
 
     // §8.5 of RFC 6121: an answer is never answered.

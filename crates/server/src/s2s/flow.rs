@@ -159,12 +159,15 @@ impl Flow {
         out.len() > begin
     }
 
-    /// Of the links in turn.
+    /// Of the links in turn; what is too late to be delivered is passed over.
     fn take(&mut self) -> Option<Queued> {
         for _ in 0..self.links.len() {
             self.turn = (self.turn + 1) % self.links.len();
-            if let Some(queued) = self.links[self.turn].take_stanza() {
-                return Some(queued);
+            while let Some(queued) = self.links[self.turn].take_stanza() {
+                if !queued.is_over() {
+                    return Some(queued);
+                }
+                self.federation.drop_over(queued);
             }
         }
         None

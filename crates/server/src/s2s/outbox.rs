@@ -67,7 +67,8 @@ impl Federation {
         }
         self.probing(stanza, &to);
         let kept = is_kept(stanza);
-        let id = self.outbox.next(self.house.now().utc);
+        let now = self.house.now().utc;
+        let id = self.outbox.next(now);
         let mut queued = Queued {
             stanza: stanza.clone(),
             to,
@@ -75,6 +76,7 @@ impl Federation {
             keeping: if kept { Keeping::Writing } else { Keeping::Memory },
             since: Instant::now(),
             before: Duration::ZERO,
+            life: life(stanza, now),
             again: false,
         };
         let row = kept.then(|| self.row_of(&queued));
@@ -215,6 +217,10 @@ impl Federation {
         why: &str,
     ) {
         for queued in stanzas {
+            if queued.is_over() {
+                self.drop_over(queued);
+                continue;
+            }
             self.house.count("s2s_bounced");
             tracing::trace!(row = queued.id, condition = condition.name(), why, "given back to its sender");
             let ticket = self.end_of(&queued);
@@ -223,6 +229,18 @@ impl Federation {
             if let Some(report) = report {
                 self.report(report, ticket);
             }
+        }
+    }
+
+    /// Its time was over while it waited: it does not go, and its sender is told as it asked to be.
+    pub fn drop_over(self: &Arc<Federation>, queued: Queued) {
+        self.house.count("messages_expired");
+        tracing::trace!(row = queued.id, "not delivered: its time is over");
+        let ticket = self.end_of(&queued);
+        let events = im::modules::amp::over_in_transit(&queued.stanza, self.house.now().utc);
+        let report = im::modules::outcome::expired(&queued.stanza, &queued.to, queued.id);
+        for told in events.into_iter().chain(report) {
+            self.report(told, ticket.clone());
         }
     }
 
@@ -263,13 +281,14 @@ impl Federation {
 
     /// How long a stanza waits for a domain that does not answer.
     pub fn patience(&self, policy: &Policy, pair: &Pair, queued: &Queued, absent: bool) -> Duration {
-        match queued.keeping {
+        let patience = match queued.keeping {
             _ if absent => policy.absent,
             Keeping::Memory if queued.is_state() => STATE_PATIENCE,
             Keeping::Memory => policy.patience,
             Keeping::Writing | Keeping::Row if self.was_reached(pair) => policy.keep.max(policy.patience),
             Keeping::Writing | Keeping::Row => policy.patience,
-        }
+        };
+        queued.life.map_or(patience, |life| life.min(patience))
     }
 
     fn was_reached(&self, pair: &Pair) -> bool {
@@ -337,6 +356,7 @@ impl Federation {
         }
         let waited = u64::try_from(now.0.saturating_sub(row.accepted.0)).unwrap_or(0);
         let queued = Queued {
+            life: life(&stanza, row.accepted),
             stanza: Arc::new(stanza),
             to,
             id: row.id,
@@ -368,6 +388,12 @@ impl Drop for Ending {
     fn drop(&mut self) {
         self.federation.done(&self.pair, vec![self.id]);
     }
+}
+
+/// From when it was accepted on.
+fn life(stanza: &Stanza, accepted: Stamp) -> Option<Duration> {
+    let over = im::modules::expiry::of(stanza, accepted).filter(|_| stanza.is_message())?;
+    Some(Duration::from_micros(u64::try_from(over.0.saturating_sub(accepted.0)).unwrap_or(0)))
 }
 
 fn fence(federation: &Federation, pair: &Pair) -> store::Fence {

@@ -33,6 +33,8 @@ pub struct Queued {
     pub since: Instant,
     /// How long it had waited when this process began.
     pub before: Duration,
+    /// How long its sender lets it wait in all (XEP-0023, XEP-0079 `expire-at`).
+    pub life: Option<Duration>,
     /// It was sent on a stream that broke.
     pub again: bool,
 }
@@ -50,6 +52,11 @@ pub enum Keeping {
 impl Queued {
     pub fn age(&self) -> Duration {
         self.before + self.since.elapsed()
+    }
+
+    /// Is its delivery pointless by now?
+    pub fn is_over(&self) -> bool {
+        self.life.is_some_and(|life| self.age() >= life)
     }
 
     /// Presence that is only told, or asked for: the last word counts.
@@ -483,6 +490,7 @@ mod tests {
             keeping: Keeping::Memory,
             since: Instant::now(),
             before: Duration::ZERO,
+            life: None,
             again: false,
         }
     }

@@ -5,7 +5,7 @@ use crate::client::Client;
 use crate::peer::{Peer, Verifies, Wire, stays};
 use crate::server::{PATIENCE, Server, eventually, free_address};
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// A server of `domain`, with a listener for others' servers, that knows where they are.
 fn server(domain: &str, address: SocketAddr, config: &str, pins: &[(&str, SocketAddr)]) -> Server {
@@ -305,6 +305,39 @@ fn who_is_away_when_a_message_comes_back_finds_its_outcome_if_that_was_asked_for
     let heard = juliet.expect("</message>") + &juliet.sync();
     assert!(heard.contains("id='asked' state='expired'") && heard.contains("from='romeo@y.example'"), "{heard}");
     assert_eq!(heard.matches("<message").count(), 1, "{heard}");
+}
+
+/// XEP-0023, XEP-0079 §3.4: what waits for another domain is dropped when its time is over, also over a restart.
+#[test]
+fn what_is_over_before_the_other_server_is_there_is_dropped_and_its_sender_told_as_it_asked() {
+    let mut two = Two::start("");
+    two.wire.cut(true);
+    let mut juliet = two.juliet();
+    juliet.manage();
+    let soon = SystemTime::now() + Duration::from_secs(2);
+    let soon = soon.duration_since(SystemTime::UNIX_EPOCH).expect("it is later than 1970");
+    let soon = xmpp::Stamp(i64::try_from(soon.as_micros()).expect("and not by so much")).to_xmpp();
+    let says = |text: &str, more: &str| {
+        format!("<message type='chat' to='romeo@y.example' id='{text}'><body>{text}</body>{more}</message>")
+    };
+    let rule = format!("<rule condition='expire-at' action='alert' value='{soon}'/>");
+    juliet.send(says("asked", "<x xmlns='jabber:x:expire' seconds='2'/><request xmlns='urn:waft:outcome:0'/>"));
+    juliet.send(says("alerted", &format!("<amp xmlns='http://jabber.org/protocol/amp'>{rule}</amp>")));
+    juliet.send(says("kept", ""));
+    juliet.send("<r xmlns='urn:xmpp:sm:3'/>");
+    juliet.expect("h='3'");
+    two.x.signal("KILL");
+    two.x.ended();
+    two.x.restart();
+    let mut juliet = two.juliet();
+    let heard = juliet.expect("</message>") + &juliet.expect("</message>");
+    assert!(heard.contains("id='asked' state='expired'"), "{heard}");
+    assert!(heard.contains("status='alert'") && heard.contains("id='alerted'"), "{heard}");
+    two.wire.cut(false);
+    let mut romeo = two.romeo();
+    let heard = romeo.expect("<body>kept</body>") + &romeo.sync();
+    assert_eq!(heard.matches("<body>").count(), 1, "{heard}");
+    assert!(!juliet.sync().contains("type='error'"));
 }
 
 #[test]
