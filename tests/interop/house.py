@@ -13,6 +13,7 @@ DOMAIN = "localhost"
 GUESTS = "guests.localhost"
 PASSWORD = "a secret of the tests"
 COMPONENT_SECRET = "a secret of the components"
+TURN_SECRET = "a secret of the relays"
 ADMINISTRATOR = f"administrator@{DOMAIN}"
 
 
@@ -28,6 +29,9 @@ class House:
         self.component_port = free_port()
         with open(os.path.join(self.folder.name, "component.secret"), "w") as file:
             file.write(COMPONENT_SECRET + "\n")
+        turn_secret = os.path.join(self.folder.name, "turn.secret")
+        with open(turn_secret, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+            file.write(TURN_SECRET + "\n")
         self.make_authority()
         self.config = os.path.join(self.folder.name, "waft.toml")
         with open(self.config, "w") as file:
@@ -43,6 +47,11 @@ tls = "direct"
 [host.{DOMAIN}]
 registration = "open"
 client_ca = "clients.pem"
+external_services = ["stun:stun.example.org", "turn:turn.example.org?transport=udp"]
+turn_secret = "turn.secret"
+
+[store]
+fulltext = true
 
 [host."{GUESTS}"]
 anonymous = true

@@ -11,6 +11,7 @@ import with_slixmpp  # noqa: F401
 import with_slixmpp_admin  # noqa: F401
 import with_components  # noqa: F401
 import with_slixmpp_devices  # noqa: F401
+import with_slixmpp_messages  # noqa: F401
 import with_sockets  # noqa: F401
 import with_profanity  # noqa: F401
 import with_xmpp_js  # noqa: F401
