@@ -346,7 +346,7 @@ pub fn writer(path: &Path, durability: Durability) -> Result<Connection, OpenErr
         let connection = Connection::open_with_flags(path, flags)?;
         connection.busy_timeout(LOCK_PATIENCE)?;
         connection.pragma_update(None, "page_size", 4096)?;
-        let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+        let mode = write_ahead(&connection)?;
         let synchronous = match durability {
             Durability::Full => "FULL",
             Durability::Os => "NORMAL",
@@ -364,6 +364,16 @@ pub fn writer(path: &Path, durability: Durability) -> Result<Connection, OpenErr
         return Err(OpenError::Io { path: path.into(), what: "write ahead for", error });
     }
     Ok(connection)
+}
+
+/// Switches to a log that is written ahead; gives the mode that the file is in. A new file is changed for that, and only
+/// the end of the statement tells whether it was.
+fn write_ahead(connection: &Connection) -> rusqlite::Result<String> {
+    let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+    let mut rows = statement.query([])?;
+    let mode = rows.next()?.ok_or(rusqlite::Error::QueryReturnedNoRows)?.get(0)?;
+    while rows.next()?.is_some() {}
+    Ok(mode)
 }
 
 /// A connection that only reads.

@@ -60,11 +60,16 @@ fn record_and_cut(ground: &Ground, seed: u64, sync_fails: bool, images: u64, cut
         let nth = 1 + random.below(most);
         disk.arm(Plan { calls: call::SYNC, files, fate: fate::EIO, from: nth, count: 1 })?;
         let ended = run(HOST, seed)?;
+        let entries = image::read(&record)?;
+        let failed = entries.iter().position(|entry| entry.what == what::SYNC_FAILED);
         if disk.chosen()? > 0 && !matches!(ended.status.code(), Some(10 | 11)) {
-            cuts.wrong.push(format!("seed {seed}: after a sync that failed the process ended with {}", ended.status));
+            let all = entries.len();
+            let which = failed.map(|at| format!("sync {nth} of {}, entry {at} of {all}", entries[at].name));
+            let which = which.unwrap_or_default();
+            cuts.wrong.push(format!("seed {seed}: after {which} failed the process ended with {}", ended.status));
+            println!("its record lies in {}", keep_record(&record)?.display());
         }
         disk.calm()?;
-        let failed = image::read(&record)?.iter().position(|entry| entry.what == what::SYNC_FAILED);
         from = failed.unwrap_or(0);
         works.push((OTHER_HOST, seed));
         run(OTHER_HOST, seed)?;
@@ -102,6 +107,12 @@ fn record_and_cut(ground: &Ground, seed: u64, sync_fails: bool, images: u64, cut
         cuts.images += 1;
     }
     Ok(())
+}
+
+fn keep_record(record: &Path) -> io::Result<PathBuf> {
+    let kept = tempfile::Builder::new().prefix("waft-crash-record-").tempdir()?.keep();
+    std::fs::copy(record, kept.join("record"))?;
+    Ok(kept)
 }
 
 /// The image once more (looking at it changed it), and the record behind it, where they outlive this program.

@@ -179,6 +179,9 @@ struct Test {
     in_recovery: u64,
     /// When and how the last server ended.
     ended: Option<(Instant, End)>,
+    /// How long it had waited for a processor shortly before, and the longest of all.
+    starved: Duration,
+    starved_max: Duration,
     wrong: Vec<Wrong>,
 }
 
@@ -204,6 +207,8 @@ impl Test {
             ends: Vec::new(),
             in_recovery: 0,
             ended: None,
+            starved: Duration::ZERO,
+            starved_max: Duration::ZERO,
             wrong: Vec::new(),
             place,
         };
@@ -271,6 +276,7 @@ impl Test {
             let slowest = self.senders.iter().map(|sender| sender.slowest).max().unwrap_or_default();
             for receiver in &mut self.receivers {
                 receiver.slowest = slowest.max(receiver.answered_in);
+                receiver.starved = self.starved;
                 receiver.forgives = self.ended.filter(|(_, end)| receiver.may_repeat(*end)).map(|(at, _)| at);
                 threads.push(scope.spawn(move || receiver.come(address, ledger, resumes, whole).map(Some)));
             }
@@ -311,6 +317,7 @@ impl Test {
             None => self.ends.push((end.name(), 1)),
         }
         let refuses = matches!(end, End::Fault(_));
+        let over = &AtomicBool::new(false);
         std::thread::scope(|scope| {
             let mut threads = Vec::new();
             for sender in &mut self.senders {
@@ -324,9 +331,13 @@ impl Test {
             for receiver in &mut self.receivers {
                 threads.push(scope.spawn(move || receiver.stay(ledger)));
             }
+            let starved = scope.spawn(move || server.starved(over));
             std::thread::sleep(time);
             let mut failed = None;
             ended = finish(server, end, trap, &self.disk, &mut self.random, &mut failed);
+            over.store(true, SeqCst);
+            self.starved = starved.join().unwrap_or_default();
+            self.starved_max = self.starved_max.max(self.starved);
             // From when the disk failed on no mark was cleared.
             self.ended = Some((failed.unwrap_or_else(Instant::now), end));
             for thread in threads {
@@ -417,6 +428,7 @@ impl Test {
         recovery.sort_unstable();
         let at = |percent: usize| recovery.get(recovery.len() * percent / 100).map_or(0, |time| time.as_millis());
         println!("recovery to the first login: p50 {} ms, p99 {} ms", at(50), at(99));
+        println!("threads of a server waited for a processor up to {} ms", self.starved_max.as_millis());
         println!("last seed {}", self.seed);
         self.wrong.is_empty()
     }

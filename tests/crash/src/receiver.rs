@@ -66,6 +66,8 @@ pub struct Receiver {
     pub slowest: Duration,
     /// How long the slowest answer took when it came last.
     pub answered_in: Duration,
+    /// How long the server's threads waited for a processor before it ended: its timers were late by that.
+    pub starved: Duration,
     resumption: Option<(String, u32)>,
     pub client: Option<Client>,
     pub archive: Archive,
@@ -87,6 +89,7 @@ impl Receiver {
             forgives: None,
             slowest: Duration::ZERO,
             answered_in: Duration::ZERO,
+            starved: Duration::ZERO,
             resumption: None,
             client: None,
             archive: Archive::default(),
@@ -231,7 +234,7 @@ impl Receiver {
         let now = Instant::now();
         let taken_at = (!self.managed).then_some(now);
         if let Some(before) = self.received.get_mut(&id) {
-            let late = REPEAT_WINDOW + 2 * self.slowest.clamp(COMMIT_MIN, COMMIT_MAX);
+            let late = REPEAT_WINDOW + 2 * self.slowest.clamp(COMMIT_MIN, COMMIT_MAX) + self.starved;
             let window = if before.managed { late } else { late + REPORT_WINDOW };
             let ago = self.forgives.zip(before.taken_at).map(|(crash, taken)| crash.saturating_duration_since(taken));
             let near = self.forgives.is_some() && ago.is_none_or(|ago| ago <= window);

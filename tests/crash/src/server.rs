@@ -1,15 +1,21 @@
 //! The server under test: one process a cycle, always on the same data folder and address.
 
+use std::collections::VecDeque;
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a start, or an end that was asked for, may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How far back it is looked whether the server had a processor: longer than marks wait.
+const LATELY: Duration = Duration::from_secs(3);
+const SAMPLE_EVERY: Duration = Duration::from_millis(50);
 
 /// Where waft is, and what it is started with.
 pub struct Place {
@@ -82,6 +88,38 @@ impl Server {
         // The shell's own kill: it is everywhere.
         let status = Command::new("sh").args(["-c", "kill -TERM \"$0\"", &pid.to_string()]).status()?;
         if status.success() { Ok(()) } else { Err(io::Error::other("kill -TERM failed")) }
+    }
+
+    /// How long its threads waited for a processor so far, all together. `None`: the system does not say.
+    fn waited(&self) -> Option<Duration> {
+        let pid = self.child.lock().unwrap_or_else(PoisonError::into_inner).id();
+        let mut nanos = 0;
+        for task in std::fs::read_dir(format!("/proc/{pid}/task")).ok()? {
+            let text = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            nanos += text.split(' ').nth(1)?.parse::<u64>().ok()?;
+        }
+        Some(Duration::from_nanos(nanos))
+    }
+
+    /// How long its threads waited for a processor in the last [`LATELY`] before `over` is set: by so much its timers may
+    /// have been late.
+    pub fn starved(&self, over: &AtomicBool) -> Duration {
+        let mut samples = VecDeque::new();
+        loop {
+            let last = over.load(SeqCst);
+            // (Of one that is gone no more is known.)
+            if let Some(waited) = self.waited() {
+                samples.push_back((Instant::now(), waited));
+            }
+            while samples.len() > 2 && samples.get(1).is_some_and(|(at, _): &(Instant, _)| at.elapsed() > LATELY) {
+                samples.pop_front();
+            }
+            if last {
+                let ends = samples.front().zip(samples.back());
+                return ends.map_or(Duration::ZERO, |((_, first), (_, last))| last.saturating_sub(*first));
+            }
+            std::thread::sleep(SAMPLE_EVERY);
+        }
     }
 
     /// Has it ended by itself?
