@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use store::{CLOSED, Change, Committed, Fence, Outcome, StoreError};
+use store::{CLOSED, Change, Committed, Fence, Outcome, Record, StoreError};
 use tokio::sync::oneshot;
 use xmpp::Stamp;
 
@@ -22,6 +22,8 @@ const BATCH_CHANGES_MAX: usize = 1_000;
 /// What may wait in the queue; a call that would exceed it is answered `Busy`.
 pub const QUEUE_CHANGES_MAX: usize = 100_000;
 pub const QUEUE_BYTES_MAX: usize = 256 << 20;
+/// Of those that exceed it, so many that may only say again what the log has wait for their turn all the same.
+const AGAIN_MAX: usize = 20_000;
 /// Unreadable rows that wait to be noted; more are met again.
 const UNREADABLE_MAX: usize = 1_000;
 
@@ -64,6 +66,8 @@ pub struct Queue {
     calls: VecDeque<Call>,
     pub changes: usize,
     bytes: usize,
+    /// Calls of [`Room::Again`].
+    again: usize,
     unreadable: Vec<Unreadable>,
     state: State,
     /// Who waits for the end.
@@ -83,8 +87,17 @@ struct Call {
     fence: Fence,
     changes: Vec<Change>,
     bytes: usize,
+    room: Room,
     /// Taken when it is called.
     done: Option<Committed>,
+}
+
+/// What there was room for when it came.
+#[derive(PartialEq, Clone, Copy)]
+enum Room {
+    All,
+    /// An answer, if the log has it from before: that is not refused. Its stanzas are not kept.
+    Again,
 }
 
 type Answer = Result<Vec<Outcome>, StoreError>;
@@ -99,11 +112,17 @@ impl Shared {
             if queue.state != State::Open {
                 StoreError::Fatal(CLOSED.into())
             } else if full && !queue.calls.is_empty() {
+                if queue.again < AGAIN_MAX && may_be_said_again(&changes) {
+                    queue.again += 1;
+                    let changes = changes.into_iter().map(without_text).collect();
+                    queue.calls.push_back(Call { fence, changes, bytes: 0, room: Room::Again, done: Some(done) });
+                    return;
+                }
                 StoreError::Busy
             } else {
                 queue.changes += changes.len();
                 queue.bytes += bytes;
-                queue.calls.push_back(Call { fence, changes, bytes, done: Some(done) });
+                queue.calls.push_back(Call { fence, changes, bytes, room: Room::All, done: Some(done) });
                 if !more {
                     self.wake.notify_one();
                 }
@@ -169,6 +188,20 @@ impl Shared {
                 on_fatal(&reason);
             }
         }
+    }
+}
+
+/// Are there messages in it that are known by a key?
+fn may_be_said_again(changes: &[Change]) -> bool {
+    changes.iter().any(|change| matches!(change, Change::Append { record, .. } if record.dedupe.is_some()))
+}
+
+fn without_text(change: Change) -> Change {
+    match change {
+        Change::Append { account, record } => {
+            Change::Append { account, record: Record { stanza: Vec::new(), ..record } }
+        }
+        other => other,
     }
 }
 
@@ -343,6 +376,12 @@ impl Writer {
                 answers.push(Err(StoreError::Fenced));
                 continue;
             }
+            if call.room == Room::Again {
+                // (A log that cannot be read knows nothing.)
+                let again = applier.said_again(&call.changes).ok().flatten();
+                answers.push(again.ok_or(StoreError::Busy));
+                continue;
+            }
             if savepoints {
                 run(connection, "SAVEPOINT call").map_err(fault)?;
             }
@@ -477,9 +516,12 @@ impl Queue {
             }
             changes += call.changes.len();
             self.bytes -= call.bytes;
+            match call.room {
+                Room::All => self.changes -= call.changes.len(),
+                Room::Again => self.again -= 1,
+            }
             calls.extend(self.calls.pop_front());
         }
-        self.changes -= changes;
         calls
     }
 }

@@ -329,6 +329,40 @@ fn a_queue_that_is_full_answers_busy_at_once() {
 }
 
 #[test]
+fn what_the_log_has_from_before_is_not_refused_by_a_full_queue() {
+    let folder = folder();
+    let store = with_juliet(&folder, Options { clock: || Stamp(1), ..Options::default() });
+    let named = |position, key| append(Record { dedupe: Some([key; 16]), ..record(position) });
+    commit(&store, vec![named(1, 1)]).expect("there is room");
+    let held = Held::hold(&store);
+    let mut fill = Vec::new();
+    fill.resize_with(100_000, || Change::BlockDelete {
+        account: bare("juliet@capulet.example"),
+        jid: store::contract::jid("a.example"),
+    });
+    // The last of them is in the queue only, and no less there.
+    fill.pop();
+    fill.push(named(2, 2));
+    let (say, hear) = mpsc::channel();
+    let ask = |name: &'static str, changes| {
+        let say = say.clone();
+        let done = Box::new(move |answer| say.send((name, answer)).expect("the test waits for it"));
+        store.commit(fence(&store), changes, done);
+    };
+    ask("fills", fill);
+    ask("unnamed", vec![append(record(3))]);
+    assert_eq!(hear.try_recv(), Ok(("unnamed", Err(StoreError::Busy))));
+    ask("written", vec![named(4, 1)]);
+    ask("queued", vec![named(5, 2)]);
+    ask("new", vec![named(6, 3)]);
+    drop(held);
+    let answers: Vec<_> = hear.iter().skip(1).take(3).collect();
+    let again = |position| Ok(vec![Outcome::Duplicate(position)]);
+    assert_eq!(answers, [("written", again(1)), ("queued", again(2)), ("new", Err(StoreError::Busy))]);
+    assert_eq!((inbox(&store), store.figures().queued_changes), (vec![1, 2], 0));
+}
+
+#[test]
 fn a_done_that_panics_harms_nobody_else() {
     let folder = folder();
     let store = with_juliet(&folder, Options::default());
