@@ -59,7 +59,26 @@ fn main() {
             ..page.clone()
         });
     }
-    report(&store, &account, "the last, counted", |_| PageQuery { backwards: true, want_count: true, ..page.clone() });
+    let counted = PageQuery { backwards: true, want_count: true, ..page.clone() };
+    report(&store, &account, "the last, counted", |_| counted.clone());
+    for n in [1, 10, 200] {
+        let with = Some(partner(n));
+        report(&store, &account, &format!("the last with partner {n}, counted"), |_| PageQuery {
+            with: with.clone(),
+            ..counted.clone()
+        });
+    }
+    let with = Jid::parse("partner10@montague.example/r").ok();
+    report(&store, &account, "the last with a resource of partner 10, counted", |_| PageQuery {
+        with: with.clone(),
+        ..counted.clone()
+    });
+    let days = |random: u64| Some(Stamp(place(random)));
+    report(&store, &account, "a week, counted", |random| PageQuery {
+        start: days(random),
+        end: days(random).map(|start| start.plus_seconds(7 * 86_400)),
+        ..counted.clone()
+    });
     wait(store.close()).expect("it closes");
 }
 

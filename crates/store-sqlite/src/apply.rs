@@ -20,8 +20,10 @@ const ACCOUNT_KEYS_MAX: i64 = 100_000;
 pub const KEY_HOURS_MIN: i64 = 24;
 
 pub const MICROSECONDS_PER_HOUR: i64 = 3_600_000_000;
-pub const MICROSECONDS_PER_DAY: i64 = 24 * MICROSECONDS_PER_HOUR;
-/// Days of peers that the writer remembers to have noted; with more it starts afresh.
+/// A span, in which an account's archive has something with a peer or not, is of positions that are the same but for so
+/// many bits: some 18 minutes.
+pub const SPAN_BITS: i64 = 30;
+/// Spans of peers that the writer remembers to have noted; with more it starts afresh.
 const PEERS_MAX: usize = 1_000_000;
 
 /// Why a change was not done.
@@ -46,7 +48,7 @@ pub struct Memory {
     known: HashMap<BareJid, Known>,
     /// Hash over account and key → position. What is found is compared with what is on disk.
     keys: HashMap<u64, i64, BuildHasherDefault<Hashed>>,
-    /// Hashes over account, peer and day, whose rows of `peers` are there.
+    /// Hashes over account, peer and span, whose rows of `peers` are there.
     peers: HashSet<u64, BuildHasherDefault<Hashed>>,
     hash: RandomState,
 }
@@ -86,7 +88,7 @@ impl Memory {
 
     /// What was deleted is not there any more.
     pub fn notice(&mut self, tally: &Tally) {
-        if tally.days > 0 {
+        if tally.spans > 0 {
             self.peers.clear();
         }
     }
@@ -106,7 +108,7 @@ pub struct Tally {
     /// Accounts removed, whose log waits to be deleted.
     pub removed: u64,
     /// Rows deleted from `peers`, which the writer may believe to be there.
-    pub days: u64,
+    pub spans: u64,
 }
 
 /// One transaction's hands.
@@ -340,7 +342,7 @@ impl<'c> Applier<'c> {
         ])?;
         self.tally.records += 1;
         if record.archived {
-            self.note_peer(id, peer, record.position / MICROSECONDS_PER_DAY)?;
+            self.note_peer(id, peer, record.position >> SPAN_BITS)?;
         }
         if record.pending {
             let arrival = self.connection.last_insert_rowid();
@@ -352,15 +354,15 @@ impl<'c> Applier<'c> {
         Ok(Outcome::Done)
     }
 
-    /// On this day the archive has something of this peer.
-    fn note_peer(&mut self, id: i64, peer: &str, day: i64) -> rusqlite::Result<()> {
+    /// In this span the archive has something of this peer.
+    fn note_peer(&mut self, id: i64, peer: &str, span: i64) -> rusqlite::Result<()> {
         if self.memory.peers.len() >= PEERS_MAX {
             self.memory.peers.clear();
         }
-        let hash = self.memory.hash.hash_one((id, peer, day));
+        let hash = self.memory.hash.hash_one((id, peer, span));
         if self.memory.peers.insert(hash) {
-            let sql = "INSERT INTO peers (account, peer, day) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
-            self.run(sql, &[&id, &peer, &day])?;
+            let sql = "INSERT INTO peers (account, peer, span) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING";
+            self.run(sql, &[&id, &peer, &span])?;
         }
         Ok(())
     }

@@ -302,6 +302,10 @@ impl Store for SqliteStore {
         self.read(move |reader| reader.inbox_after(&account, after, only_pending, limit))
     }
 
+    fn overdue(&self, behind: Option<WaitingPlace>, limit: usize, now: Stamp, before: Stamp) -> Reply<'_, Overdue> {
+        self.read(move |reader| reader.overdue(behind, limit, now, before))
+    }
+
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page> {
         let (account, page) = (account.clone(), page.clone());
         self.read(move |reader| reader.inbox_page(&account, &page))

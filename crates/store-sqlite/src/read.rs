@@ -215,14 +215,43 @@ impl Reader {
                 expires, log.arrival
             FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
             WHERE log.account = ?1 AND log.position > ?2 ORDER BY log.position";
-        const PENDING: &str = "
-            SELECT log.position, outgoing, peer, resource, stanza, 1, log.archived, dedupe, expires, log.arrival
-            FROM pending CROSS JOIN log ON log.arrival = pending.arrival
-            WHERE pending.account = ?1 AND pending.position > ?2 ORDER BY pending.position";
         let Some(id) = self.id(account)? else {
             return Ok(Vec::new());
         };
         self.records(if only_pending { PENDING } else { ALL }, [id, after], id, limit)
+    }
+
+    /// See [`Store::overdue`].
+    pub fn overdue(
+        &self,
+        behind: Option<WaitingPlace>,
+        limit: usize,
+        now: Stamp,
+        before: Stamp,
+    ) -> rusqlite::Result<Overdue> {
+        let behind = behind.unwrap_or(WaitingPlace { account: i64::MIN, position: i64::MIN });
+        let mut page = self.connection.prepare_cached(WAITING)?;
+        let mut rows = page.query(params![behind.account, behind.position, limit as i64, now.0, before.0])?;
+        let (mut seen, mut last, mut over) = (0, None, Vec::new());
+        while let Some(row) = rows.next()? {
+            seen += 1;
+            let place = WaitingPlace { account: row.get(0)?, position: row.get(1)? };
+            last = Some(place);
+            if row.get::<_, bool>(2)? {
+                over.push(place);
+            }
+        }
+        let mut records = Vec::with_capacity(over.len());
+        let mut name = self.connection.prepare_cached("SELECT local, host FROM accounts WHERE id = ?1")?;
+        for WaitingPlace { account, position } in over {
+            // (What belongs to a removed account waits to be deleted.)
+            let named = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?));
+            let Some((local, host)) = name.query_row([account], named).optional()? else { continue };
+            let Ok(jid) = rows::account(&local, &host) else { continue };
+            let found = self.records(PENDING, [account, position - 1], account, 1)?;
+            records.extend(found.into_iter().filter(|it| it.position == position).map(|record| (jid.clone(), record)));
+        }
+        Ok(Overdue { records, next: last.filter(|_| seen == limit) })
     }
 
     /// XEP-0313 §4.
@@ -240,8 +269,11 @@ impl Reader {
         let mut page = self.page_of_range(id, query)?;
         if query.want_count {
             page.count = self.count(id, query, query.last_position())?;
-            page.first_index = match page.records.first() {
-                Some(first) if page.count.is_some() => self.count(id, query, first.position - 1)?,
+            let unbounded = query.after.is_none() && query.before.is_none();
+            page.first_index = match (page.count, page.records.first()) {
+                (Some(count), Some(_)) if unbounded && query.backwards => Some(count.saturating_sub(page.records.len() as u64)),
+                (Some(_), Some(_)) if unbounded => Some(0),
+                (Some(_), Some(first)) => self.count(id, query, first.position - 1)?,
                 _ => None,
             };
         }
@@ -312,24 +344,27 @@ impl Reader {
         Ok(page)
     }
 
-    /// How many match up to a position; `None` if they are too many to count.
+    /// How many match up to a position; `None` if too much had to be looked at for that.
     fn count(&self, id: i64, query: &PageQuery, last: i64) -> rusqlite::Result<Option<u64>> {
         let (peer, resource) = with(query);
-        let most = COUNT_MAX as i64 + 1;
+        let most = match resource {
+            Some(_) => COUNT_MAX / COUNT_RESOURCE_SHARE,
+            None => COUNT_MAX,
+        } as i64;
         let first = query.first_position();
-        let number = |row: &Row<'_>| row.get(0);
-        let counted: i64 = match (peer, resource) {
-            (None, _) => self.connection.prepare_cached(COUNT)?.query_row([id, first, last, most], number)?,
+        let numbers = |row: &Row<'_>| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?));
+        let (seen, counted) = match (peer, resource) {
+            (None, _) => self.connection.prepare_cached(COUNT)?.query_row([id, first, last, most + 1], numbers)?,
             (Some(peer), None) => {
                 let mut count = self.connection.prepare_cached(COUNT_WITH)?;
-                count.query_row(params![id, first, last, peer, most], number)?
+                count.query_row(params![id, first, last, peer, most + 1], numbers)?
             }
             (Some(peer), Some(resource)) => {
                 let mut count = self.connection.prepare_cached(COUNT_WITH_RESOURCE)?;
-                count.query_row(params![id, first, last, peer, most, resource], number)?
+                count.query_row(params![id, first, last, peer, most + 1, resource], numbers)?
             }
         };
-        Ok((counted < most).then_some(counted as u64))
+        Ok((seen <= most).then_some(counted as u64))
     }
 
     fn page_of_ids(&self, id: i64, query: &PageQuery) -> rusqlite::Result<Page> {
@@ -425,6 +460,16 @@ impl Reader {
     }
 }
 
+/// What waits in an account, behind a position.
+const PENDING: &str = "
+    SELECT log.position, outgoing, peer, resource, stanza, 1, log.archived, dedupe, expires, log.arrival
+    FROM pending CROSS JOIN log ON log.arrival = pending.arrival
+    WHERE pending.account = ?1 AND pending.position > ?2 ORDER BY pending.position";
+/// What waits in any, and whether for too long.
+const WAITING: &str = "
+    SELECT pending.account, pending.position, pending.position < ?5 OR coalesce(expires <= ?4, 0)
+    FROM pending CROSS JOIN log ON log.arrival = pending.arrival
+    WHERE (pending.account, pending.position) > (?1, ?2) ORDER BY pending.account, pending.position LIMIT ?3";
 /// A page of an archive: account, first and last position.
 const FORWARDS: &str = "
     SELECT log.position, outgoing, peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
@@ -438,42 +483,44 @@ const BACKWARDS: &str = "
     FROM log LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
     WHERE log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
     ORDER BY log.position DESC";
-/// The same with one peer: only the days on which it is there are looked at.
+/// The same with one peer: only the spans in which it is there are looked at.
 const FORWARDS_WITH: &str = "
     SELECT log.position, outgoing, log.peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
         expires, log.arrival
     FROM peers CROSS JOIN log ON log.account = ?1
-        AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
+        AND log.position BETWEEN max(?2, peers.span << 30) AND min(?3, (peers.span << 30) + 1073741823)
     LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
-    WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
+    WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.span BETWEEN ?2 >> 30 AND ?3 >> 30
         AND log.archived AND log.peer = ?4 AND (?5 IS NULL OR resource = ?5)
-    ORDER BY peers.day, log.position";
+    ORDER BY peers.span, log.position";
 const BACKWARDS_WITH: &str = "
     SELECT log.position, outgoing, log.peer, resource, stanza, pending.position IS NOT NULL, log.archived, dedupe,
         expires, log.arrival
     FROM peers CROSS JOIN log ON log.account = ?1
-        AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
+        AND log.position BETWEEN max(?2, peers.span << 30) AND min(?3, (peers.span << 30) + 1073741823)
     LEFT JOIN pending ON pending.account = log.account AND pending.position = log.position
-    WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
+    WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.span BETWEEN ?2 >> 30 AND ?3 >> 30
         AND log.archived AND log.peer = ?4 AND (?5 IS NULL OR resource = ?5)
-    ORDER BY peers.day DESC, log.position DESC";
-/// How many there are, up to a bound. Answered by the index alone.
+    ORDER BY peers.span DESC, log.position DESC";
+/// How many records were looked at, up to a bound, and how many of them match. Answered by the index alone.
 const COUNT: &str = "
-    SELECT count(*) FROM (
-        SELECT 1 FROM log WHERE account = ?1 AND position BETWEEN ?2 AND ?3 AND archived LIMIT ?4)";
+    SELECT count(*), coalesce(sum(archived), 0) FROM (
+        SELECT archived FROM log WHERE account = ?1 AND position BETWEEN ?2 AND ?3 LIMIT ?4)";
 const COUNT_WITH: &str = "
-    SELECT count(*) FROM (
-        SELECT 1 FROM peers CROSS JOIN log ON log.account = ?1
-            AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
-        WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
-            AND log.archived AND log.peer = ?4 LIMIT ?5)";
+    SELECT count(*), coalesce(sum(matches), 0) FROM (
+        SELECT log.archived AND log.peer = ?4 AS matches FROM peers CROSS JOIN log ON log.account = ?1
+            AND log.position BETWEEN max(?2, peers.span << 30) AND min(?3, (peers.span << 30) + 1073741823)
+        WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.span BETWEEN ?2 >> 30 AND ?3 >> 30
+        LIMIT ?5)";
 /// With one resource of a peer: that is not in the index.
 const COUNT_WITH_RESOURCE: &str = "
-    SELECT count(*) FROM (
-        SELECT 1 FROM peers CROSS JOIN log ON log.account = ?1
-            AND log.position BETWEEN max(?2, peers.day * 86400000000) AND min(?3, peers.day * 86400000000 + 86399999999)
-        WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.day BETWEEN ?2 / 86400000000 AND ?3 / 86400000000
-            AND log.archived AND log.peer = ?4 AND resource = ?6 LIMIT ?5)";
+    SELECT count(*), coalesce(sum(matches), 0) FROM (
+        SELECT log.archived AND log.peer = ?4 AND resource IS ?6 AS matches FROM peers CROSS JOIN log ON log.account = ?1
+            AND log.position BETWEEN max(?2, peers.span << 30) AND min(?3, (peers.span << 30) + 1073741823)
+        WHERE peers.account = ?1 AND peers.peer = ?4 AND peers.span BETWEEN ?2 >> 30 AND ?3 >> 30
+        LIMIT ?5)";
+/// Each record that is looked at for its resource costs as much as so many that are not.
+const COUNT_RESOURCE_SHARE: u64 = 8;
 
 fn account_unreadable(row: &Row<'_>, id: usize, reason: String) -> Option<Unreadable> {
     let account = rows::integer(row, id).ok()?;
@@ -508,14 +555,21 @@ mod tests {
     }
 
     #[test]
+    fn what_waits_is_looked_through_in_the_order_in_which_it_lies() {
+        let plan = plan(WAITING);
+        assert!(plan[0].contains("SEARCH pending USING PRIMARY KEY ((account,position)>(?,?))"), "{plan:?}");
+        assert!(plan[1].contains("SEARCH log USING INTEGER PRIMARY KEY") && plan.len() == 2, "{plan:?}");
+    }
+
+    #[test]
     fn a_page_passes_what_it_shows_and_no_more() {
         for sql in [FORWARDS, BACKWARDS, FORWARDS_WITH, BACKWARDS_WITH, COUNT, COUNT_WITH, COUNT_WITH_RESOURCE] {
             let plan = plan(sql);
             let has = |text: &str| plan.iter().any(|line| line.contains(text));
             assert!(has("log_by_account (account=? AND position>? AND position<?)"), "{plan:?}");
             assert!(!has("SCAN log") && !has("SCAN peers") && !has("TEMP B-TREE"), "{plan:?}");
-            let days = "SEARCH peers USING PRIMARY KEY (account=? AND peer=? AND day>? AND day<?)";
-            assert_eq!(has(days), sql.contains("peers"), "{plan:?}");
+            let spans = "SEARCH peers USING PRIMARY KEY (account=? AND peer=? AND span>? AND span<?)";
+            assert_eq!(has(spans), sql.contains("peers"), "{plan:?}");
             assert_eq!(has("COVERING INDEX log_by_account"), [COUNT, COUNT_WITH].contains(&sql), "{plan:?}");
         }
     }

@@ -18,6 +18,7 @@ const MIGRATIONS: &[(&str, &str)] = &[
     ("session received", include_str!("migrations/0003_session_received.sql")),
     ("fulltext", include_str!("migrations/0004_fulltext.sql")),
     ("peers", include_str!("migrations/0005_peers.sql")),
+    ("spans", include_str!("migrations/0006_spans.sql")),
 ];
 
 /// The schema that this build reads and writes.

@@ -37,17 +37,17 @@ impl Trim {
         self.removed += deleted;
         let more = deleted == DELETED_ROWS || !weighed || self.search.is_some();
         if !more && self.removed > 0 {
-            self.forget_days(connection, tally)?;
+            self.forget_spans(connection, tally)?;
         }
         Ok(more && self.removed < store::TRIM_MAX)
     }
 
-    /// Days of peers before the oldest record.
-    fn forget_days(&self, connection: &Connection, tally: &mut Tally) -> rusqlite::Result<()> {
-        let sql = "DELETE FROM peers WHERE account = ?1 AND day < (
-                       SELECT coalesce(min(position), ?2) / ?3 FROM log WHERE account = ?1)";
+    /// Spans of peers before the oldest record.
+    fn forget_spans(&self, connection: &Connection, tally: &mut Tally) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM peers WHERE account = ?1 AND span < (
+                       SELECT coalesce(min(position), ?2) >> ?3 FROM log WHERE account = ?1)";
         let mut forget = connection.prepare_cached(sql)?;
-        tally.days += forget.execute([self.account, i64::MAX, apply::MICROSECONDS_PER_DAY])? as u64;
+        tally.spans += forget.execute([self.account, i64::MAX, apply::SPAN_BITS])? as u64;
         Ok(())
     }
 

@@ -152,8 +152,8 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
         .execute([account, REMOVED_ROWS])?;
     let peers = connection
         .prepare_cached(
-            "DELETE FROM peers WHERE account = ?1 AND (peer, day) IN (
-                 SELECT peer, day FROM peers WHERE account = ?1 LIMIT ?2)",
+            "DELETE FROM peers WHERE account = ?1 AND (peer, span) IN (
+                 SELECT peer, span FROM peers WHERE account = ?1 LIMIT ?2)",
         )?
         .execute([account, REMOVED_ROWS])?;
     if records + keys + peers == 0 {

@@ -39,6 +39,7 @@ macro_rules! contract_tests {
             a_record_is_read_as_it_was_written,
             the_inbox_is_read_oldest_first_after_a_position,
             pending_records_are_counted_and_read_alone,
+            what_waits_too_long_is_found_page_by_page_over_all_accounts,
             a_taken_record_stays_in_the_archive,
             a_taken_record_that_is_not_archived_is_gone,
             a_resent_record_is_told_where_it_is,
@@ -421,6 +422,36 @@ pub fn pending_records_are_counted_and_read_alone<S: Subject>() {
     assert_eq!(positions(pending), [4, 6]);
     let pending = wait(subject.store().inbox_after(&juliet(), 0, true, 2)).expect("the store reads");
     assert_eq!(positions(pending), [2, 4]);
+}
+
+/// Sparing what is in the archive only, and what may wait on.
+pub fn what_waits_too_long_is_found_page_by_page_over_all_accounts<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let romeo = romeo();
+    done(&subject, vec![create(romeo.as_str())]);
+    let waits = |position, expires: Option<i64>| Record { expires: expires.map(Stamp), ..record(position) };
+    let archived = Record { pending: false, ..waits(4, Some(10)) };
+    let records = [waits(2, None), waits(3, Some(10)), archived, waits(5, Some(11)), waits(6, None)];
+    done(&subject, records.into_iter().map(append).collect());
+    done(&subject, vec![Change::Append { account: romeo.clone(), record: waits(1, None) }]);
+    done(&subject, vec![Change::Append { account: romeo.clone(), record: waits(7, Some(9)) }]);
+    for limit in [1, 2, 3, 100] {
+        let (mut found, mut behind, mut pages) = (Vec::new(), None, 0);
+        loop {
+            let page = subject.store().overdue(behind, limit, Stamp(10), Stamp(3));
+            let page = wait(page).expect("the store reads");
+            found.extend(page.records.into_iter().map(|(account, record)| (account, record.position)));
+            pages += 1;
+            match page.next {
+                Some(next) => behind = Some(next),
+                None => break,
+            }
+        }
+        found.sort_by_key(|(_, position)| *position);
+        let expected = [(romeo.clone(), 1), (juliet(), 2), (juliet(), 3), (romeo.clone(), 7)];
+        assert_eq!(found, expected, "{limit} at a time");
+        assert_eq!(pages, 6 / limit + 1);
+    }
 }
 
 pub fn a_taken_record_stays_in_the_archive<S: Subject>() {

@@ -60,9 +60,10 @@ pub trait Store: Send + Sync + 'static {
     /// Queues changes; never blocks. All or nothing for this call, in the order of calls (also between calls for
     /// different entities). `done` is called once, from the writer, after the commit that holds the changes is on
     /// disk (or failed); calls of `done` come in the order of the commits. A bounded queue that is full answers
-    /// [`StoreError::Busy`] through `done` at once.
+    /// [`StoreError::Busy`] through `done`, at once unless the call may say again what the log has.
     ///
-    /// A write that fails refuses only what is new: a call that says again what the log has is answered as ever.
+    /// Neither that nor a write that fails refuses what is not new: a call that says again what the log has is answered as
+    /// ever.
     fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed);
 
     /// As [`Store::commit`], but a writer that sleeps may sleep on until [`Store::go`]: for a caller that has more to
@@ -87,6 +88,9 @@ pub trait Store: Send + Sync + 'static {
         only_pending: bool,
         limit: usize,
     ) -> Reply<'a, Vec<Record>>;
+    /// Looks at `limit` pending records of all accounts, those behind a page before or the first, and gives those whose
+    /// own time was over at `now` and those that came before `before`.
+    fn overdue(&self, behind: Option<WaitingPlace>, limit: usize, now: Stamp, before: Stamp) -> Reply<'_, Overdue>;
     /// A page of the archive by filter. XEP-0313 §4.
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page>;
     /// vcard-temp, private XML and whatever else is one value under a name.

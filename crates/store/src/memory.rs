@@ -223,6 +223,25 @@ impl Store for MemoryStore {
         ready(records.unwrap_or_default())
     }
 
+    fn overdue(&self, behind: Option<WaitingPlace>, limit: usize, now: Stamp, before: Stamp) -> Reply<'_, Overdue> {
+        let world = self.disk.lock();
+        let mut accounts: Vec<_> = world.accounts.iter().collect();
+        accounts.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        let waiting = (0..).zip(accounts).flat_map(|(number, (jid, account))| {
+            let pending = account.log.values().filter(|record| record.pending);
+            pending.map(move |record| (WaitingPlace { account: number, position: record.position }, jid, record))
+        });
+        let is_behind =
+            |place: &WaitingPlace| behind.is_none_or(|it| (place.account, place.position) > (it.account, it.position));
+        let page: Vec<_> = waiting.filter(|(place, ..)| is_behind(place)).take(limit).collect();
+        let is_over = |record: &Record| record.position < before.0 || record.expires.is_some_and(|at| at <= now);
+        let over = page.iter().filter(|(_, _, record)| is_over(record));
+        ready(Overdue {
+            records: over.map(|(_, jid, record)| ((*jid).clone(), (*record).clone())).collect(),
+            next: page.last().filter(|_| page.len() == limit).map(|(place, ..)| *place),
+        })
+    }
+
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page> {
         ready(self.read(account, |found| found.page(page)).unwrap_or(Page { complete: true, ..Page::default() }))
     }

@@ -198,8 +198,9 @@ fn has_words(stanza: &[u8], text: &str) -> bool {
     !wanted.is_empty() && wanted.iter().all(|word| body.contains(word))
 }
 
-/// How many matches a backend counts at least before it may answer no count. XEP-0059 §2.6 lets a count be left out.
-pub const COUNT_MAX: u64 = 100_000;
+/// How many records a backend looks at, matches or not, before it may answer no count: some milliseconds. XEP-0059 §2.6
+/// lets a count be left out.
+pub const COUNT_MAX: u64 = 10_000;
 
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Page {
@@ -208,10 +209,25 @@ pub struct Page {
     /// Nothing more in the direction of paging.
     pub complete: bool,
     /// All that the filter matches, paging left out; `None` if it was not wanted or would be too dear to say
-    /// (a backend may stop counting at [`COUNT_MAX`]).
+    /// (a backend may stop at [`COUNT_MAX`] records, and earlier where one resource is asked for).
     pub count: Option<u64>,
     /// How many of the filter's matches come before the first record.
     pub first_index: Option<u64>,
+}
+
+/// A page of what waits, looked through for what waits too long. See [`crate::Store::overdue`].
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Overdue {
+    pub records: Vec<(BareJid, Record)>,
+    /// Where the next page begins; `None`: this was the last.
+    pub next: Option<WaitingPlace>,
+}
+
+/// A place among all that waits, as a backend orders it; only what it said itself means something to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WaitingPlace {
+    pub account: i64,
+    pub position: i64,
 }
 
 /// One session in the ledger. DESIGN.md D11.

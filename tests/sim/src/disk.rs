@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store::memory::MemoryStore;
 use store::{
-    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, Login, OutboxRow, Page, PageQuery, Record, Reply,
-    SessionRow, Store, StoreError, Token,
+    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, Login, OutboxRow, Overdue, Page, PageQuery,
+    Record, Reply, SessionRow, Store, StoreError, Token, WaitingPlace,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;
@@ -139,6 +139,10 @@ impl Store for Disk {
             self.read().await;
             self.store.inbox_after(account, after, only_pending, limit).await
         })
+    }
+
+    fn overdue(&self, behind: Option<WaitingPlace>, limit: usize, now: Stamp, before: Stamp) -> Reply<'_, Overdue> {
+        self.store.overdue(behind, limit, now, before)
     }
 
     fn inbox_page<'a>(&'a self, account: &'a BareJid, page: &'a PageQuery) -> Reply<'a, Page> {
