@@ -1,14 +1,17 @@
 //! The INSTANT INBOX: one log per account, with those still pending. DESIGN.md D5.
 //!
 //! The log itself is in the store. Here is what the account must know of it: the last position, which positions are
-//! pending and who has them in its queue, marks that wait for the next batch, what came lately ([`recent`]), and who is
-//! being given the backlog ([`backlog`]: reading it).
+//! pending and who has them in its queue, marks that wait for the next batch ([`marks`]), what came lately ([`recent`]), and
+//! who is being given the backlog ([`backlog`]: reading it).
 
 mod backlog;
+mod marks;
 mod recent;
 
-pub use backlog::{PAGE, flush, pending_page};
+pub use backlog::{PAGE, flush, overdue, pending_page};
 pub(crate) use backlog::{ask_again, expire_old, flush_waiting, go_on, too_late};
+pub use marks::BATCH_MS;
+pub(crate) use marks::{batch_done, batch_soon, marks, taken};
 
 use crate::account::Account;
 use crate::archive_ids;
@@ -21,6 +24,7 @@ use crate::retention;
 use crate::session;
 use crate::ways::{Flow, Passage};
 use backlog::{Reading, continue_later};
+use marks::Marks;
 use recent::{Recent, dedupe_key};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
@@ -29,13 +33,6 @@ use store::{AccountRecord, Change, Direction, Record, StoreError};
 use xmpp::write::{Additions, to_stored};
 use xmpp::{IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
 
-/// Marks are committed after so many milliseconds at the latest.
-pub const BATCH_MS: u64 = 1_000;
-/// Marks are committed at once when there are so many.
-const BATCH_MAX: usize = 500;
-/// Marks of earlier batches that are remembered, in case their commit failed.
-const LATELY_MAX: usize = 1_000;
-
 #[derive(Debug, Default)]
 pub struct Inbox {
     pub last_position: i64,
@@ -43,14 +40,7 @@ pub struct Inbox {
     /// Pending and in no session's queue: the offline messages.
     waiting: usize,
     waiting_bytes: u64,
-    /// Taken, for the next batch.
-    taken: Vec<i64>,
-    /// Of those, the ones that no resource took, and why they are not pending any more.
-    failed: Vec<(i64, State)>,
-    /// Taken, in batches before.
-    lately: VecDeque<i64>,
-    /// Monotonic milliseconds when the batch is due.
-    batch_at: Option<u64>,
+    marks: Marks,
     reading: Option<Reading>,
     /// A page was asked for and has not come: one at a time, or one could be taken for another.
     page_under_way: bool,
@@ -86,11 +76,7 @@ impl Inbox {
             }
         }
         for position in pending {
-            if self.lately.contains(&position) && !self.taken.contains(&position) {
-                // Its mark was not cleared after all.
-                self.taken.push(position);
-            }
-            if !self.taken.contains(&position) {
+            if !self.marks.has_or_had(position) {
                 entries.entry(position).or_insert(Pending { bytes: mean, ..Pending::default() });
             }
         }
@@ -112,7 +98,7 @@ impl Inbox {
 
     /// Marks not yet written, or a page of pending records under way.
     pub fn is_busy(&self) -> bool {
-        !self.taken.is_empty() || self.batch_at.is_some() || self.reading.is_some()
+        self.marks.is_busy() || self.reading.is_some()
     }
 
     /// Messages that no session has in its queue.
@@ -127,15 +113,16 @@ impl Inbox {
 
     /// Is there a mark of it that was not cleared yet?
     pub(crate) fn is_known(&self, position: i64) -> bool {
-        self.pending.contains_key(&position) || self.taken.contains(&position)
+        self.pending.contains_key(&position) || self.marks.has(position)
+    }
+
+    /// Monotonic milliseconds when the next batch of marks is due.
+    pub(crate) fn batch_at(&self) -> Option<u64> {
+        self.marks.batch_at
     }
 
     pub(crate) fn batch_is_due(&self, mono_ms: u64) -> bool {
-        self.batch_at.is_some_and(|at| at <= mono_ms)
-    }
-
-    pub(crate) fn batch_at(&self) -> Option<u64> {
-        self.batch_at
+        self.batch_at().is_some_and(|at| at <= mono_ms)
     }
 
     /// The position of the next record: microseconds since 1970, or one more than the last.
@@ -192,14 +179,14 @@ impl Inbox {
     fn take(&mut self, position: i64) {
         if self.pending.contains_key(&position) {
             self.forget(position);
-            self.taken.push(position);
+            self.marks.add(position);
         }
     }
 
     /// No resource takes it any more.
     fn fail(&mut self, position: i64, state: State) {
         self.take(position);
-        self.failed.push((position, state));
+        self.marks.failed(position, state);
     }
 
     /// The first record after `after` that waits and that the session has not had.
@@ -413,49 +400,6 @@ pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: 
     go_on(account, id, fx);
 }
 
-/// A resource took these: their marks go with the next batch.
-pub(crate) fn taken(account: &mut Account, positions: impl IntoIterator<Item = i64>, fx: &mut Effects) {
-    positions.into_iter().for_each(|position| account.inbox.take(position));
-    if account.inbox.taken.len() >= BATCH_MAX {
-        let changes = marks(account, fx);
-        fx.commit(changes, None, &Ticket::default());
-    } else if !account.inbox.taken.is_empty() {
-        batch_soon(account, fx);
-    }
-}
-
-/// A batch is committed within a second.
-pub(crate) fn batch_soon(account: &mut Account, fx: &mut Effects) {
-    if account.inbox.batch_at.is_none() {
-        let at = account.now.mono_ms + BATCH_MS;
-        account.inbox.batch_at = Some(at);
-        fx.push(Effect::WakeAt { mono_ms: at });
-    }
-}
-
-/// The batch is being committed.
-pub(crate) fn batch_done(account: &mut Account) {
-    account.inbox.batch_at = None;
-}
-
-/// The changes that clear the marks of what was taken, if there are any; who asked is told what became of it.
-pub(crate) fn marks(account: &mut Account, fx: &mut Effects) -> Vec<Change> {
-    let mut positions = std::mem::take(&mut account.inbox.taken);
-    if positions.is_empty() {
-        return Vec::new();
-    }
-    positions.sort_unstable();
-    let lately = &mut account.inbox.lately;
-    lately.extend(&positions);
-    let surplus = lately.len().saturating_sub(LATELY_MAX);
-    lately.drain(..surplus);
-    let failed = std::mem::take(&mut account.inbox.failed);
-    let forgotten = outcome::cleared(account, &positions, &failed, fx);
-    let mut changes = vec![Change::Taken { account: account.jid.clone(), positions }];
-    changes.extend(forgotten);
-    changes
-}
-
 // ---- untaken ----
 
 /// What an ended session had not taken: messages in the log wait again, and go to another resource if there is one
@@ -556,8 +500,7 @@ pub fn commit_failed(
             // The key of its ids may have been in what failed: it is written again, with the next.
             account.archive_ids = account.archive_ids.unstored();
             account.inbox.recent = Recent::default();
-            let lately = std::mem::take(&mut account.inbox.lately);
-            account.inbox.taken.extend(lately);
+            account.inbox.marks.again();
         }
     }
     for session in account.sessions.iter_mut().filter(|s| s.in_ledger) {
@@ -567,7 +510,7 @@ pub fn commit_failed(
     if let Some(mono_ms) = account.watchers.due_at() {
         fx.push(Effect::WakeAt { mono_ms });
     }
-    if account.sessions.iter().any(|s| s.ledger_touched) || !account.inbox.taken.is_empty() {
+    if account.sessions.iter().any(|s| s.ledger_touched) || account.inbox.marks.is_any() {
         batch_soon(account, fx);
     }
     if let Some(stanza) = bounce
@@ -580,6 +523,7 @@ pub fn commit_failed(
 
 #[cfg(test)]
 mod tests {
+    use super::marks::BATCH_MAX;
     use super::*;
     use crate::item::Item;
     use crate::testing::{Fx, START, Scene, account, account_with, archive_id, stanza};

@@ -208,6 +208,10 @@ pub enum Item {
     },
     /// The time that [`crate::Effect::WakeAt`] asked for has come. May come early or twice.
     Tick,
+    /// Pending records whose time is over, or which came very long ago: found by looking through all that waits.
+    Overdue {
+        records: Vec<Record>,
+    },
     /// End sessions: all, or one resource. The operator, or the account's removal.
     Kick {
         resource: Option<Box<str>>,

@@ -139,6 +139,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         }
         Item::Panicked { session, stored } => session::panicked(account, session, *stored, fx),
         Item::Tick => session::tick(account, fx),
+        Item::Overdue { records } => inbox::overdue(account, &records, fx),
         Item::Kick { resource, fault } => session::kick(account, resource.as_deref(), fault, fx),
         Item::Befriend { contact, ticket } => roster::befriend(account, &contact, &ticket, fx),
         Item::SetRoles { roles, ticket } => session::set_roles(account, roles, ticket, fx),

@@ -208,8 +208,7 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
         taken(account, [], fx);
         return;
     };
-    let now = account.now.utc;
-    if expiry::is_over(account, &stanza, Stamp(position), fx) || record.expires.is_some_and(|at| at <= now) {
+    if has_lapsed(account, &record, &stanza, fx) {
         return is_over(account, position, fx);
     }
     let stanza = Arc::new(stanza);
@@ -230,6 +229,26 @@ fn give(account: &mut Account, reading: &Reading, record: Record, fx: &mut Effec
         };
         session::deliver(account, id, delivery, fx);
     }
+}
+
+/// Is the record's own time over? Whoever asked to be told of that is told.
+fn has_lapsed(account: &mut Account, record: &Record, stanza: &Stanza, fx: &mut Effects) -> bool {
+    let now = account.now.utc;
+    expiry::is_over(account, stanza, Stamp(record.position), fx) || record.expires.is_some_and(|at| at <= now)
+}
+
+/// Nobody has come for these. What no session is being given ends here, so that its sender need not wait for the
+/// recipient to hear what became of it.
+pub fn overdue(account: &mut Account, records: &[Record], fx: &mut Effects) {
+    for record in records {
+        let waits = account.inbox.pending.get(&record.position).is_some_and(|entry| entry.holders.is_empty());
+        let Ok(stanza) = Stanza::parse(&record.stanza) else { continue };
+        if waits && has_lapsed(account, record, &stanza, fx) {
+            is_over(account, record.position, fx);
+        }
+    }
+    expire_old(account, fx);
+    taken(account, [], fx);
 }
 
 /// Its time was over before a session took it.
@@ -279,6 +298,43 @@ mod tests {
     use crate::item::Item;
     use crate::testing::{START, account, archive_id, stanza};
     use xmpp::write::to_stored;
+
+    // XEP-0023, RFC 3860 §3.4.1.
+    #[test]
+    fn what_nobody_comes_for_in_time_ends_by_itself_and_who_asked_hears_it() {
+        let romeo = crate::testing::contact("romeo@montague.example", "both");
+        let stored = store::AccountRecord { roster: vec![romeo], ..store::AccountRecord::default() };
+        let mut juliet = crate::testing::account_with(JULIET, stored);
+        let asks = |more: &str| {
+            chat("hi").replace("</message>", &format!("<request xmlns='urn:waft:outcome:0'/>{more}</message>"))
+        };
+        let short = juliet.receive(&asks("<x xmlns='jabber:x:expire' seconds='60'/>")).appended().remove(0);
+        let long = juliet.receive(&asks("")).appended().remove(0);
+        let records = || vec![short.clone(), long.clone()];
+        juliet.now.utc = START.plus_seconds(59);
+        juliet.item(Item::Overdue { records: records() });
+        assert_eq!(juliet.after_ms(1_000).taken(), [0; 0]);
+        juliet.now.utc = START.plus_seconds(60);
+        juliet.item(Item::Overdue { records: records() });
+        let fx = juliet.after_ms(1_000);
+        assert_eq!(fx.taken(), [short.position]);
+        let told = fx.told();
+        assert!(told.len() == 1 && told[0].1.contains("state='expired'"), "{told:?}");
+        // Longer than any may wait.
+        juliet.now.utc = START.plus_seconds(31 * 24 * 3_600);
+        juliet.item(Item::Overdue { records: Vec::new() });
+        assert_eq!(juliet.after_ms(1_000).taken(), [long.position]);
+    }
+
+    #[test]
+    fn what_a_session_is_being_given_does_not_end_under_its_hands() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let lapses = chat("hi").replace("</message>", "<x xmlns='jabber:x:expire' seconds='60'/></message>");
+        let record = juliet.receive(&lapses).appended().remove(0);
+        juliet.now.utc = START.plus_seconds(61);
+        juliet.item(Item::Overdue { records: vec![record.clone()] });
+        assert!(juliet.inbox.is_pending(record.position));
+    }
 
     // XEP-0160 §2, XEP-0203.
     #[test]

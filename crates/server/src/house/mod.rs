@@ -4,7 +4,7 @@
 //! - [`gate`]: effects wait for the commits they stand behind.
 //! - [`edges`]: the streams of this node and their queues.
 //! - [`timers`]: ticks. [`commits`]: what the writer says. [`accounts`]: create, remove, passwords.
-//! - [`retention`]: archives of those who do not come any more.
+//! - [`retention`]: archives of those who do not come any more. [`overdue`]: what waits for them in vain.
 //! - [`moving`]: accounts that come from other servers and go to them. [`acts`]: acts of administration. [`adhoc`]: the
 //!   same by forms.
 //! - [`operations`]: what an operator's commands do. [`run`]: from a configuration to a server that serves, and its end.
@@ -20,6 +20,7 @@ pub mod entity;
 pub mod gate;
 pub mod moving;
 pub mod operations;
+pub mod overdue;
 pub mod retention;
 pub mod run;
 pub mod timers;

@@ -1,7 +1,7 @@
 //! From a configuration to a server that serves, and its end.
 
 use super::operations::Operations;
-use super::{HostEntry, House, Seams, accounts, commits, retention, timers};
+use super::{HostEntry, House, Seams, accounts, commits, overdue, retention, timers};
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
@@ -223,6 +223,7 @@ impl Running {
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
+        running.tasks.push(tokio::spawn(overdue::carry(house.clone())));
         running.tasks.push(tokio::spawn(super::classes::carry(house.clone())));
         house.components.set(component::Policy::of(&config)?);
         running.federate(&config, &mut world).await?;
