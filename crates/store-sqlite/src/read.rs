@@ -271,7 +271,9 @@ impl Reader {
             page.count = self.count(id, query, query.last_position())?;
             let unbounded = query.after.is_none() && query.before.is_none();
             page.first_index = match (page.count, page.records.first()) {
-                (Some(count), Some(_)) if unbounded && query.backwards => Some(count.saturating_sub(page.records.len() as u64)),
+                (Some(count), Some(_)) if unbounded && query.backwards => {
+                    Some(count.saturating_sub(page.records.len() as u64))
+                }
                 (Some(_), Some(_)) if unbounded => Some(0),
                 (Some(_), Some(first)) => self.count(id, query, first.position - 1)?,
                 _ => None,
