@@ -645,9 +645,20 @@ mod tests {
     fn what_lives_in_a_queue_alone_is_kept_when_the_server_stops() {
         let mut juliet = account(JULIET).with("home", 0).policy(|p| p.archive = false);
         assert_eq!(juliet.receive(&chat("hi")).written_to(), ["home"]);
-        let fx = juliet.item(Item::ShutDown);
+        let fx = juliet.item(Item::ShutDown { ticket: Ticket::default() });
         assert_eq!(fx.appended().len(), 1);
         assert!(fx.appended()[0].pending);
+    }
+
+    // Else the store could be closed before, and what arrived came again after a stop that was asked for.
+    #[test]
+    fn that_the_server_may_end_is_known_when_all_marks_are_on_disk() {
+        let mut juliet = account(JULIET).with("home", 0);
+        let position = juliet.receive(&chat("hi")).appended()[0].position;
+        juliet.writes_all("home");
+        let fx = juliet.item(Item::ShutDown { ticket: Ticket(Some(Arc::new(()))) });
+        assert_eq!(fx.taken(), [position]);
+        assert!(matches!(fx.list.last(), Some(Effect::Commit { ticket, .. }) if ticket.0.is_some()), "{:?}", fx.list);
     }
 
     #[test]

@@ -238,8 +238,10 @@ pub enum Item {
     Remove {
         ticket: Ticket,
     },
-    /// The server shuts down: sessions' streams were told; write last things.
-    ShutDown,
+    /// The server shuts down: sessions' streams were told; write last things. The ticket goes when they are on disk.
+    ShutDown {
+        ticket: Ticket,
+    },
     /// As [`Item::Inbound`]: `unsubscribed`, by which a contact's server has answered a probe. No user has said it.
     SubscriptionLost {
         stanza: Arc<Stanza>,

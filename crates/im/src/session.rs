@@ -488,12 +488,12 @@ pub fn remove_account(account: &mut Account, ticket: Ticket, fx: &mut Effects) {
 }
 
 /// Last things: marks and rows of the ledger. The ledger tells the next process whose sessions these were.
-pub fn shut_down(account: &mut Account, fx: &mut Effects) {
+pub fn shut_down(account: &mut Account, ticket: &Ticket, fx: &mut Effects) {
     inbox::keep_unlogged(account, fx);
     commit_batch(account, fx);
-    if let Some(change) = watchers::settle(account) {
-        fx.commit(vec![change], None, &Ticket::default());
-    }
+    let last = watchers::settle(account);
+    // The last commit, though there be nothing in it: those before are done when it is.
+    fx.commit(last.into_iter().collect(), None, ticket);
 }
 
 /// The one way to give a session a stanza: queues it to the stream if there is one, and to the resumption queue when

@@ -146,7 +146,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Introduce { contact } => subscription::introduce(account, &contact, fx),
         Item::Disabled(disabled) => session::disable(account, disabled, fx),
         Item::Remove { ticket } => session::remove_account(account, ticket, fx),
-        Item::ShutDown => session::shut_down(account, fx),
+        Item::ShutDown { ticket } => session::shut_down(account, &ticket, fx),
         Item::SubscriptionLost { stanza, to, ingress, ticket } => {
             let contact = stanza.from.as_ref().map(|from| from.to_bare());
             let had = contact.filter(|contact| account.roster.subscription(contact).to);

@@ -69,7 +69,7 @@ mod tests {
         }
         round(&house).await.expect("memory fails not");
         // Marks are cleared within a second, or before the end.
-        house.post(&juliet(), Item::ShutDown);
+        house.post(&juliet(), Item::ShutDown { ticket: im::Ticket::default() });
         let pending = async || memory.inbox_after(&juliet(), 0, true, 10).await.expect("memory fails not");
         for _ in 0..100 {
             if pending().await.len() < 2 {

@@ -197,6 +197,9 @@ fn host_auth(host: &crate::config::Host) -> stream::HostAuth {
     }
 }
 
+/// For what accounts write last, however long the rest took.
+const LAST_THINGS: Duration = Duration::from_secs(5);
+
 impl Running {
     /// Opens everything and listens; streams are taken from here on.
     ///
@@ -412,8 +415,17 @@ impl Running {
             federation.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
         }
         self.house.components.stop(deadline.saturating_duration_since(tokio::time::Instant::now())).await;
+        let (ticket, mut written) = tokio::sync::mpsc::channel::<()>(1);
         for cell in self.house.accounts_in_memory() {
-            self.house.post_to(&cell, super::entity::CellItem::Im(Item::ShutDown));
+            let ticket = im::Ticket(Some(Arc::new(ticket.clone())));
+            self.house.post_to(&cell, super::entity::CellItem::Im(Item::ShutDown { ticket }));
+        }
+        drop(ticket);
+        // Accounts that are at work find it in their mailbox: nothing they write may come after the store's end. (What is
+        // received is the end of the last ticket.)
+        let at_least = tokio::time::Instant::now() + LAST_THINGS;
+        if tokio::time::timeout_at(deadline.max(at_least), written.recv()).await.is_err() {
+            tracing::warn!("not all accounts have written their last things");
         }
         if let Err(error) = self.house.store.close().await {
             tracing::error!(?error, "the store could not be closed in order");
