@@ -21,7 +21,12 @@ pub static SPECS: &[(Spec, &str, &str, &str)] = &[
     (Rfc(8265), "2017", "", "stream, xmpp"),
     (Rfc(8266), "2017", "", "xmpp"),
     (Xep(114), "1.6", "the server as the one who connects", "stream, server"),
-    (Xep(133), "1.3.1", "blacklist, welcome and message of the day", "server"),
+    (
+        Xep(133),
+        "1.3.1",
+        "forms that show what is set before it is changed (edit-motd, edit-blacklist, edit-whitelist, edit-admin)",
+        "server",
+    ),
     (Xep(178), "1.2", "", "stream, server"),
     (Xep(185), "1.0", "", "stream"),
     (Xep(220), "1.1.1", "", "stream, server"),

@@ -80,7 +80,10 @@ pub fn open(path: &Path, only: Option<&str>) -> Result<Prosody, Problem> {
         Box::new(Database::open(path)?)
     };
     if stores.hosts()?.is_empty() {
-        return Err(Problem::of(path, "no accounts of Prosody are there"));
+        return Err(Problem::of(
+            path,
+            "no accounts of Prosody are there\nname the folder that its configuration calls data_path, most often /var/lib/prosody",
+        ));
     }
     Ok(Prosody { stores, only: only.map(Into::into) })
 }

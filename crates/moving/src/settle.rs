@@ -148,8 +148,8 @@ fn made(place: &Place<'_>, account: &Account, settled: &mut Settled) -> Vec<Chan
     }
     if keys.password.is_none() && keys.scram_sha1.is_some() && keys.scram_sha256.is_none() {
         settled.left_out.add(
-            "keys of SCRAM-SHA-256, which are not known: clients that choose it cannot log in until `mechanisms` of the \
-             host offers SCRAM-SHA-1 alone, or the password is changed",
+            "keys of SCRAM-SHA-256, which cannot be made of those of SCRAM-SHA-1: where most accounts came so, the domain \
+             offers SCRAM-SHA-1 alone until they have new passwords; else set new ones with `waft user passwd`",
         );
     }
     let owner = || account.jid.clone();

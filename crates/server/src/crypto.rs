@@ -47,18 +47,21 @@ impl Crypto for AwsLc {
 /// What the store keeps of a new password: keys of both SCRAM hashes, fresh salts. Takes milliseconds: run it where
 /// blocking is allowed. `None` if the password cannot be one (empty, control characters; RFC 8265 §4).
 pub fn credentials(password: &str, iterations: u32) -> Option<store::Credentials> {
-    let keys = |hash| {
-        let mut salt = [0; stream::password::SALT_BYTES];
-        AwsLc.random(&mut salt);
-        let keys = stream::scram_keys(&AwsLc, hash, password, &salt, iterations)?;
-        Some(store::ScramKeys {
-            salt: keys.salt.clone(),
-            iterations: keys.iterations,
-            stored_key: keys.stored_key.clone(),
-            server_key: keys.server_key.clone(),
-        })
-    };
+    let keys = |hash| keys(hash, password, iterations);
     Some(store::Credentials { scram_sha1: Some(keys(Hash::Sha1)?), scram_sha256: Some(keys(Hash::Sha256)?) })
+}
+
+/// Those of one hash.
+pub fn keys(hash: Hash, password: &str, iterations: u32) -> Option<store::ScramKeys> {
+    let mut salt = [0; stream::password::SALT_BYTES];
+    AwsLc.random(&mut salt);
+    let keys = stream::scram_keys(&AwsLc, hash, password, &salt, iterations)?;
+    Some(store::ScramKeys {
+        salt: keys.salt.clone(),
+        iterations: keys.iterations,
+        stored_key: keys.stored_key.clone(),
+        server_key: keys.server_key.clone(),
+    })
 }
 
 #[cfg(test)]

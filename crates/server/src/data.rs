@@ -90,6 +90,51 @@ pub fn own_as(folder: &Path, path: &Path) -> io::Result<()> {
     std::os::unix::fs::chown(path, Some(owner.uid()), Some(owner.gid()))
 }
 
+/// Gives all that root made within a folder, some levels deep, to the folder's owner. Nothing happens for other users.
+/// What has a second name, or is no file, stays root's: its owner could have put it there.
+///
+/// # Errors
+/// Those of the file system.
+pub fn own_all_as(folder: &Path) -> io::Result<()> {
+    let owner = std::fs::metadata(folder)?;
+    if effective_uid() != Some(0) || owner.uid() == 0 {
+        return Ok(());
+    }
+    give(folder, (owner.uid(), owner.gid()), DEPTH_MAX)
+}
+
+/// Folders within folders; waft makes two.
+const DEPTH_MAX: usize = 4;
+
+fn give(folder: &Path, (uid, gid): (u32, u32), depth: usize) -> io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let kind = std::fs::symlink_metadata(&path)?.file_type();
+        if !kind.is_file() && !kind.is_dir() {
+            continue;
+        }
+        // What was opened is what is given, whatever its name leads to meanwhile.
+        let file = match OpenOptions::new().read(true).custom_flags(O_NOFOLLOW | O_NONBLOCK).open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(error) => return Err(error),
+        };
+        let found = file.metadata()?;
+        if found.uid() == 0 && (found.is_dir() || found.is_file() && found.nlink() == 1) {
+            std::os::unix::fs::fchown(&file, Some(uid), Some(gid))?;
+        }
+        if found.is_dir() && depth > 0 {
+            give(&path, (uid, gid), depth - 1)?;
+        }
+    }
+    Ok(())
+}
+
+/// Linux, on all architectures that it is built for here: `open` fails where the last part of the path is a link.
+const O_NOFOLLOW: i32 = if cfg!(any(target_arch = "aarch64", target_arch = "arm")) { 0o100_000 } else { 0o400_000 };
+/// A pipe is opened without waiting for who writes.
+const O_NONBLOCK: i32 = 0o4_000;
+
 /// Whom this process acts as; `None` where the system does not say.
 pub fn effective_uid() -> Option<u32> {
     std::fs::metadata("/proc/self").ok().map(|found| found.uid())

@@ -46,10 +46,28 @@ pub struct Invitation {
     /// The account's class: see `[account_class]` of the configuration.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub class: Option<String>,
+    /// Localparts of accounts that are being made with it. The uses are taken from `uses_left`; after a crash the store
+    /// says which of them came to be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub claimed: Vec<String>,
 }
 
 /// A bare JID as text.
 pub type BareJidText = String;
+
+impl Claim {
+    /// What an account that was made by it has in its blob [`MADE_BY`].
+    pub fn mark(&self) -> Vec<u8> {
+        self.digest.clone().into_bytes()
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Space and key of the blob that says by which invitation an account was made. It is written with the account itself.
+pub const MADE_BY: (&str, &str) = ("invitation", "digest");
 
 impl Invitation {
     /// How operators name it.
@@ -74,6 +92,17 @@ impl Invitation {
 
     fn is_over(&self, now: i64) -> bool {
         self.expires <= now || self.uses_left == 0
+    }
+
+    fn claim_of(&self, name: String) -> Claim {
+        let (digest, is_named) = (self.digest.clone(), self.username.is_some());
+        Claim { digest, name, is_named, inviter: self.inviter(), class: self.class.clone() }
+    }
+
+    /// A use is decided; `false`: it was none.
+    fn release(&mut self, name: &str) -> bool {
+        let at = self.claimed.iter().position(|it| it == name);
+        at.map(|at| self.claimed.swap_remove(at)).is_some()
     }
 }
 
@@ -124,6 +153,7 @@ pub struct Wish {
 #[derive(Debug)]
 pub struct Claim {
     digest: String,
+    name: String,
     /// The invitation is for one name.
     pub is_named: bool,
     pub inviter: Option<BareJid>,
@@ -186,10 +216,11 @@ impl Invitations {
             expires: now.saturating_add(wish.seconds),
             uses_left: wish.uses,
             class: wish.class,
+            claimed: Vec::new(),
         };
         {
             let mut all = self.all.lock();
-            all.retain(|_, it| !it.is_over(now));
+            all.retain(|_, it| !it.is_over(now) || !it.claimed.is_empty());
             if all.len() >= INVITATIONS_MAX {
                 return Err(
                     "there are too many invitations\nrevoke some: waft invite list, waft invite revoke ID".into()
@@ -242,7 +273,7 @@ impl Invitations {
     }
 
     /// Takes one use of a token for a new account; [`Invitations::keep`] or [`Invitations::give_back`] it. `None`: it may
-    /// not be used so, or no more.
+    /// not be used so, or no more. It is to be written before the account is made.
     pub fn claim(&self, token: &str, account: &BareJid, crypto: &dyn Crypto) -> Option<Claim> {
         let digest = digest_of(crypto, token)?;
         let mut all = self.all.lock();
@@ -252,21 +283,44 @@ impl Invitations {
             return None;
         }
         it.uses_left -= 1;
-        Some(Claim { digest, is_named: it.username.is_some(), inviter: it.inviter(), class: it.class.clone() })
+        let name = account.local().unwrap_or_default().to_owned();
+        it.claimed.push(name.clone());
+        Some(it.claim_of(name))
     }
 
     /// The account was made: the use is spent, also after a restart.
     pub async fn keep(&self, claim: &Claim) {
-        self.all.lock().retain(|digest, it| *digest != claim.digest || it.uses_left > 0);
+        {
+            let mut all = self.all.lock();
+            if let Some(it) = all.get_mut(&claim.digest) {
+                it.release(&claim.name);
+            }
+            all.retain(|digest, it| *digest != claim.digest || it.uses_left > 0 || !it.claimed.is_empty());
+        }
+        // (If not, it is asked again after a restart what became of it.)
         if let Err(error) = self.write().await {
-            tracing::error!(%error, "the use of an invitation could not be written; after a restart it can be used again");
+            tracing::error!(%error, "the use of an invitation could not be written");
         }
     }
 
-    pub fn give_back(&self, claim: &Claim) {
-        if let Some(it) = self.all.lock().get_mut(&claim.digest) {
+    pub async fn give_back(&self, claim: &Claim) {
+        if let Some(it) = self.all.lock().get_mut(&claim.digest)
+            && it.release(&claim.name)
+        {
             it.uses_left = it.uses_left.saturating_add(1);
         }
+        if let Err(error) = self.write().await {
+            tracing::error!(%error, "that an invitation was not used could not be written");
+        }
+    }
+
+    /// Uses of which an end of the process left open whether their accounts were made.
+    pub fn open_claims(&self) -> Vec<(String, Claim)> {
+        let all = self.all.lock();
+        let of = |it: &Invitation| -> Vec<(String, Claim)> {
+            it.claimed.iter().map(|name| (it.domain.clone(), it.claim_of(name.clone()))).collect()
+        };
+        all.values().flat_map(of).collect()
     }
 
     /// Does somebody who wants to be a contact of `inviter` come by an invitation of theirs? Then a use of it is spent;
@@ -388,11 +442,21 @@ mod tests {
     // XEP-0445 §4: a token counts as used only when the registration has succeeded.
     #[tokio::test]
     async fn what_came_to_nothing_is_given_back() {
-        let (_folder, invitations) = invitations();
+        let (folder, invitations) = invitations();
         let (token, _) = invitations.create(wish(), &AwsLc, NOW).await.expect("there is room");
         let claim = invitations.claim(&token, &jid("alice@example.org"), &AwsLc).expect("a use is left");
         assert!(invitations.claim(&token, &jid("bob@example.org"), &AwsLc).is_none());
-        invitations.give_back(&claim);
+        assert_eq!(load(&folder).open_claims().len(), 0, "it is not written yet");
+        invitations.write().await.expect("it can be written");
+        let after_a_crash = load(&folder);
+        let open = after_a_crash.open_claims();
+        let (domain, left) = open.first().expect("it is not decided");
+        assert_eq!((domain.as_str(), left.name(), left.mark()), ("example.org", "alice", claim.mark()));
+        assert!(after_a_crash.claim(&token, &jid("bob@example.org"), &AwsLc).is_none());
+        after_a_crash.give_back(left).await;
+        assert!(load(&folder).claim(&token, &jid("bob@example.org"), &AwsLc).is_some());
+        invitations.give_back(&claim).await;
+        invitations.give_back(&claim).await;
         assert!(invitations.claim(&token, &jid("bob@example.org"), &AwsLc).is_some());
     }
 
@@ -429,6 +493,7 @@ mod tests {
                 expires: 0,
                 uses_left: 1,
                 class: None,
+                claimed: Vec::new(),
             };
             it.uri("T")
         };

@@ -185,6 +185,7 @@ impl<'c> Applier<'c> {
                 self.credentials(id, credentials)?;
                 self.run("DELETE FROM tokens WHERE account = ?1", &[&id])?;
             }
+            Change::CredentialsAdd { keys, beside, .. } => self.credentials_add(id, keys, beside)?,
             Change::AccountDisable { disabled, .. } => {
                 self.run("UPDATE accounts SET disabled = ?2 WHERE id = ?1", &[&id, disabled])?;
             }
@@ -532,15 +533,24 @@ impl<'c> Applier<'c> {
 
     fn credentials(&self, id: i64, credentials: &Credentials) -> rusqlite::Result<()> {
         self.run("DELETE FROM credentials WHERE account = ?1", &[&id])?;
-        let keys = [(SCRAM_SHA_1, &credentials.scram_sha1), (SCRAM_SHA_256, &credentials.scram_sha256)];
-        for (mechanism, keys) in keys {
-            let Some(ScramKeys { salt, iterations, stored_key, server_key }) = keys else {
-                continue;
-            };
+        for (mechanism, ScramKeys { salt, iterations, stored_key, server_key }) in by_mechanism(credentials) {
             self.run(
                 "INSERT INTO credentials (account, mechanism, salt, iterations, stored_key, server_key)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
                 &[&id, &mechanism, salt, iterations, stored_key, server_key],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn credentials_add(&self, id: i64, credentials: &Credentials, beside: &[u8]) -> rusqlite::Result<()> {
+        for (mechanism, ScramKeys { salt, iterations, stored_key, server_key }) in by_mechanism(credentials) {
+            self.run(
+                "INSERT INTO credentials (account, mechanism, salt, iterations, stored_key, server_key)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6
+                 WHERE EXISTS (SELECT 1 FROM credentials WHERE account = ?1 AND stored_key = ?7)
+                 ON CONFLICT DO NOTHING",
+                &[&id, &mechanism, salt, iterations, stored_key, server_key, &beside],
             )?;
         }
         Ok(())
@@ -619,6 +629,12 @@ impl<'c> Applier<'c> {
         )?;
         Ok(())
     }
+}
+
+/// The keys that there are, and of which mechanism.
+fn by_mechanism(credentials: &Credentials) -> impl Iterator<Item = (&'static str, &ScramKeys)> {
+    let sha1 = credentials.scram_sha1.iter().map(|keys| (SCRAM_SHA_1, keys));
+    sha1.chain(credentials.scram_sha256.iter().map(|keys| (SCRAM_SHA_256, keys)))
 }
 
 /// As `credentials.mechanism` has them.

@@ -321,6 +321,11 @@ impl Store for SqliteStore {
         self.read(move |reader| reader.accounts(&host, &after, limit))
     }
 
+    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures> {
+        let host = host.to_owned();
+        self.read(move |reader| reader.key_figures(&host))
+    }
+
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {
         self.read(Reader::session_ledger)
     }

@@ -89,10 +89,10 @@ impl std::fmt::Display for OpenError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             OpenError::Held { folder, pid: Some(pid) } => {
-                write!(f, "another waft serves {} (pid {pid})", folder.display())
+                write!(f, "another waft serves {} (pid {pid})\nstop it first: waft stop", folder.display())
             }
             OpenError::Held { folder, pid: None } => {
-                write!(f, "another waft serves {}", folder.display())
+                write!(f, "another waft serves {}\nstop it first: waft stop", folder.display())
             }
             OpenError::Newer { path, by, schema, producer, known } => write!(
                 f,

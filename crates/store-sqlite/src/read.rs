@@ -427,6 +427,21 @@ impl Reader {
         self.rows(sql, params![host, after], limit, decode, |row, reason| account_unreadable(row, 5, reason))
     }
 
+    pub fn key_figures(&self, host: &str) -> rusqlite::Result<KeyFigures> {
+        let sql = "
+            SELECT sha1, sha256, count(*) FROM (
+                SELECT account, max(mechanism = ?2) AS sha1, max(mechanism = ?3) AS sha256 FROM credentials
+                GROUP BY account)
+            JOIN accounts ON accounts.id = account WHERE host = ?1 GROUP BY sha1, sha256";
+        let mut figures = KeyFigures::default();
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(params![host, SCRAM_SHA_1, SCRAM_SHA_256])?;
+        while let Some(row) = rows.next()? {
+            figures.add(row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.unsigned_abs());
+        }
+        Ok(figures)
+    }
+
     pub fn session_ledger(&self) -> rusqlite::Result<Vec<(BareJid, SessionRow)>> {
         let decode =
             |row: &Row<'_>| Ok((rows::account(rows::text(row, 8)?, rows::text(row, 7)?)?, rows::session(row)?));

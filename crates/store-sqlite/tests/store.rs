@@ -109,7 +109,11 @@ fn a_second_process_is_refused_by_folder_and_pid() {
     let folder = folder();
     let store = open(&folder);
     let refused = SqliteStore::open(folder.path(), Options::default()).err().expect("it is held");
-    let expected = format!("another waft serves {} (pid {})", folder.path().display(), std::process::id());
+    let expected = format!(
+        "another waft serves {} (pid {})\nstop it first: waft stop",
+        folder.path().display(),
+        std::process::id()
+    );
     assert_eq!(refused.to_string(), expected);
     wait(store.close()).expect("it closes");
     open(&folder);

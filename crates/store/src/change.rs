@@ -28,6 +28,13 @@ pub enum Change {
         account: BareJid,
         credentials: Credentials,
     },
+    /// Adds keys for the same password: those of `keys` of whose mechanism there are none yet, if the stored key of
+    /// another mechanism is still `beside`. Tokens stay.
+    CredentialsAdd {
+        account: BareJid,
+        keys: Credentials,
+        beside: Vec<u8>,
+    },
     AccountDisable {
         account: BareJid,
         disabled: bool,
@@ -163,6 +170,7 @@ impl Change {
             Change::AccountCreate { account, .. }
             | Change::AccountRemove { account }
             | Change::CredentialsSet { account, .. }
+            | Change::CredentialsAdd { account, .. }
             | Change::AccountDisable { account, .. }
             | Change::RosterPut { account, .. }
             | Change::RosterDelete { account, .. }

@@ -31,6 +31,7 @@ macro_rules! contract_tests {
             an_unknown_account_is_answered_and_the_rest_of_the_call_is_done,
             a_removed_account_leaves_nothing_to_the_next_of_its_name,
             credentials_are_replaced_as_a_whole,
+            keys_are_added_beside_those_of_the_same_password_alone,
             a_disabled_account_is_known_as_such,
             a_roster_item_is_put_and_replaced_and_deleted_under_a_version,
             of_a_contacts_requests_the_latest_is_kept,
@@ -306,6 +307,32 @@ pub fn credentials_are_replaced_as_a_whole<S: Subject>() {
     let only_sha256 = Credentials { scram_sha1: None, ..credentials(2) };
     done(&subject, vec![Change::CredentialsSet { account: juliet(), credentials: only_sha256.clone() }]);
     assert_eq!(credentials_of(&subject, &juliet()), Ok(Some(only_sha256)));
+}
+
+pub fn keys_are_added_beside_those_of_the_same_password_alone<S: Subject>() {
+    let subject = with_juliet::<S>();
+    let (old, more) = (credentials(2), credentials(3));
+    let only_sha1 = Credentials { scram_sha256: None, ..old.clone() };
+    let add = |beside: &[u8]| Change::CredentialsAdd {
+        account: juliet(),
+        keys: Credentials { scram_sha1: None, ..more.clone() },
+        beside: beside.to_vec(),
+    };
+    let figures = |subject: &S| wait(subject.store().key_figures("capulet.example")).expect("the store reads");
+    let stored = old.scram_sha1.as_ref().map(|keys| keys.stored_key.clone()).unwrap_or_default();
+    done(&subject, vec![Change::CredentialsSet { account: juliet(), credentials: only_sha1.clone() }]);
+    assert_eq!(figures(&subject), KeyFigures { sha1_alone: 1, ..KeyFigures::default() });
+    assert_eq!(wait(subject.store().key_figures("montague.example")), Ok(KeyFigures::default()));
+    done(&subject, vec![add(b"of another password")]);
+    assert_eq!(credentials_of(&subject, &juliet()), Ok(Some(only_sha1.clone())));
+    done(&subject, vec![add(&stored)]);
+    let both = Credentials { scram_sha256: more.scram_sha256.clone(), ..only_sha1 };
+    assert_eq!(credentials_of(&subject, &juliet()), Ok(Some(both.clone())));
+    assert_eq!(figures(&subject), KeyFigures { both: 1, ..KeyFigures::default() });
+    // What is there is not replaced.
+    let again = Change::CredentialsAdd { account: juliet(), keys: credentials(4), beside: stored };
+    done(&subject, vec![again]);
+    assert_eq!(credentials_of(&subject, &juliet()), Ok(Some(both)));
 }
 
 pub fn a_disabled_account_is_known_as_such<S: Subject>() {

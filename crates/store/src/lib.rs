@@ -97,6 +97,8 @@ pub trait Store: Send + Sync + 'static {
     fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
     /// All accounts of a host, by name (the localpart); `after` is exclusive: a localpart or bare JID, or empty.
     fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>>;
+    /// How many accounts of a host have keys of which mechanisms.
+    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures>;
     /// The session ledger as it was left: whose sessions of an earlier epoch must be ended. DESIGN.md D11.
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>>;
     /// What waits for other domains: rows with ids greater than `after`, by id, at most `limit`.

@@ -269,6 +269,16 @@ impl Store for MemoryStore {
         ready(found)
     }
 
+    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures> {
+        let world = self.disk.lock();
+        let mut figures = KeyFigures::default();
+        for (_, account) in world.accounts.iter().filter(|(jid, _)| jid.domain() == host) {
+            let Credentials { scram_sha1, scram_sha256 } = &account.credentials;
+            figures.add(scram_sha1.is_some(), scram_sha256.is_some(), 1);
+        }
+        ready(figures)
+    }
+
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {
         let world = self.disk.lock();
         let rows =
@@ -419,6 +429,14 @@ impl Account {
             Change::CredentialsSet { credentials, .. } => {
                 self.credentials = credentials.clone();
                 self.tokens.clear();
+            }
+            Change::CredentialsAdd { keys, beside, .. } => {
+                let own = &mut self.credentials;
+                let is_beside = |keys: &ScramKeys| keys.stored_key == *beside;
+                if own.scram_sha1.iter().chain(&own.scram_sha256).any(is_beside) {
+                    own.scram_sha1 = own.scram_sha1.take().or_else(|| keys.scram_sha1.clone());
+                    own.scram_sha256 = own.scram_sha256.take().or_else(|| keys.scram_sha256.clone());
+                }
             }
             Change::AccountDisable { disabled, .. } => self.disabled = *disabled,
             Change::RosterPut { item, version, .. } => {

@@ -28,6 +28,26 @@ impl std::fmt::Debug for Credentials {
     }
 }
 
+/// Accounts by the mechanisms that they have keys of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct KeyFigures {
+    pub both: u64,
+    pub sha1_alone: u64,
+    pub sha256_alone: u64,
+}
+
+impl KeyFigures {
+    /// Counts some accounts in.
+    pub fn add(&mut self, sha1: bool, sha256: bool, accounts: u64) {
+        match (sha1, sha256) {
+            (true, true) => self.both += accounts,
+            (true, false) => self.sha1_alone += accounts,
+            (false, true) => self.sha256_alone += accounts,
+            (false, false) => {}
+        }
+    }
+}
+
 /// What authentication needs of an account.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {

@@ -138,6 +138,8 @@ pub struct CheckPassword {
     /// Prepared.
     pub password: Zeroizing<String>,
     pub keys: ScramKeys,
+    /// The mechanism of which the account has no keys yet: they can be made now that the password is here.
+    pub missing: Option<Hash>,
 }
 
 impl CheckPassword {

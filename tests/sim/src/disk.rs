@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store::memory::MemoryStore;
 use store::{
-    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, Login, OutboxRow, Overdue, Page, PageQuery,
+    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, KeyFigures, Login, OutboxRow, Overdue, Page, PageQuery,
     Record, Reply, SessionRow, Store, StoreError, Token, WaitingPlace,
 };
 use tokio::sync::Notify;
@@ -161,6 +161,10 @@ impl Store for Disk {
 
     fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>> {
         self.store.accounts(host, after, limit)
+    }
+
+    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures> {
+        self.store.key_figures(host)
     }
 
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {

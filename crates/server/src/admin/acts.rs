@@ -3,6 +3,7 @@
 //! The answer to an act is a JSON value, which the commands print as it is or in lines for people.
 
 use crate::audit;
+use crate::house::notices::Occasion;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -51,13 +52,37 @@ pub enum Act {
         both: bool,
     },
     DomainList,
-    /// Hosts one more domain from now on, with the options' defaults.
+    /// Hosts one more domain from now on, with these options (`NAME=VALUE`) and the defaults of the others.
     DomainAdd {
         domain: String,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
     },
     /// Ends one that was added so; its accounts stay in the store.
     DomainRemove {
         domain: String,
+    },
+    /// What is told to whoever comes or has a new account.
+    Notices,
+    /// Sets what is told; without a text nothing is.
+    NoticeSet {
+        occasion: Occasion,
+        subject: Option<String>,
+        text: Option<String>,
+    },
+    /// How many accounts of a domain there are (`registered`), are `disabled`, are there (`online`); one of them, if it
+    /// is named.
+    Count {
+        domain: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        only: Option<String>,
+    },
+    /// Domains that were blocked at run time.
+    Blocked,
+    /// Speaks with a domain no more (`*.example.net`: with all below it), or again.
+    Block {
+        domain: String,
+        blocked: bool,
     },
     /// What waits: for the disk, for other domains, for components, for slow clients.
     Queues,
@@ -81,6 +106,9 @@ impl Act {
             | Act::UserShow { .. }
             | Act::RosterList { .. }
             | Act::DomainList
+            | Act::Notices
+            | Act::Count { .. }
+            | Act::Blocked
             | Act::Queues
             | Act::Limits
             | Act::LogLevel { level: None } => None,

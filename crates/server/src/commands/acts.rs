@@ -40,13 +40,54 @@ fn entry(value: &Value) -> String {
 
 /// Asks the running server, and prints what it says.
 pub fn act(act: Act, place: &ActPlace) -> Result<(), Failure> {
-    let Answer::Value { value } = connect(&place.place)?.ask(&Request::Act { act })? else { return Err(unexpected()) };
+    let Answer::Value { value } = connect(&place.place)?.ask(&Request::Act { act: act.clone() })? else {
+        return Err(unexpected());
+    };
     if place.json {
         say(&value);
+    } else if let Some(sentence) = sentence(&act, &value) {
+        say(sentence);
     } else {
         lines(&value).into_iter().for_each(say);
     }
     Ok(())
+}
+
+/// What was done, where it is said in a sentence.
+fn sentence(act: &Act, value: &Value) -> Option<String> {
+    let number = |name: &str| value.get(name).and_then(Value::as_u64).unwrap_or(0);
+    let notes = || match value.get("notes").and_then(Value::as_array) {
+        Some(notes) => notes.iter().map(|note| format!("\nnote: {}", plain(note))).collect(),
+        None => String::new(),
+    };
+    Some(match act {
+        Act::SessionEnd { jid } => match number("ended") {
+            0 => format!("no session of {jid} is there"),
+            1 => "1 session ended".into(),
+            several => format!("{several} sessions ended"),
+        },
+        Act::Announce { .. } => format!("told {} accounts that are there", number("accounts")),
+        Act::RosterPut { jid, contact, both: false, .. } => format!("{contact} is in the roster of {jid}"),
+        Act::RosterPut { jid, contact, both: true, .. } => format!("{jid} and {contact} see each other's presence"),
+        Act::RosterRemove { jid, contact, both: false } => format!("{contact} is not in the roster of {jid} any more"),
+        Act::RosterRemove { jid, contact, both: true } => format!("{jid} and {contact} are no contacts any more"),
+        Act::DomainAdd { domain, .. } => format!("{domain} is served from now on{}", notes()),
+        Act::DomainRemove { domain } => format!("{domain} is not served any more; its accounts stay{}", notes()),
+        Act::Drain { on: true } => {
+            format!("draining: no new connections are taken; {} streams stay", number("streams"))
+        }
+        Act::Drain { on: false } => "connections are taken again".into(),
+        Act::Block { domain, blocked: true } => format!("{domain} is not spoken with any more"),
+        Act::Block { domain, blocked: false } => format!("{domain} is spoken with again"),
+        Act::Limits if value.as_object().is_some_and(serde_json::Map::is_empty) => {
+            "no bound was met since the start".into()
+        }
+        Act::Blocked if value.as_array().is_some_and(Vec::is_empty) => "none was blocked at run time".into(),
+        Act::Notices | Act::NoticeSet { .. } if value.as_object().is_some_and(serde_json::Map::is_empty) => {
+            "nothing is told".into()
+        }
+        _ => return None,
+    })
 }
 
 pub fn session(command: &cli::Session) -> Result<(), Failure> {
@@ -90,8 +131,23 @@ pub fn roster(command: &cli::Roster) -> Result<(), Failure> {
 pub fn domain(command: &cli::Domain) -> Result<(), Failure> {
     match command {
         cli::Domain::List { place } => act(Act::DomainList, place),
-        cli::Domain::Add { domain, place } => act(Act::DomainAdd { domain: domain.clone() }, place),
+        cli::Domain::Add { domain, set, place } => {
+            act(Act::DomainAdd { domain: domain.clone(), options: set.clone() }, place)
+        }
         cli::Domain::Remove { domain, place } => act(Act::DomainRemove { domain: domain.clone() }, place),
+    }
+}
+
+pub fn notice(command: &cli::Notice) -> Result<(), Failure> {
+    match command {
+        cli::Notice::Show(place) => act(Act::Notices, place),
+        cli::Notice::Set { occasion, text, subject, place } => {
+            let (subject, text) = (subject.clone(), Some(text.clone()));
+            act(Act::NoticeSet { occasion: *occasion, subject, text }, place)
+        }
+        cli::Notice::Remove { occasion, place } => {
+            act(Act::NoticeSet { occasion: *occasion, subject: None, text: None }, place)
+        }
     }
 }
 

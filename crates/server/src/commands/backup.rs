@@ -69,6 +69,7 @@ pub fn restore(file: &Path, place: &Place, replace: bool) -> Result<(), Failure>
     let config = place.sources().load()?;
     data::make_private(&config.data)?;
     let held = backup::restore(file, &config.data, replace).map_err(Failure::said)?;
+    super::user::owned(&config.data);
     say(format_args!(
         "{} is restored: {} accounts, {} messages, {}",
         config.data.display(),

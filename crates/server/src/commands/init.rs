@@ -124,6 +124,9 @@ fn wishes<R: BufRead>(arguments: &cli::Init, person: &mut Person<R>) -> Result<W
     };
     let (domain, ascii) = match &arguments.domain {
         Some(domain) => prepared(domain).map_err(Failure::Said)?,
+        None if !person.asks => {
+            return Err(Failure::Said("which domain is not said\nsay it: waft init example.org".into()));
+        }
         None => person.says_one("The domain of the addresses, such as example.org:", "", prepared)?,
     };
     let host = match &arguments.host {
@@ -288,7 +291,12 @@ fn write(file: &Path, text: &str, force: bool) -> Result<(), Failure> {
     if let Some(folder) = file.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::create_dir_all(folder).map_err(fails)?;
     }
-    std::fs::write(file, text).map_err(fails)
+    std::fs::write(file, text).map_err(fails)?;
+    // Of root's file the server's user must read what it serves by; there is no secret in it.
+    if crate::data::effective_uid() == Some(0) {
+        std::fs::set_permissions(file, std::os::unix::fs::PermissionsExt::from_mode(0o644)).map_err(fails)?;
+    }
+    Ok(())
 }
 
 /// What DNS must say, and what it says now.

@@ -77,6 +77,7 @@ pub fn run(cli: Cli) -> ExitCode {
         Command::Roster(arguments) => acts::roster(&arguments),
         Command::Domain(arguments) => acts::domain(&arguments),
         Command::Announce(arguments) => acts::announce(&arguments),
+        Command::Notice(arguments) => acts::notice(&arguments),
         Command::Queues(place) => acts::act(Act::Queues, &place),
         Command::Limits(place) => acts::act(Act::Limits, &place),
         Command::LogLevel { level, place } => acts::act(Act::LogLevel { level }, &place),

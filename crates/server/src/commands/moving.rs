@@ -146,7 +146,10 @@ impl Progress {
 }
 
 fn wrong(problem: Problem) -> Failure {
-    Failure::said(problem)
+    let text = problem.to_string();
+    let remedy =
+        if text.contains('\n') { "" } else { "\nname what the other server wrote; `waft import --help` says how" };
+    Failure::Said(format!("{text}{remedy}"))
 }
 
 fn source(arguments: &cli::Import) -> Result<Box<dyn Source>, Failure> {
@@ -189,6 +192,12 @@ pub fn import(arguments: &cli::Import) -> Result<(), Failure> {
         Ok(())
     });
     progress.end();
+    if moved.is_ok() && report.accounts == 0 && report.failed.is_empty() {
+        return Err(Failure::Said(format!(
+            "no accounts are in {}\nname what the other server wrote; `waft import --help` says how",
+            arguments.path.display()
+        )));
+    }
     match moved {
         Ok(left_out) => report.miss(left_out, ""),
         // What was moved in until then is in.
@@ -281,10 +290,15 @@ pub fn export(arguments: &cli::Export) -> Result<(), Failure> {
         (Some(jid), _) => vec![jid.clone()],
         (None, domain) => accounts.all(domain.as_deref())?,
     };
+    // (Who is not there leaves no file.)
+    let mut first = whose.first().map(|jid| leave(&mut accounts, jid)).transpose()?;
     let out: Box<dyn Write> = match &arguments.to {
         Some(path) => {
             let file = File::options().write(true).create_new(true).mode(0o600).open(path);
-            Box::new(file.map_err(|error| format!("{}: {error}", path.display()))?)
+            Box::new(file.map_err(|error| match error.kind() {
+                std::io::ErrorKind::AlreadyExists => format!("{} is there already\nname another file", path.display()),
+                _ => format!("{} cannot be written: {error}\nname another file", path.display()),
+            })?)
         }
         None => Box::new(std::io::stdout().lock()),
     };
@@ -293,7 +307,10 @@ pub fn export(arguments: &cli::Export) -> Result<(), Failure> {
     let mut progress = Progress::new(whose.len() as u64);
     for jid in &whose {
         progress.next(jid);
-        let account = leave(&mut accounts, jid)?;
+        let account = match first.take() {
+            Some(account) => account,
+            None => leave(&mut accounts, jid)?,
+        };
         writer
             .account(&account)
             .and_then(|()| writer.messages(false, jid, &account.archive))

@@ -1,7 +1,9 @@
 //! `waft s2s`: links to servers of other domains as the running server sees them, their keys, and what they lost.
 
+use super::acts::act;
 use super::status::{connect, unexpected};
 use super::{Failure, say};
+use crate::admin::acts::Act;
 use crate::admin::{Answer, Link, Request};
 use crate::cli::{Place, S2s};
 
@@ -10,6 +12,9 @@ pub fn s2s(command: &S2s) -> Result<(), Failure> {
         S2s::List { domain, json, place } => list(domain.as_deref(), *json, place),
         S2s::Known { json, place } => known(*json, place),
         S2s::Lost { domain, json, place } => lost(domain.as_deref(), *json, place),
+        S2s::Block { domain, place } => act(Act::Block { domain: domain.clone(), blocked: true }, place),
+        S2s::Unblock { domain, place } => act(Act::Block { domain: domain.clone(), blocked: false }, place),
+        S2s::Blocked(place) => act(Act::Blocked, place),
         S2s::Forget { domain, place } => {
             connect(place)?.ask(&Request::Forget { domain: domain.clone() })?;
             say(format_args!("forgotten: the next contact with {domain} is a first one"));

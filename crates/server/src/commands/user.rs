@@ -86,6 +86,21 @@ enum Way {
     Store { store: SqliteStore, runtime: tokio::runtime::Runtime },
 }
 
+impl Drop for Accounts {
+    fn drop(&mut self) {
+        if let Way::Store { .. } = self.way {
+            owned(&self.config.data);
+        }
+    }
+}
+
+/// What root makes is the server's, which runs as the folder's owner.
+pub fn owned(data: &std::path::Path) {
+    if let Err(error) = data::own_all_as(data) {
+        note(&format!("files in {} cannot be given to the folder's owner: {error}", data.display()));
+    }
+}
+
 impl Accounts {
     /// Finds the running server, else opens the store.
     ///
@@ -104,6 +119,7 @@ impl Accounts {
             ..Options::default()
         };
         let store = SqliteStore::open(&config.data, options).map_err(Failure::said)?;
+        owned(&config.data);
         let runtime = tokio::runtime::Builder::new_current_thread().build().map_err(Failure::said)?;
         Ok(Accounts { config, way: Way::Store { store, runtime } })
     }

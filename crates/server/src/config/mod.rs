@@ -64,10 +64,80 @@ pub struct Overrides {
 /// Within the data folder: domains that were added while the server ran, one a line.
 pub const DOMAINS_FILE: &str = "domains";
 
+/// Within the data folder: domains that were blocked while the server ran, one a line; besides those of the file.
+pub const BLOCKED_FILE: &str = "blocked";
+
+/// Domains of [`BLOCKED_FILE`].
+pub fn blocked_domains(data: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string(data.join(BLOCKED_FILE)).unwrap_or_default();
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+/// A line of [`DOMAINS_FILE`]: the domain, and behind tabs what differs from the defaults, each as in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    pub domain: String,
+    /// `NAME = VALUE` in TOML.
+    pub options: Vec<String>,
+}
+
+impl Added {
+    fn read(line: &str) -> Option<Added> {
+        let mut parts = line.split('\t');
+        let domain = xmpp::jid::prepare_domain(parts.next()?.trim()).ok().filter(|it| !it.is_empty())?;
+        Some(Added { domain, options: parts.map(str::to_owned).collect() })
+    }
+
+    pub fn line(&self) -> String {
+        [&self.domain].into_iter().chain(&self.options).map(String::as_str).collect::<Vec<_>>().join("\t")
+    }
+
+    /// An option as somebody types it: a value that is no TOML is meant as text.
+    ///
+    /// # Errors
+    /// For people.
+    pub fn option(text: &str) -> Result<String, String> {
+        let named = text.split_once('=').map(|(name, value)| (name.trim(), value.trim()));
+        let Some((name, value)) = named.filter(|(name, _)| !name.is_empty() && !text.contains(['\t', '\n'])) else {
+            return Err(format!("\"{text}\" sets nothing\nwrite NAME=VALUE, such as registration=invite"));
+        };
+        let said = format!("{name} = {value}");
+        if DeTable::parse(&said).is_ok() {
+            return Ok(said);
+        }
+        Ok(format!("{name} = {}", value::Value::show(&value.to_owned())))
+    }
+
+    /// What is wrong is noted as of this domain. Paths are relative to the data folder.
+    fn host(&self, data: &Path, reader: &mut Reader) -> Host {
+        let text = self.options.join("\n");
+        let (table, syntax) = DeTable::parse_recoverable(&text);
+        let mut own = Reader::default();
+        own.unknown_keys(table.get_ref(), "host", HostOptions::KEYS, &[]);
+        let mut options = HostOptions::read(&mut own, table.get_ref(), "host");
+        [&mut options.certificate, &mut options.key, &mut options.client_ca, &mut options.turn_secret]
+            .into_iter()
+            .flatten()
+            .for_each(|path| *path = data.join(&*path));
+        let domain = &self.domain;
+        for error in syntax {
+            reader.problem(
+                None,
+                format!("{domain}: {}", error.message()),
+                "write NAME=VALUE, the value as in the file",
+            );
+        }
+        for problem in own.problems {
+            reader.problem(None, format!("{domain}, added at run time: {}", problem.title), problem.remedy);
+        }
+        Host { domain: domain.as_str().into(), options }
+    }
+}
+
 /// Domains of [`DOMAINS_FILE`].
-pub fn added_domains(data: &Path) -> Vec<String> {
+pub fn added_domains(data: &Path) -> Vec<Added> {
     let text = std::fs::read_to_string(data.join(DOMAINS_FILE)).unwrap_or_default();
-    text.lines().filter_map(|line| xmpp::jid::prepare_domain(line.trim()).ok()).filter(|it| !it.is_empty()).collect()
+    text.lines().filter_map(Added::read).collect()
 }
 
 /// Read when no other file is named.
@@ -300,9 +370,10 @@ impl Config {
         if self.hosts.is_empty() {
             self.hosts.push(Host { domain: "localhost".into(), options: HostOptions::default() });
         }
-        for domain in added {
-            if self.host(&domain).is_none() {
-                self.hosts.push(Host { domain: domain.into(), options: HostOptions::default() });
+        for added in added {
+            if self.host(&added.domain).is_none() {
+                let host = added.host(&self.data, reader);
+                self.hosts.push(host);
             }
         }
         let replace = |listeners: &mut Vec<Listener>, addresses: &[Option<ListenAddress>], direct: bool| {

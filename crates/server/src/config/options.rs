@@ -35,7 +35,9 @@ section! {
         /// Certificates, PEM, of the authorities whose client certificates count for SASL EXTERNAL. Unset: clients
         /// are not asked for a certificate.
         client_ca: Option<PathBuf> = None;
-        /// How clients may authenticate with a password, best first. EXTERNAL and ANONYMOUS have their own options.
+        /// How clients may authenticate with a password, best first. EXTERNAL and ANONYMOUS have their own options. While
+        /// most accounts have keys of SCRAM-SHA-1 alone, as they came from another server, SCRAM-SHA-256 is held back
+        /// where SCRAM-SHA-1 is named too.
         mechanisms: Vec<Mechanism> = Mechanism::ALL.to_vec();
         /// May anybody log in without an account, as a passing guest (SASL ANONYMOUS)?
         anonymous: bool = false;

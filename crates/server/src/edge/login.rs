@@ -211,6 +211,7 @@ impl Edge {
                     self.incarnation = super::talk::managed_incarnation(self.incarnation);
                 }
                 tracing::debug!(%jid, "bound");
+                self.house.has_come(&account);
                 let more = if request.bind2 { self.house.archive_metadata(&account).await } else { None };
                 self.stream
                     .bound(Bound { jid, managed: management.map(managed), more: more.into_iter().collect() }, out);

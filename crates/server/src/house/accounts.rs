@@ -99,9 +99,24 @@ impl House {
         Ok(found)
     }
 
+    /// Is it the password? If so, and the account has keys of one hash alone, those of the other are made of it.
     pub async fn check_password(&self, check: CheckPassword, crypto: &Arc<dyn Crypto>) -> Option<bool> {
         let crypto = crypto.clone();
-        hash(move || check.run(&*crypto)).await
+        let iterations = self.config.read().accounts.scram_iterations;
+        let work = move || {
+            let good = check.run(&*crypto);
+            let missing = check.missing.filter(|_| good);
+            let made = missing.and_then(|hash| {
+                let keys = crate::crypto::keys(hash, &check.password, iterations)?;
+                Some((check.account.clone(), hash, keys, check.keys.stored_key.clone()))
+            });
+            (good, made)
+        };
+        let (good, made) = hash(work).await?;
+        if let Some((account, hash, keys, beside)) = made {
+            self.complete_keys(&account, hash, keys, beside).await;
+        }
+        Some(good)
     }
 
     fn fence_of(&self, account: &BareJid) -> Fence {
@@ -128,17 +143,34 @@ impl House {
     /// # Errors
     /// `conflict` if there is one, `not-acceptable` for a password that RFC 8265 forbids, `item-not-found` for a
     /// domain that is not hosted.
-    pub async fn create_account(&self, account: &BareJid, password: &str) -> Result<(), StanzaError> {
+    pub async fn create_account(self: &Arc<House>, account: &BareJid, password: &str) -> Result<(), StanzaError> {
+        self.create_account_with(account, password, Vec::new()).await
+    }
+
+    /// The same; `more` is written in one with it.
+    async fn create_account_with(
+        self: &Arc<House>,
+        account: &BareJid,
+        password: &str,
+        more: Vec<Change>,
+    ) -> Result<(), StanzaError> {
         if self.host(account.domain()).is_none() || account.local().is_none() {
             return Err(StanzaCondition::ItemNotFound.into());
         }
         let credentials = self.credentials_for(password).await?;
         let created = self.now().utc;
-        match self.commit(account, vec![Change::AccountCreate { account: account.clone(), credentials, created }]).await
-        {
+        // Of a name that is taken nothing may be touched; while it is being made nobody else makes it.
+        let _turn = self.making.lock().await;
+        if !more.is_empty() && self.store.login(account).await.map_err(|error| of_store(&error))?.is_some() {
+            return Err(StanzaCondition::Conflict.into());
+        }
+        let mut changes = vec![Change::AccountCreate { account: account.clone(), credentials, created }];
+        changes.extend(more);
+        match self.commit(account, changes).await {
             Ok(outcomes) if outcomes.first() == Some(&Outcome::Exists) => Err(StanzaCondition::Conflict.into()),
             Ok(_) => {
                 tracing::info!(%account, "account made");
+                self.was_made(account);
                 Ok(())
             }
             Err(error) => Err(of_store(&error)),
@@ -163,6 +195,7 @@ impl House {
         match self.commit(account, vec![Change::CredentialsSet { account: account.clone(), credentials }]).await {
             Ok(outcomes) if outcomes.first() == Some(&Outcome::NoAccount) => Err(StanzaCondition::ItemNotFound.into()),
             Ok(_) => {
+                self.keys_changed(account);
                 tracing::info!(%account, "password changed");
                 Ok(())
             }
@@ -205,6 +238,7 @@ impl House {
         let _ = told.await;
         match self.store.login(account).await {
             Ok(None) => {
+                self.keys_changed(account);
                 tracing::info!(%account, "account removed");
                 Ok(())
             }
@@ -250,9 +284,12 @@ impl House {
         {
             return Ok(seen);
         }
-        let policy = self.policy(jid.domain()).ok_or_else(|| format!("{} is not hosted here", jid.domain()))?;
+        let policy = self.policy(jid.domain()).ok_or_else(|| {
+            format!("{} is not hosted here\n`waft domain list` shows the domains that are", jid.domain())
+        })?;
         let stored = self.store.load_account(jid).await.map_err(|e| format!("the store cannot be read: {e:?}"))?;
-        let stored = stored.ok_or_else(|| format!("there is no account {jid} here"))?;
+        let stored =
+            stored.ok_or_else(|| format!("there is no account {jid} here\n`waft user list` shows those there are"))?;
         let mut account = im::Account::new(jid.clone(), policy, self.store.epoch(), stored);
         account.now = self.now();
         Ok(look(&account))
@@ -355,12 +392,12 @@ impl House {
         let is_named = claim.as_ref().is_some_and(|claim| claim.is_named);
         let made = match !is_named && self.invitations.reserves(account, self.now().utc) {
             true => Err(StanzaCondition::Conflict.into()),
-            false => self.register_now(&registration, allowed).await,
+            false => self.register_now(&registration, allowed, claim.as_ref()).await,
         };
         if let Some(claim) = claim {
             match &made {
                 Ok(()) => self.invited(account, &claim).await,
-                Err(_) => self.invitations.give_back(&claim),
+                Err(_) => self.invitations.give_back(&claim).await,
             }
         }
         made
@@ -370,19 +407,49 @@ impl House {
     /// are each other's contacts. XEP-0401 §5.5.
     async fn invited(self: &Arc<House>, account: &BareJid, claim: &crate::invites::Claim) {
         self.count("invitations_used");
-        self.invitations.keep(claim).await;
-        if let Some(class) = &claim.class
-            && let Err(error) = self.set_class(account, Some(class)).await
-        {
-            tracing::error!(%account, class, ?error, "an invited account could not be put into its class");
-        }
         if let Some(inviter) = &claim.inviter {
             self.post(inviter, Item::Introduce { contact: account.clone() });
             self.post(account, Item::Introduce { contact: inviter.clone() });
         }
+        self.invitations.keep(claim).await;
     }
 
-    async fn register_now(&self, registration: &Registration, allowed: bool) -> Result<(), StanzaError> {
+    /// What a registration writes with the account: by which invitation it came, and its class.
+    fn invited_as(&self, account: &BareJid, claim: &crate::invites::Claim) -> Vec<Change> {
+        let (space, key) = crate::invites::MADE_BY;
+        let made_by =
+            Change::BlobPut { account: account.clone(), space: space.into(), key: key.into(), value: claim.mark() };
+        let class = claim.class.as_deref().and_then(|class| self.class_change(account, Some(class)).ok());
+        [made_by].into_iter().chain(class).collect()
+    }
+
+    /// Uses of invitations that a crash left undecided: those whose accounts are there are spent, the others are good
+    /// again.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(super) async fn decide_claims(self: &Arc<House>) -> Result<(), StoreError> {
+        let (space, key) = crate::invites::MADE_BY;
+        for (domain, claim) in self.invitations.open_claims() {
+            let account = BareJid::parse(&format!("{}@{domain}", claim.name())).ok();
+            let mark = match &account {
+                Some(account) => self.store.blob(account, space, key).await?,
+                None => None,
+            };
+            match account.filter(|_| mark == Some(claim.mark())) {
+                Some(account) => self.invited(&account, &claim).await,
+                None => self.invitations.give_back(&claim).await,
+            }
+        }
+        Ok(())
+    }
+
+    async fn register_now(
+        self: &Arc<House>,
+        registration: &Registration,
+        allowed: bool,
+        claim: Option<&crate::invites::Claim>,
+    ) -> Result<(), StanzaError> {
         if !allowed {
             self.count("registrations_refused");
             self.limit(match registration.token {
@@ -393,7 +460,15 @@ impl House {
                 .with_type(xmpp::error::ErrorType::Wait)
                 .with_text("too many accounts were registered from this address; try again later"));
         }
-        self.create_account(&registration.account, &registration.password).await
+        let Some(claim) = claim else {
+            return self.create_account(&registration.account, &registration.password).await;
+        };
+        if let Err(error) = self.invitations.write().await {
+            tracing::error!(%error, "the use of an invitation could not be written; no account is made");
+            return Err(StanzaError::from(StanzaCondition::ResourceConstraint).with_type(xmpp::error::ErrorType::Wait));
+        }
+        let more = self.invited_as(&registration.account, claim);
+        self.create_account_with(&registration.account, &registration.password, more).await
     }
 
     /// Where the account's archive begins and ends, for a client that binds. `None` if it has none, or if it cannot be

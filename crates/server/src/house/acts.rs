@@ -6,7 +6,7 @@ use super::run::Running;
 use crate::admin::acts::Act;
 use crate::admin::server::account;
 use crate::commands::moving::value_of;
-use crate::config::{DOMAINS_FILE, Log};
+use crate::config::{Added, DOMAINS_FILE, Log};
 use crate::metrics::BOUNDS;
 use im::roles::Roles;
 use im::{Ingress, Item, Ticket};
@@ -19,6 +19,8 @@ use xmpp::{BareJid, Element, FullJid, IqType, Jid, MessageType, Stanza, StreamCo
 
 /// Clients with the most in their queues that are named.
 const SLOW_SHOWN: usize = 20;
+/// Accounts that are read at once to be counted.
+const COUNTED_AT_ONCE: usize = 1_000;
 /// Bytes of an announcement.
 const ANNOUNCE_BYTES_MAX: usize = 16_384;
 
@@ -58,8 +60,19 @@ impl Running {
                 Ok(json!({ "jid": jid.as_str(), "removed": contact.as_str(), "both": both }))
             }
             Act::DomainList => Ok(self.domains()),
-            Act::DomainAdd { domain } => self.add_domain(&domain),
+            Act::DomainAdd { domain, options } => self.add_domain(&domain, &options),
             Act::DomainRemove { domain } => self.remove_domain(&domain),
+            Act::Notices => Ok(house.notices.shown()),
+            Act::NoticeSet { occasion, subject, text } => house.set_notice(occasion, subject, text),
+            Act::Count { domain, only } => {
+                let counted = house.accounts_of(&domain).await?;
+                Ok(match only {
+                    Some(name) => counted.get(&name).cloned().ok_or_else(|| format!("{name} is not counted"))?,
+                    None => counted,
+                })
+            }
+            Act::Blocked => Ok(json!(crate::config::blocked_domains(&house.config.read().data))),
+            Act::Block { domain, blocked } => self.block(&domain, blocked),
             Act::Queues => Ok(house.queues()),
             Act::Limits => Ok(house.bounds_met()),
             Act::LogLevel { level } => log_level(house, level),
@@ -76,20 +89,27 @@ impl Running {
         let config = self.house.config.read().clone();
         let added = crate::config::added_domains(&config.data);
         let domains = config.hosts.iter().map(|host| {
-            let at_run_time = added.iter().any(|it| **it == *host.domain);
-            json!({ "domain": &*host.domain, "added_at_run_time": at_run_time })
+            let at_run_time = added.iter().find(|it| *it.domain == *host.domain);
+            let keys = self.house.old_keys.of(&host.domain);
+            let sha1_alone = Some(keys.figures.sha1_alone).filter(|it| *it > 0);
+            json!({
+                "domain": &*host.domain, "added_at_run_time": at_run_time.is_some(),
+                "options": at_run_time.map(|it| it.options.as_slice()).unwrap_or_default(),
+                "accounts_with_sha1_alone": sha1_alone, "sha256_held_back": keys.sha1_first,
+            })
         });
         Value::Array(domains.collect())
     }
 
-    fn add_domain(&self, domain: &str) -> Result<Value, String> {
+    fn add_domain(&self, domain: &str, options: &[String]) -> Result<Value, String> {
         let domain = xmpp::jid::prepare_domain(domain).map_err(|_| format!("\"{domain}\" is no domain"))?;
         let config = self.house.config.read().clone();
         if config.domains().any(|it| it == domain) {
             return Err(format!("{domain} is served here already"));
         }
         let mut all = crate::config::added_domains(&config.data);
-        all.push(domain.clone());
+        let options = options.iter().map(|it| Added::option(it)).collect::<Result<_, _>>()?;
+        all.push(Added { domain: domain.clone(), options });
         let notes = self.with_domains(&config.data, &all)?;
         Ok(json!({ "domain": domain, "notes": notes }))
     }
@@ -99,7 +119,7 @@ impl Running {
         let data = self.house.config.read().data.clone();
         let mut all = crate::config::added_domains(&data);
         let before = all.len();
-        all.retain(|it| *it != domain);
+        all.retain(|it| it.domain != domain);
         if all.len() == before {
             return Err(format!(
                 "{domain} was not added at run time\none of the configuration goes by editing the file and `waft reload`"
@@ -109,15 +129,44 @@ impl Running {
         Ok(json!({ "domain": domain, "notes": notes }))
     }
 
+    /// Speaks with a domain no more, or again.
+    fn block(&self, domain: &str, blocked: bool) -> Result<Value, String> {
+        let (below, name) = domain.strip_prefix("*.").map_or(("", domain), |name| ("*.", name));
+        let name = xmpp::jid::prepare_domain(name).map_err(|_| format!("\"{domain}\" is no domain"))?;
+        let domain = format!("{below}{name}");
+        let config = self.house.config.read().clone();
+        let mut all = crate::config::blocked_domains(&config.data);
+        let before = all.len();
+        all.retain(|it| *it != domain);
+        match (blocked, before == all.len()) {
+            (true, _) if config.domains().any(|it| it == name) => return Err(format!("{domain} is served here")),
+            (true, _) => all.push(domain),
+            (false, true) => {
+                return Err(format!(
+                    "{domain} is not among those that were blocked at run time\none of the configuration goes by \
+                     editing `blocked` in [s2s] and `waft reload`"
+                ));
+            }
+            (false, false) => {}
+        }
+        let path = config.data.join(crate::config::BLOCKED_FILE);
+        let lines: String = all.iter().map(|it| format!("{it}\n")).collect();
+        crate::data::write_secret(&path, lines.as_bytes())
+            .map_err(|error| format!("{} cannot be written: {error}", path.display()))?;
+        self.reload_from_sources()?;
+        Ok(json!(all))
+    }
+
     /// Writes the list and reads the configuration with it; if that is refused, all is as it was.
-    fn with_domains(&self, data: &std::path::Path, all: &[String]) -> Result<Vec<String>, String> {
+    fn with_domains(&self, data: &std::path::Path, all: &[Added]) -> Result<Vec<String>, String> {
         let path = data.join(DOMAINS_FILE);
         let before = std::fs::read(&path).unwrap_or_default();
         let write = |bytes: &[u8]| {
             crate::data::write_secret(&path, bytes)
                 .map_err(|error| format!("{} cannot be written: {error}", path.display()))
         };
-        write((all.join("\n") + "\n").as_bytes())?;
+        let lines: String = all.iter().map(|it| it.line() + "\n").collect();
+        write(lines.as_bytes())?;
         self.reload_from_sources().or_else(|why| write(&before).and(Err(why)))
     }
 }
@@ -127,7 +176,7 @@ fn hosted(house: &House, jid: &str) -> Result<BareJid, String> {
     let jid = account(jid)?;
     match house.host(jid.domain()) {
         Some(_) => Ok(jid),
-        None => Err(format!("{} is not hosted here", jid.domain())),
+        None => Err(format!("{} is not hosted here\n`waft domain list` shows the domains that are", jid.domain())),
     }
 }
 
@@ -184,6 +233,15 @@ impl House {
         if let Some(shown) = shown.as_object_mut() {
             // (More than so many are not counted.)
             shown.insert("messages_archived".into(), page.count.into());
+            if let Ok(Some(login)) = self.store.login(jid).await {
+                let sha1 = login.credentials.scram_sha1.map(|_| "SCRAM-SHA-1");
+                let sha256 = login.credentials.scram_sha256.map(|_| "SCRAM-SHA-256");
+                if let Some((class, ends)) = self.class_of(jid).await {
+                    shown.insert("class".into(), class.into());
+                    shown.insert("ends".into(), ends.map(|at| at.to_xmpp()).into());
+                }
+                shown.insert("keys".into(), sha1.into_iter().chain(sha256).collect::<Vec<_>>().into());
+            }
         }
         Ok(shown)
     }
@@ -193,7 +251,7 @@ impl House {
             return Err(format!("an announcement has some text, at most {ANNOUNCE_BYTES_MAX} bytes"));
         }
         if let Some(domain) = domain.filter(|domain| self.host(domain).is_none()) {
-            return Err(format!("{domain} is not hosted here"));
+            return Err(format!("{domain} is not hosted here\n`waft domain list` shows the domains that are"));
         }
         let mut accounts = 0;
         for cell in self.accounts_in_memory() {
@@ -214,6 +272,28 @@ impl House {
             accounts += 1;
         }
         Ok(json!({ "accounts": accounts }))
+    }
+
+    /// Accounts of a domain: all, disabled, with a session.
+    async fn accounts_of(&self, domain: &str) -> Result<Value, String> {
+        if self.host(domain).is_none() {
+            return Err(format!("{domain} is not hosted here\n`waft domain list` shows the domains that are"));
+        }
+        let (mut registered, mut disabled, mut after) = (0, 0, String::new());
+        loop {
+            let page = self.store.accounts(domain, &after, COUNTED_AT_ONCE).await;
+            let page = page.map_err(|error| format!("the store cannot be read: {error}"))?;
+            registered += page.len();
+            disabled += page.iter().filter(|it| it.disabled).count();
+            match page.last() {
+                Some(last) if page.len() == COUNTED_AT_ONCE => after = last.account.as_str().to_owned(),
+                _ => break,
+            }
+        }
+        let online = self.accounts_in_memory().into_iter().filter(|cell| cell.jid.domain() == domain).filter(|cell| {
+            cell.cell.peek(|it| it.account.sessions.iter().any(|session| session.edge.is_some())) == Some(true)
+        });
+        Ok(json!({ "domain": domain, "registered": registered, "disabled": disabled, "online": online.count() }))
     }
 
     // ---- rosters ----
@@ -279,7 +359,7 @@ impl House {
     async fn must_be(&self, jid: &BareJid) -> Result<(), String> {
         match self.store.login(jid).await {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(format!("there is no account {jid} here")),
+            Ok(None) => Err(format!("there is no account {jid} here\n`waft user list` shows those there are")),
             Err(error) => Err(format!("the store cannot be read: {error}")),
         }
     }

@@ -4,6 +4,7 @@
 //! A form becomes the same requests as a command on the socket does, and is noted in the audit log the same way. Nobody
 //! else is told that there is anything.
 
+use super::notices::Occasion;
 use super::{House, Ready};
 use crate::admin::acts::Act;
 use crate::admin::server::noted;
@@ -41,6 +42,7 @@ struct Command {
 }
 
 const JIDS: Field = ("accountjids", "jid-multi", "Accounts", true);
+const DOMAIN: Field = ("domain", "text-single", "Domain", true);
 const JID: Field = ("accountjid", "jid-single", "Account", true);
 
 static COMMANDS: &[Command] = &[
@@ -83,13 +85,9 @@ static COMMANDS: &[Command] = &[
     command("user-stats", "Show accounts", &[JIDS], "stats", |it| {
         it.each(|jid| Request::Act { act: Act::UserShow { jid } })
     }),
-    command(
-        "get-registered-users-list",
-        "List accounts",
-        &[("domain", "text-single", "Domain", true)],
-        "registereduserjids",
-        |it| Ok(vec![Request::UserList { host: it.must("domain")?, after: String::new() }]),
-    ),
+    command("get-registered-users-list", "List accounts", &[DOMAIN], "registereduserjids", |it| {
+        Ok(vec![Request::UserList { host: it.must("domain")?, after: String::new() }])
+    }),
     command("get-online-users-list", "List sessions", &[], "onlineuserjids", |_| Ok(vec![Request::Sessions])),
     command(
         "announce",
@@ -101,6 +99,32 @@ static COMMANDS: &[Command] = &[
             Ok(vec![Request::Act { act: Act::Announce { domain: None, subject: it.one("subject"), text } }])
         },
     ),
+    // XEP-0133 §4.13 to §4.16.
+    command("get-registered-users-num", "Count accounts", &[DOMAIN], "registeredusersnum", |it| {
+        count(it, "registered")
+    }),
+    command("get-disabled-users-num", "Count disabled accounts", &[DOMAIN], "disabledusersnum", |it| {
+        count(it, "disabled")
+    }),
+    command("get-online-users-num", "Count users who are there", &[DOMAIN], "onlineusersnum", |it| count(it, "online")),
+    command("set-motd", "Set the message of the day", &[("motd", "text-multi", "Text", true)], "", |it| {
+        notice(it, Occasion::Motd, "motd")
+    }),
+    command("delete-motd", "Remove the message of the day", &[], "", |_| Ok(vec![no_notice(Occasion::Motd)])),
+    command("set-welcome", "Set the welcome", &[("welcome", "text-multi", "Text", true)], "", |it| {
+        notice(it, Occasion::Welcome, "welcome")
+    }),
+    command("delete-welcome", "Remove the welcome", &[], "", |_| Ok(vec![no_notice(Occasion::Welcome)])),
+    own("notices", "Show the message of the day and the welcome", &[], "notices", |_| {
+        Ok(vec![Request::Act { act: Act::Notices }])
+    }),
+    own("block", "Speak with a domain no more", &[DOMAIN], "", |it| {
+        Ok(vec![Request::Act { act: Act::Block { domain: it.must("domain")?, blocked: true } }])
+    }),
+    own("unblock", "Speak with a domain again", &[DOMAIN], "", |it| {
+        Ok(vec![Request::Act { act: Act::Block { domain: it.must("domain")?, blocked: false } }])
+    }),
+    own("blocked", "List blocked domains", &[], "domains", |_| Ok(vec![Request::Act { act: Act::Blocked }])),
     command("shutdown", "Stop the server", &[], "", |_| Ok(vec![Request::Stop])),
     own(
         "roster-put",
@@ -144,14 +168,21 @@ static COMMANDS: &[Command] = &[
     ),
     own("status", "Show the server", &[], "status", |_| Ok(vec![Request::Status])),
     own("links", "Show streams with other domains", &[], "links", |_| Ok(vec![Request::Links])),
+    own("forget", "Forget the key of a server", &[DOMAIN], "", |it| {
+        Ok(vec![Request::Forget { domain: it.must("domain")? }])
+    }),
     own("queues", "Show what waits", &[], "queues", |_| Ok(vec![Request::Act { act: Act::Queues }])),
     own("limits", "Show which bounds were met", &[], "limits", |_| Ok(vec![Request::Act { act: Act::Limits }])),
     own("certificates", "Show certificates", &[], "certificates", |_| Ok(vec![Request::Certificates])),
     own("domains", "List domains", &[], "domains", |_| Ok(vec![Request::Act { act: Act::DomainList }])),
-    own("domain-add", "Host one more domain", &[("domain", "text-single", "Domain", true)], "", |it| {
-        Ok(vec![Request::Act { act: Act::DomainAdd { domain: it.must("domain")? } }])
-    }),
-    own("domain-remove", "Host a domain no more", &[("domain", "text-single", "Domain", true)], "", |it| {
+    own(
+        "domain-add",
+        "Host one more domain",
+        &[("domain", "text-single", "Domain", true), ("options", "text-multi", "Options, each as NAME=VALUE", false)],
+        "",
+        |it| Ok(vec![Request::Act { act: Act::DomainAdd { domain: it.must("domain")?, options: it.all("options") } }]),
+    ),
+    own("domain-remove", "Host a domain no more", &[DOMAIN], "", |it| {
         Ok(vec![Request::Act { act: Act::DomainRemove { domain: it.must("domain")? } }])
     }),
     own("log-level", "Change what is logged", &[("level", "text-single", "Level", false)], "level", |it| {
@@ -194,6 +225,21 @@ const fn own(
     requests: Requests,
 ) -> Command {
     Command { node: (WAFT, node), name, fields, requests, shown }
+}
+
+/// A figure of one domain.
+fn count(it: &Filled<'_>, only: &str) -> Result<Vec<Request>, String> {
+    Ok(vec![Request::Act { act: Act::Count { domain: it.must("domain")?, only: Some(only.to_owned()) } }])
+}
+
+fn notice(it: &Filled<'_>, occasion: Occasion, field: &str) -> Result<Vec<Request>, String> {
+    let text = Some(it.all(field).join("\n")).filter(|text| !text.is_empty());
+    let text = text.ok_or_else(|| format!("\"{field}\" must be filled in"))?;
+    Ok(vec![Request::Act { act: Act::NoticeSet { occasion, subject: None, text: Some(text) } }])
+}
+
+fn no_notice(occasion: Occasion) -> Request {
+    Request::Act { act: Act::NoticeSet { occasion, subject: None, text: None } }
 }
 
 impl Command {

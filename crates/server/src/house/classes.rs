@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use std::time::Duration;
 use store::{Change, Outcome, SETTINGS};
-use xmpp::{BareJid, StanzaCondition, StanzaError};
+use xmpp::{BareJid, Stamp, StanzaCondition, StanzaError};
 
 /// The setting's key.
 const KEY: &str = "class";
@@ -60,20 +60,21 @@ impl House {
         self.store.blob(account, SETTINGS, KEY).await.ok().flatten().as_deref().and_then(Member::read)
     }
 
+    /// An account's class, and when it ends by it.
+    pub(super) async fn class_of(&self, account: &BareJid) -> Option<(String, Option<Stamp>)> {
+        let member = self.member(account).await?;
+        let days = self.config.read().class(&member.class).and_then(|class| class.options.expires_days);
+        let end = |days: u32| member.since.saturating_add(u64::from(days) * DAY_SECONDS);
+        let ends = days.and_then(|days| i64::try_from(end(days)).ok()).map(|at| Stamp(at.saturating_mul(1_000_000)));
+        Some((member.class, ends))
+    }
+
     /// Puts an account into a class from now on, or into none. Sessions that are there keep their limits.
     ///
     /// # Errors
     /// `item-not-found` if there is no such account.
     pub async fn set_class(&self, account: &BareJid, class: Option<&str>) -> Result<(), StanzaError> {
-        let (owner, space, key) = (account.clone(), SETTINGS.into(), KEY.into());
-        let change = match class {
-            Some(class) => {
-                let member = Member { class: class.to_owned(), since: self.seconds() };
-                let value = serde_json::to_vec(&member).map_err(|_| StanzaCondition::InternalServerError)?;
-                Change::BlobPut { account: owner, space, key, value }
-            }
-            None => Change::BlobDelete { account: owner, space, key },
-        };
+        let change = self.class_change(account, class)?;
         match self.commit(account, vec![change]).await {
             Ok(outcomes) if outcomes.first() == Some(&Outcome::NoAccount) => Err(StanzaCondition::ItemNotFound.into()),
             Ok(_) => {
@@ -82,6 +83,19 @@ impl House {
             }
             Err(error) => Err(of_store(&error)),
         }
+    }
+
+    /// What puts it there.
+    pub(super) fn class_change(&self, account: &BareJid, class: Option<&str>) -> Result<Change, StanzaError> {
+        let (owner, space, key) = (account.clone(), SETTINGS.into(), KEY.into());
+        Ok(match class {
+            Some(class) => {
+                let member = Member { class: class.to_owned(), since: self.seconds() };
+                let value = serde_json::to_vec(&member).map_err(|_| StanzaCondition::InternalServerError)?;
+                Change::BlobPut { account: owner, space, key, value }
+            }
+            None => Change::BlobDelete { account: owner, space, key },
+        })
     }
 
     /// Has the account ended by its class? Then it is disabled, too.

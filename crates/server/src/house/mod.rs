@@ -19,6 +19,8 @@ pub mod edges;
 pub mod entity;
 pub mod gate;
 pub mod moving;
+pub mod notices;
+pub mod old_keys;
 pub mod operations;
 pub mod overdue;
 pub mod retention;
@@ -181,6 +183,11 @@ pub struct House {
     /// Services of their own domains beside this server.
     pub components: Components,
     pub invitations: Invitations,
+    pub notices: notices::Notices,
+    /// One account is made after the other, where more is written with it.
+    making: tokio::sync::Mutex<()>,
+    /// Which domains have accounts that can use SCRAM-SHA-1 alone.
+    pub old_keys: old_keys::OldKeys,
     /// Operators who look on.
     pub watches: Watches,
     /// What commands do, for those that come by forms.
@@ -232,6 +239,9 @@ impl House {
             nearby: OnceLock::new(),
             components: Components::default(),
             invitations: Invitations::default(),
+            notices: notices::Notices::default(),
+            making: tokio::sync::Mutex::new(()),
+            old_keys: old_keys::OldKeys::default(),
             watches: Watches::default(),
             admin: OnceLock::new(),
             draining: AtomicBool::new(false),

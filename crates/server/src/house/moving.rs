@@ -52,7 +52,10 @@ impl House {
     pub async fn move_in(self: &Arc<House>, account: Account, dry: bool) -> Result<Settled, String> {
         let jid = account.jid.clone();
         let policy = self.policy(jid.domain()).ok_or_else(|| {
-            format!("{} is not hosted here\nadd it to the configuration, and reload it", jid.domain())
+            format!(
+                "{} is not hosted here\nadd it to the configuration and say `waft reload`, or `waft domain add`",
+                jid.domain()
+            )
         })?;
         let mut archive_key = [0; 32];
         self.crypto.random(&mut archive_key);
@@ -74,7 +77,11 @@ impl House {
         }
         let _held = self.hold(&jid).await?;
         place.dry = false;
-        settle::settle(&place, account, commit).await.map_err(failed)
+        let settled = settle::settle(&place, account, commit).await.map_err(failed)?;
+        if settled.state == State::Made {
+            self.old_keys.look();
+        }
+        Ok(settled)
     }
 
     /// Holds an account as soon as it leaves memory, which it does at once if nobody is there.
@@ -116,7 +123,8 @@ impl House {
     pub async fn move_out(&self, jid: &BareJid) -> Result<PathBuf, String> {
         let found =
             leave::account(&*self.store, jid).await.map_err(|error| format!("the store cannot be read: {error}"))?;
-        let account = found.ok_or_else(|| format!("there is no account {jid} here"))?;
+        let account =
+            found.ok_or_else(|| format!("there is no account {jid} here\n`waft user list` shows those there are"))?;
         let folder = self.config.read().data.join(EXPORT);
         let write = move || {
             crate::data::make_subfolder(&folder)

@@ -25,14 +25,20 @@ pub struct Operations {
 
 /// How often it is looked whether a certificate has come.
 const RENEWAL_LOOK: std::time::Duration = std::time::Duration::from_millis(200);
+/// … and how often for one that the configuration has just asked for: ten minutes.
+const RENEWAL_LOOKS_MAX: u32 = 3_000;
 
 const NO_FEDERATION: &str =
     "this server does not federate: no [[listen]] has kind = \"s2s\"\nadd one with address = \"*:5269\"";
 
 fn why(account: &BareJid, error: &StanzaError) -> String {
     match (error.condition, &error.text) {
-        (StanzaCondition::Conflict, _) => format!("{account} exists already"),
-        (StanzaCondition::ItemNotFound, _) => format!("there is no account {account} here"),
+        (StanzaCondition::Conflict, _) => {
+            format!("{account} exists already\nchange its password with `waft user passwd {account}`")
+        }
+        (StanzaCondition::ItemNotFound, _) => {
+            format!("there is no account {account} here\n`waft user list` shows those there are")
+        }
         (_, Some(text)) => text.to_string(),
         (condition, None) => format!("{account}: {}", condition.name()),
     }
@@ -46,7 +52,7 @@ impl Operations {
     async fn must_exist(&self, account: &BareJid) -> Result<(), String> {
         match self.house().store.login(account).await {
             Ok(Some(_)) => Ok(()),
-            Ok(None) => Err(format!("there is no account {account} here")),
+            Ok(None) => Err(format!("there is no account {account} here\n`waft user list` shows those there are")),
             Err(error) => Err(format!("the store cannot be read: {error:?}")),
         }
     }
@@ -56,7 +62,11 @@ impl Operations {
             return Ok(());
         }
         let hosts: Vec<String> = self.house().hosts.read().keys().map(ToString::to_string).collect();
-        Err(format!("{} is not hosted here; this server hosts {}", account.domain(), hosts.join(", ")))
+        Err(format!(
+            "{} is not hosted here; this server hosts {}\nadd it to the configuration and say `waft reload`, or `waft domain add`",
+            account.domain(),
+            hosts.join(", ")
+        ))
     }
 }
 
@@ -84,7 +94,9 @@ impl Operations {
             Some(name) => xmpp::jid::prepare_domain(&name).map_err(|_| format!("{name} is no domain"))?,
             None => config.hosts.first().map(|host| host.domain.to_string()).unwrap_or_default(),
         };
-        let Some(host) = config.host(&domain) else { return Err(format!("{domain} is not hosted here")) };
+        let Some(host) = config.host(&domain) else {
+            return Err(format!("{domain} is not hosted here\n`waft domain list` shows the domains that are"));
+        };
         if inviter.as_ref().is_some_and(|inviter| inviter.domain() != domain) {
             return Err("whoever invites to a domain has an account there".into());
         }
@@ -460,8 +472,20 @@ impl AdminOps for Operations {
             let renewals = &self.running.certificates.renewals;
             let of_domain = || renewals.shown().into_iter().find(|it| it.domain == domain);
             let attempts = of_domain().map_or(0, |it| it.attempts);
-            if !renewals.ask(&domain) {
+            let config = self.house().config.read().clone();
+            if !crate::acme::wanted(&config).iter().any(|it| *it.domain == *domain) {
                 return Err(format!("{domain} gets no certificate by ACME\nset acme = true in its table"));
+            }
+            // What the configuration has just asked for is got already, and known when that has come to something.
+            if !renewals.ask(&domain) {
+                for _ in 0..RENEWAL_LOOKS_MAX {
+                    tokio::time::sleep(RENEWAL_LOOK).await;
+                    match of_domain() {
+                        Some(it) if it.attempts > 0 => return it.failure.map_or(Ok(()), Err),
+                        Some(_) if renewals.ask(&domain) => break,
+                        _ => {}
+                    }
+                }
             }
             loop {
                 tokio::time::sleep(RENEWAL_LOOK).await;

@@ -1,7 +1,7 @@
 //! From a configuration to a server that serves, and its end.
 
 use super::operations::Operations;
-use super::{HostEntry, House, Seams, accounts, commits, overdue, retention, timers};
+use super::{HostEntry, House, Seams, accounts, commits, old_keys, overdue, retention, timers};
 use crate::admin::AdminOps;
 use crate::admin::server::AdminSocket;
 use crate::certificates::Certificates;
@@ -40,6 +40,22 @@ pub struct Running {
     pub admission: Arc<Admission>,
     listeners: Vec<(Listener, Arc<ListenerContext>)>,
     tasks: Vec<JoinHandle<()>>,
+}
+
+/// What clients' listeners give to streams that begin.
+pub struct Streams {
+    certificates: Arc<Certificates>,
+    listeners: Box<[(Listener, Arc<ListenerContext>)]>,
+}
+
+impl Streams {
+    /// By the configuration and the accounts of now.
+    pub fn renew(&self, house: &House) {
+        let config = house.config.read().clone();
+        for (listener, context) in &self.listeners {
+            *context.edge.write() = Arc::new(edge_config(&config, listener, &self.certificates, house));
+        }
+    }
 }
 
 pub fn hosts_of(
@@ -131,14 +147,8 @@ pub fn edge_limits_of(config: &Config) -> EdgeLimits {
 }
 
 /// What a listener's streams are given.
-fn edge_config(
-    config: &Config,
-    listener: &Listener,
-    certificates: &Arc<Certificates>,
-    crypto: &Arc<dyn Crypto>,
-    secret: &[u8],
-    caps: &[u8],
-) -> EdgeConfig {
+fn edge_config(config: &Config, listener: &Listener, certificates: &Arc<Certificates>, house: &House) -> EdgeConfig {
+    let sha1_first = |domain: &str| house.old_keys.of(domain).sha1_first;
     let tls = match listener.tls {
         ListenTls::Required => stream::Tls::Required,
         ListenTls::Optional => stream::Tls::Optional,
@@ -146,23 +156,23 @@ fn edge_config(
     };
     EdgeConfig {
         stream: Arc::new(stream::Config {
-            hosts: config.hosts.iter().map(|h| (h.domain.clone(), host_auth(h))).collect(),
+            hosts: config.hosts.iter().map(|h| (h.domain.clone(), host_auth(h, sha1_first(&h.domain)))).collect(),
             default_host: config.hosts.first().map(|h| h.domain.clone()),
             tls,
             limits_before_auth: config.limits.before_auth(),
             limits_after_auth: config.limits.after_auth(),
             idle_seconds: Some(config.limits.idle_ping_seconds),
-            secret: secret.to_vec(),
+            secret: house.secret.clone(),
             auth_attempts_max: u8::try_from(config.limits.auth_failures_per_connection_max).unwrap_or(u8::MAX),
             iterations_sha1: config.accounts.scram_iterations,
             iterations_sha256: config.accounts.scram_iterations,
-            caps: caps.to_vec(),
+            caps: house.caps(),
             bind_features: vec![im::roles::NS],
             ..stream::Config::default()
         }),
         certificates: certificates.clone(),
         direct_tls: listener.tls == ListenTls::Direct,
-        crypto: crypto.clone(),
+        crypto: house.crypto.clone(),
         roles: match listener.operations {
             ListenOperations::All => im::roles::Roles::ALL,
             ListenOperations::Presence => im::roles::Roles::PRESENCE,
@@ -172,7 +182,7 @@ fn edge_config(
     }
 }
 
-fn host_auth(host: &crate::config::Host) -> stream::HostAuth {
+fn host_auth(host: &crate::config::Host, sha1_first: bool) -> stream::HostAuth {
     use crate::config::Mechanism as Named;
     use stream::sasl::Mechanism;
     let mut mechanisms: Vec<Mechanism> = Vec::new();
@@ -186,6 +196,10 @@ fn host_auth(host: &crate::config::Host) -> stream::HostAuth {
         Named::ScramSha1 => Mechanism::ScramSha1,
         Named::Plain => Mechanism::Plain,
     }));
+    let is_sha1 = |it: &Mechanism| matches!(it, Mechanism::ScramSha1Plus | Mechanism::ScramSha1);
+    if sha1_first && mechanisms.iter().any(is_sha1) {
+        mechanisms.retain(|it| !matches!(it, Mechanism::ScramSha256Plus | Mechanism::ScramSha256));
+    }
     if host.options.anonymous {
         mechanisms.push(Mechanism::Anonymous);
     }
@@ -220,6 +234,11 @@ impl Running {
         let authenticator = Box::new(accounts::Internal(store.clone()));
         let house = House::new(config.clone(), store, cluster, hosts, authenticator, &world, seams);
         house.invitations.open(config.data.join("invitations"))?;
+        house.notices.open(config.data.join(super::notices::FILE))?;
+        house.decide_claims().await.map_err(|error| format!("the store cannot be read: {error}"))?;
+        house.old_keys.open(config.data.join(old_keys::FILE));
+        let counted = old_keys::count(&house).await;
+        counted.map_err(|error| format!("the store cannot be read: {error}"))?;
         let admission = Admission::new(bounds_of(&config));
         let mut running =
             Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
@@ -251,6 +270,9 @@ impl Running {
             }
             running.listeners.push((listener.clone(), context));
         }
+        let streams =
+            Streams { certificates: running.certificates.clone(), listeners: running.listeners.clone().into() };
+        running.tasks.push(tokio::spawn(old_keys::carry(house.clone(), streams)));
         for address in config.component_addresses() {
             for socket in world.network.listen(&address)? {
                 let admission = running.admission.clone();
@@ -316,8 +338,7 @@ impl Running {
     }
 
     fn edge_config(&self, config: &Config, listener: &Listener) -> EdgeConfig {
-        let caps = self.house.caps();
-        edge_config(config, listener, &self.certificates, &self.house.crypto, &self.house.secret, &caps)
+        edge_config(config, listener, &self.certificates, &self.house)
     }
 
     /// Takes what can be changed while running; streams that are there keep what they began with.
@@ -350,6 +371,8 @@ impl Running {
             *context.edge.write() = Arc::new(self.edge_config(&config, listener));
         }
         *self.house.config.write() = config;
+        // (Of domains that came.)
+        self.house.old_keys.look();
         self.certificates.renewals.wake.notify_one();
         Ok(())
     }

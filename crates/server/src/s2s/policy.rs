@@ -98,7 +98,10 @@ impl Policy {
                 secret: crypto.hmac(stream::Hash::Sha256, secret, b"dialback"),
                 ..ServerConfig::default()
             }),
-            blocked: listed(&federation.blocked, federation.blocked_file.as_deref()),
+            blocked: listed(
+                &[federation.blocked.clone(), crate::config::blocked_domains(&config.data)].concat(),
+                federation.blocked_file.as_deref(),
+            ),
             allowed: listed(&federation.allowed, federation.allowed_file.as_deref()),
             trust: federation.trust,
             remotes: config.remotes.iter().map(|remote| (remote.domain.clone(), of_remote(&remote.options))).collect(),
@@ -215,6 +218,15 @@ mod tests {
         ] {
             assert_eq!(it.allows(domain), allowed, "{domain}");
         }
+    }
+
+    #[test]
+    fn what_was_blocked_at_run_time_is_not_spoken_with() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join(crate::config::BLOCKED_FILE), "bad.example\n*.worse.example\n")
+            .expect("it can be written");
+        let it = policy(&format!("data = \"{}\"\n", folder.path().display()));
+        assert!(!it.allows("bad.example") && !it.allows("a.worse.example") && it.allows("good.example"));
     }
 
     #[test]

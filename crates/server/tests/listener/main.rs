@@ -2,6 +2,8 @@
 //!
 //! - [`server`]: starts it; [`client`]: speaks to it.
 //! - `sasl`, `sasl2`, `register`: how a stream is authenticated. RFC 6120 §6, XEP-0388, XEP-0077.
+//! - `notices`: what an operator tells users once.
+//! - `old_keys`: accounts that came with SCRAM-SHA-1 alone.
 //! - `streams`, `sessions`, `management`: headers, errors, binding, XEP-0198.
 //! - `transcripts`: a table of conditions and mechanisms, each with its test.
 //! - `forwarding`: what a client sends comes out right at the other. RFC 6120 §4.8, §8.
@@ -34,6 +36,8 @@ mod management;
 mod many;
 mod metrics;
 mod model;
+mod notices;
+mod old_keys;
 mod presence_lasting;
 mod proxied;
 mod push;

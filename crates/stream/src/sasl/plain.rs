@@ -38,6 +38,11 @@ pub(crate) fn start(message: &[u8], cx: &Context<'_>) -> Result<Step, Condition>
 impl Named {
     /// Asks for the check, also of a user that does not exist.
     pub fn looked_up(self, account: Option<Account>, cx: &Context<'_>) -> Step {
+        let missing = account.as_ref().and_then(|account| match (&account.scram_sha256, &account.scram_sha1) {
+            (None, Some(_)) => Some(Hash::Sha256),
+            (Some(_), None) => Some(Hash::Sha1),
+            _ => None,
+        });
         let keys = account.and_then(|account| match (account.scram_sha256, account.scram_sha1) {
             (Some(keys), _) => Some((Hash::Sha256, keys)),
             (None, Some(keys)) => Some((Hash::Sha1, keys)),
@@ -45,7 +50,7 @@ impl Named {
         });
         let known = keys.is_some();
         let (hash, keys) = keys.unwrap_or_else(|| (Hash::Sha256, fake_keys(Hash::Sha256, &self.account, cx)));
-        let check = CheckPassword { account: self.account.clone(), hash, password: self.password, keys };
+        let check = CheckPassword { account: self.account.clone(), hash, password: self.password, keys, missing };
         Step::Check(Box::new(check), Exchange::PlainChecked(Checked { account: self.account, known }))
     }
 }
