@@ -31,7 +31,9 @@ pub fn release(arguments: impl Iterator<Item = String>) -> Result<(), String> {
     make(&out)?;
     let pages = target.join("pages");
     remove(&pages)?;
-    cargo(&["run", "--quiet", "--locked", "-p", "pack", "--", &text(&pages)], None)?;
+    // (With the whole workspace's choice of features: what its tests were built with is not built again.)
+    cargo(&["build", "--quiet", "--locked", "--workspace", "--bin", "pack"], None)?;
+    run(&text(&target.join("debug/pack")), &[&text(&pages)])?;
     let program = match &wanted.binary {
         Some(binary) => binary.clone(),
         None => {
@@ -51,6 +53,7 @@ pub fn release(arguments: impl Iterator<Item = String>) -> Result<(), String> {
         }
         let authorities = Path::new("/etc/ssl/certs/ca-certificates.crt");
         copy(authorities, &out.join("ca-certificates.crt"), 0o644)?;
+        make(&out.join("data"))?;
     }
     for file in made {
         println!("{}", file.display());
@@ -79,7 +82,12 @@ fn static_program(target: &Path) -> Result<PathBuf, String> {
     let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let build = ["build", "--release", "--locked", "-p", "server", "--bin", "waft", "--target", &triple];
     cargo(&build, Some("-C target-feature=+crt-static -C relocation-model=static"))?;
-    Ok(target.join(&triple).join("release/waft"))
+    let program = target.join(&triple).join("release/waft");
+    let headers = output("objdump", &["-p", &text(&program)])?;
+    if headers.contains("NEEDED") || headers.contains("INTERP") {
+        return Err(format!("{} needs libraries: it is not static", program.display()));
+    }
+    Ok(program)
 }
 
 /// The Debian package.

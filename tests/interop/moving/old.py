@@ -9,7 +9,7 @@ import subprocess
 import time
 
 PASSWORD = "an old secret"
-DOMAIN = "old.example"
+DOMAIN = os.environ.get("OLD_DOMAIN", "old.example")
 
 
 def free_port():
