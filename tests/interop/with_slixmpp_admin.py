@@ -95,3 +95,23 @@ async def somebody_else_finds_no_commands_of_administrators(house):
             assert error.iq["error"]["condition"] in ("service-unavailable", "item-not-found"), error
         else:
             raise AssertionError("it was answered")
+
+
+@scene(PEER)
+async def an_administrator_counts_blocks_and_forgets_by_forms(house):
+    async with await administrator(house) as admin:
+        *_, registered = shown(await execute(admin, f"{ADMIN}#get-registered-users-num", domain=DOMAIN))
+        *_, online = shown(await execute(admin, f"{ADMIN}#get-online-users-num", domain=DOMAIN))
+        *_, disabled = shown(await execute(admin, f"{ADMIN}#get-disabled-users-num", domain=DOMAIN))
+        assert int(registered) >= int(online) >= 1 and int(disabled) >= 0, (registered, online, disabled)
+        await execute(admin, f"{WAFT}#block", domain="*.spam.example")
+        assert "*.spam.example" in shown(await execute(admin, f"{WAFT}#blocked"))
+        await execute(admin, f"{WAFT}#unblock", domain="*.spam.example")
+        assert "*.spam.example" not in shown(await execute(admin, f"{WAFT}#blocked"))
+        for node, why in (("forget", "does not federate"), ("unblock", "not among those")):
+            try:
+                await execute(admin, f"{WAFT}#{node}", domain="unknown.example")
+            except IqError as error:
+                assert why in error.iq["error"]["text"], error
+            else:
+                raise AssertionError("it was taken")
