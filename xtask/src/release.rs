@@ -11,6 +11,8 @@ use std::process::Command;
 struct Wanted {
     /// Packed as it is, instead of being built.
     binary: Option<PathBuf>,
+    /// Writes man pages and completions, instead of being built.
+    pack: Option<PathBuf>,
     /// As which version; the workspace's.
     version: Option<String>,
     /// The package alone.
@@ -19,7 +21,7 @@ struct Wanted {
     to: Option<PathBuf>,
 }
 
-/// `release [--deb] [--binary FILE] [--version V] [--to FOLDER]`.
+/// `release [--deb] [--binary FILE] [--pack FILE] [--version V] [--to FOLDER]`.
 ///
 /// # Errors
 /// For people.
@@ -31,9 +33,14 @@ pub fn release(arguments: impl Iterator<Item = String>) -> Result<(), String> {
     make(&out)?;
     let pages = target.join("pages");
     remove(&pages)?;
-    // (With the whole workspace's choice of features: what its tests were built with is not built again.)
-    cargo(&["build", "--quiet", "--locked", "--workspace", "--bin", "pack"], None)?;
-    run(&text(&target.join("debug/pack")), &[&text(&pages)])?;
+    let pack = match &wanted.pack {
+        Some(pack) => pack.clone(),
+        None => {
+            cargo(&["build", "--quiet", "--locked", "--workspace", "--bin", "pack"], None)?;
+            target.join("debug/pack")
+        }
+    };
+    run(&text(&pack), &[&text(&pages)])?;
     let program = match &wanted.binary {
         Some(binary) => binary.clone(),
         None => {
@@ -68,6 +75,7 @@ fn wanted(mut arguments: impl Iterator<Item = String>) -> Result<Wanted, String>
         match argument.as_str() {
             "--deb" => wanted.deb = true,
             "--binary" => wanted.binary = Some(value()?.into()),
+            "--pack" => wanted.pack = Some(value()?.into()),
             "--version" => wanted.version = Some(value()?),
             "--to" => wanted.to = Some(value()?.into()),
             other => return Err(format!("release knows no {other}")),
