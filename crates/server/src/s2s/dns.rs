@@ -86,6 +86,16 @@ pub trait Resolve: Send + Sync {
     }
 }
 
+/// Where the system names its name servers.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
+/// One name server, by UDP and TCP.
+fn only(server: SocketAddr) -> ResolverConfig {
+    let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
+    connections.iter_mut().for_each(|connection| connection.port = server.port());
+    ResolverConfig::from_parts(None, Vec::new(), vec![NameServerConfig::new(server.ip(), true, connections.to_vec())])
+}
+
 /// The name servers of the system.
 pub struct System {
     resolver: TokioResolver,
@@ -107,13 +117,25 @@ impl System {
     /// # Errors
     /// The system names none that can be used.
     pub fn with(validates: bool) -> Result<System, String> {
-        let resolver = TokioResolver::builder_tokio().and_then(|mut builder| {
+        // Without the file the name server of this machine is meant. resolv.conf(5)
+        let builder = if std::path::Path::new(RESOLV_CONF).exists() {
+            TokioResolver::builder_tokio()
+        } else {
+            tracing::warn!("there is no {RESOLV_CONF}: the name server of this machine is asked");
+            let here = only(SocketAddr::from((Ipv4Addr::LOCALHOST, 53)));
+            Ok(TokioResolver::builder_with_config(here, TokioRuntimeProvider::default()))
+        };
+        let resolver = builder.and_then(|mut builder| {
             let options = builder.options_mut();
             options.validate = validates;
             options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
             builder.build()
         });
-        let resolver = resolver.map_err(|error| format!("the name servers of the system cannot be used: {error}"))?;
+        let resolver = resolver.map_err(|error| {
+            format!(
+                "the name servers of the system cannot be used: {error}\nname one in {RESOLV_CONF}: nameserver ADDRESS"
+            )
+        })?;
         Ok(System { resolver, validates })
     }
 
@@ -122,11 +144,7 @@ impl System {
     /// # Errors
     /// It cannot be used.
     pub fn at(server: SocketAddr, anchors: Option<TrustAnchors>) -> Result<System, String> {
-        let mut connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()];
-        connections.iter_mut().for_each(|connection| connection.port = server.port());
-        let server = NameServerConfig::new(server.ip(), true, connections.to_vec());
-        let config = ResolverConfig::from_parts(None, Vec::new(), vec![server]);
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+        let mut builder = TokioResolver::builder_with_config(only(server), TokioRuntimeProvider::default());
         builder.options_mut().negative_max_ttl = Some(NEGATIVE_TTL_MAX);
         let validates = anchors.is_some();
         if let Some(anchors) = anchors {
