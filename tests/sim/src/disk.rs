@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use store::memory::MemoryStore;
 use store::{
-    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, KeyFigures, Login, OutboxRow, Overdue, Page, PageQuery,
-    Record, Reply, SessionRow, Store, StoreError, Token, WaitingPlace,
+    AccountRecord, AccountSummary, Change, Committed, Fence, Figures, KeyFigures, Login, OutboxRow, Overdue, Page,
+    PageQuery, Record, Reply, SessionRow, Store, StoreError, Token, WaitingPlace,
 };
 use tokio::sync::Notify;
 use tokio::time::sleep;
