@@ -8,6 +8,7 @@ use crate::listen;
 use crate::s2s::dns::{Resolve, System};
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use stream::Crypto;
 use tokio::net::{TcpListener, TcpStream};
@@ -26,14 +27,14 @@ impl World {
         World { network: Network::Tcp, wall: Wall::System, crypto: Arc::new(AwsLc), resolver: None }
     }
 
-    /// `validates`: signatures are looked at, if it is the system's.
+    /// `validates`: signatures are looked at, if it is the system's, up to these anchors instead of the root's.
     ///
     /// # Errors
     /// The system names no name servers that can be used.
-    pub fn take_resolver(&mut self, validates: bool) -> Result<Box<dyn Resolve>, String> {
+    pub fn take_resolver(&mut self, validates: bool, anchors: Option<&Path>) -> Result<Box<dyn Resolve>, String> {
         match self.resolver.take() {
             Some(resolver) => Ok(resolver),
-            None => Ok(Box::new(System::with(validates)?)),
+            None => Ok(Box::new(System::with(validates, anchors)?)),
         }
     }
 }

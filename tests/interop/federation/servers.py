@@ -2,6 +2,7 @@
 
 import glob
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,8 @@ import time
 from services import COMPONENT_SECRET
 
 PASSWORD = "secret"
+# However slow the machine starts a server, what waits for it waits. Scenes in which it is to come back say how soon.
+KEEP = 600
 
 
 def openssl(*arguments, **more):
@@ -135,6 +138,7 @@ data = "{self.folder}/data"
 [host."{self.domain}"]
 certificate = "{self.chain}"
 key = "{self.key}"
+{"archive = false" if getattr(self.world, "quiet", False) else ""}
 [[listen]]
 address = "{self.address}:5222"
 [[listen]]
@@ -152,13 +156,33 @@ allow_private = true
 ca = "{self.world.authority.ca}"
 absent_seconds = 4
 patience_seconds = 20
-keep_seconds = {getattr(self.world, "keep_seconds", 20)}
+keep_seconds = {KEEP}
 bidi = {bidi}
+{getattr(self.world, "more", "")}
 [limits]
 rates = {"false" if getattr(self.world, "quiet", False) else "true"}
 [log]
 level = "{"error" if getattr(self.world, "quiet", False) else "info,waft=debug,waft::s2s=trace"}"
 """)
+
+    def keeps_for(self, seconds):
+        """How long a message waits for a server that was there, from now on."""
+        with open(self.config) as file:
+            text = file.read()
+        with open(self.config, "w") as file:
+            file.write(re.sub(r"(?m)^keep_seconds = .*$", f"keep_seconds = {seconds}", text))
+        if self.process is not None:
+            before = self.said("the configuration was read again")
+            self.process.send_signal(signal.SIGHUP)
+            deadline = time.monotonic() + 60
+            while self.said("the configuration was read again") == before:
+                assert time.monotonic() < deadline, "waft does not read its configuration again"
+                time.sleep(0.05)
+
+    def said(self, words):
+        """In how many lines of its log these words stand."""
+        with open(f"{self.folder}/output", errors="replace") as file:
+            return sum(words in line for line in file)
 
     def command(self):
         return [self.world.waft, "serve", "--config", self.config]
@@ -175,20 +199,24 @@ class Prosody(Server):
         self.config = f"{self.folder}/prosody.cfg.lua"
         secure = "true" if self.world.mode == "certificates" else "false"
         bidi = '"s2s_bidi"; ' if self.world.bidi else ""
+        # What is measured does as little as it can, and collects its garbage in generations.
+        quiet = getattr(self.world, "quiet", False)
+        mam, gc = ("", 'gc = { mode = "generational" }') if quiet else ('"mam"; ', "")
         with open(self.config, "w") as file:
             file.write(f"""
 run_as_root = true
 pidfile = "{self.folder}/pid"
 data_path = "{self.folder}/data"
 interfaces = {{ "{self.address}" }}
-modules_enabled = {{ {bidi}"smacks"; "roster"; "saslauth"; "tls"; "dialback"; "disco"; "ping"; "version"; "offline"; "presence"; "message"; "iq"; "s2s_auth_certs"; "mam" }}
+modules_enabled = {{ {bidi}"smacks"; "roster"; "saslauth"; "tls"; "dialback"; "disco"; "ping"; "version"; "offline"; "presence"; "message"; "iq"; "s2s_auth_certs"; {mam}}}
 modules_disabled = {{ "http"; "admin_shell"; "admin_socket" }}
 authentication = "internal_plain"
 c2s_require_encryption = true
 s2s_require_encryption = true
 s2s_secure_auth = {secure}
 limits = {{ }}
-log = {{ {"error" if getattr(self.world, "quiet", False) else "debug"} = "{self.folder}/log" }}
+{gc}
+log = {{ {"error" if quiet else "debug"} = "{self.folder}/log" }}
 ssl = {{ cafile = "{self.world.authority.ca}"; capath = "" }}
 VirtualHost "{self.domain}"
   ssl = {{ key = "{self.key}"; certificate = "{self.chain}"; cafile = "{self.world.authority.ca}" }}
@@ -221,7 +249,7 @@ class Ejabberd(Server):
             file.write(f"""
 hosts:
   - {self.domain}
-loglevel: debug
+loglevel: {"error" if getattr(self.world, "quiet", False) else "debug"}
 certfiles:
   - {both}
 ca_file: {self.world.authority.ca}
@@ -256,7 +284,10 @@ modules:
     def command(self):
         paths = [path for root in ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib/erlang/lib")
                  for path in glob.glob(f"{root}/*/ebin")]
-        return ["erl", "-noinput", "-pa", *paths, "-sname", "ejabberd@localhost", "-mnesia", "dir",
+        # While something is measured its schedulers do not wait busily.
+        idle = ["+sbwt", "none", "+sbwtdcpu", "none", "+sbwtdio", "none"] if getattr(self.world, "quiet", False) else []
+        name = f"{self.domain.split('.')[0]}@localhost"
+        return ["erl", "-noinput", *idle, "-pa", *paths, "-sname", name, "-mnesia", "dir",
                 f'"{self.folder}/data"', "-ejabberd", "config", f'"{self.folder}/ejabberd.yml"', "-ejabberd", "log_path",
                 f'"{self.folder}/log"', "-s", "ejabberd"]
 

@@ -8,6 +8,7 @@ use sim::pair::{Client, Pair, jid, presence, text};
 use sim::scene;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
+use store::Store;
 use tokio::time::{Instant, sleep};
 
 const fn seconds(count: u64) -> Duration {
@@ -223,6 +224,53 @@ async fn attempts_follow_each_other_at_growing_intervals() {
     assert_eq!(pauses.len(), 3, "{at:?}");
     for (pause, expected) in pauses.iter().zip([2_000, 4_000, 8_000]) {
         assert!((expected..expected * 6 / 5 + 100).contains(pause), "{pauses:?}");
+    }
+}
+
+// Nothing comes back untried: a quarter of the 20 seconds that a message waits here.
+#[tokio::test(start_paused = true)]
+async fn whoever_writes_between_two_late_attempts_makes_one_sooner() {
+    let mut pair = Pair::start(8, |_, _, _| {}).await;
+    let mut juliet = pair.client(0).await;
+    pair.nodes[1].crash(Crash::Process);
+    let failures = |pair: &Pair| pair.nodes[0].running.as_ref().expect("it runs").house.counted("s2s_failures");
+    juliet.writes(&jid(1), "?").await;
+    let next = async |pair: &Pair| {
+        let (before, began) = (failures(pair), Instant::now());
+        while failures(pair) == before {
+            sleep(Duration::from_millis(10)).await;
+            assert!(began.elapsed() < seconds(20), "nobody tries");
+        }
+        began.elapsed()
+    };
+    for _ in 0..3 {
+        next(&pair).await;
+    }
+    // The pause is eight seconds now.
+    sleep(seconds(1)).await;
+    juliet.writes(&jid(1), "!").await;
+    let took = next(&pair).await;
+    assert!(took >= seconds(3) && took < Duration::from_millis(4_500), "{took:?}");
+}
+
+// What is acknowledged late stays in the outbox, and goes again when the server is killed.
+#[tokio::test(start_paused = true)]
+async fn an_acknowledgement_that_is_asked_for_behind_many_stanzas_comes_with_the_last_of_them() {
+    let (pair, mut juliet, mut romeo) = two().await;
+    sleep(seconds(30)).await;
+    for n in 0..60 {
+        juliet.writes(&jid(1), &format!("there {n}")).await;
+    }
+    let (_, took) = romeo.hears(text("there 59")).await;
+    assert!(took < seconds(2), "{took:?}");
+    let began = Instant::now();
+    loop {
+        let rows = pair.nodes[0].disk.outbox(i64::MIN, 100).await.expect("it can be read");
+        if rows.is_empty() {
+            break;
+        }
+        assert!(began.elapsed() < Duration::from_millis(500), "{} are not acknowledged", rows.len());
+        sleep(Duration::from_millis(5)).await;
     }
 }
 

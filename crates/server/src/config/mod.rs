@@ -334,8 +334,9 @@ impl Config {
         [&mut self.acme.ca, &mut self.acme.eab_key].into_iter().flatten().for_each(absolute);
         self.admin.socket.iter_mut().for_each(absolute);
         let federation = &mut self.federation;
-        let files = [&mut federation.ca, &mut federation.blocked_file, &mut federation.allowed_file];
-        files.into_iter().flatten().for_each(absolute);
+        let lists = [&mut federation.blocked_file, &mut federation.allowed_file];
+        let files = [&mut federation.ca, &mut federation.dane_anchors].into_iter().chain(lists);
+        files.flatten().for_each(absolute);
     }
 
     /// The command line wins.
@@ -514,6 +515,7 @@ impl Config {
         let answers = |config: &Config| config.acme_address().map(|at| (at, config.acme.challenge));
         note(answers(self) != answers(new), "where [acme] answers the authority");
         note(self.federation.dane != new.federation.dane, "s2s.dane");
+        note(self.federation.dane_anchors != new.federation.dane_anchors, "s2s.dane_anchors");
         out
     }
 }

@@ -167,6 +167,9 @@ section! {
         /// RFC 7712)? The name servers of the system must pass signatures on; they need not look at them. Domains
         /// whose signatures do not hold are not spoken with.
         dane: bool = false;
+        /// The keys up to which signatures must lead, instead of those of the root of the internet: a file of DNSKEY
+        /// records, one a line. For networks with a DNS of their own.
+        dane_anchors: Option<PathBuf> = None;
         /// May one stream carry both directions (XEP-0288)?
         bidi: bool = true;
         /// Seconds for which a stanza waits for a domain that does not exist; then its sender gets an error.

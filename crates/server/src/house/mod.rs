@@ -366,6 +366,11 @@ impl House {
             self.run_cell(&cell, ready);
         }
         // The rows of sender and recipient become one batch.
+        self.commit_now();
+    }
+
+    /// What [`House::commit_soon`] queued goes.
+    pub fn commit_now(&self) {
         if self.uncommitted.swap(false, Ordering::AcqRel) {
             self.store.go();
         }

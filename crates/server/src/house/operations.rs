@@ -389,7 +389,10 @@ impl AdminOps for Operations {
         Box::pin(async move {
             let federation = self.house().federation.get().ok_or(NO_FEDERATION)?;
             match federation.known.forget(&domain) {
-                true => Ok(()),
+                true => {
+                    federation.try_again(&domain);
+                    Ok(())
+                }
                 false => Err(format!("no key of {domain} was noted\nwaft s2s known lists those that were")),
             }
         })

@@ -318,7 +318,8 @@ impl Running {
     /// Who knows where other servers are: DNS, and with `--ad-hoc` the local network.
     fn resolver(&self, config: &Config, world: &mut World) -> Result<Box<dyn Resolve>, String> {
         if !config.ad_hoc {
-            return world.take_resolver(config.federation.dane);
+            let federation = &config.federation;
+            return world.take_resolver(federation.dane, federation.dane_anchors.as_deref());
         }
         let domains: Vec<String> = config.domains().map(Into::into).collect();
         let port = |kind| {
@@ -357,6 +358,7 @@ impl Running {
         if let (Some(federation), Some(trust)) = (federation, trust) {
             *federation.trust.write() = Arc::new(trust);
             *federation.policy.write() = Arc::new(s2s::Policy::of(&config, &self.house.secret, &*self.house.crypto));
+            federation.reconsider();
         }
         let old = self.house.hosts.read().clone();
         let hosts = hosts_of(&config, &old, self.house.now(), &self.house.seams);

@@ -12,6 +12,7 @@ use hickory_resolver::proto::rr::{RData, Record, RecordType};
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Deref;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -108,17 +109,18 @@ impl System {
     /// # Errors
     /// The system names none that can be used.
     pub fn new() -> Result<System, String> {
-        System::with(false)
+        System::with(false, None)
     }
 
-    /// With `validates` signatures are looked at (RFC 4035 §5), up to the keys of the root: an answer whose signatures do
-    /// not hold, or that should have some, is none.
+    /// With `validates` signatures are looked at (RFC 4035 §5), up to the keys of the root, or to those in the file of
+    /// `anchors`: an answer whose signatures do not hold, or that should have some, is none.
     ///
     /// # Errors
-    /// The system names none that can be used.
-    pub fn with(validates: bool) -> Result<System, String> {
+    /// The system names none that can be used; the file has no keys.
+    pub fn with(validates: bool, anchors: Option<&Path>) -> Result<System, String> {
+        let anchors = anchors.filter(|_| validates).map(anchors_in).transpose()?;
         // Without the file the name server of this machine is meant. resolv.conf(5)
-        let builder = if std::path::Path::new(RESOLV_CONF).exists() {
+        let builder = if Path::new(RESOLV_CONF).exists() {
             TokioResolver::builder_tokio()
         } else {
             tracing::warn!("there is no {RESOLV_CONF}: the name server of this machine is asked");
@@ -129,7 +131,10 @@ impl System {
             let options = builder.options_mut();
             options.validate = validates;
             options.negative_max_ttl = Some(NEGATIVE_TTL_MAX);
-            builder.build()
+            match anchors {
+                Some(anchors) => builder.with_trust_anchor(Arc::new(anchors)).build(),
+                None => builder.build(),
+            }
         });
         let resolver = resolver.map_err(|error| {
             format!(
@@ -182,6 +187,15 @@ impl System {
         }
         let secure = self.validates && answers().all(|record| record.proof.is_secure());
         Ok(Found { records: answers().filter_map(|record| read(&record.data)).collect(), secure })
+    }
+}
+
+fn anchors_in(file: &Path) -> Result<TrustAnchors, String> {
+    let anchors = TrustAnchors::from_file(file).map_err(|error| error.to_string());
+    match anchors {
+        Ok(anchors) if !anchors.is_empty() => Ok(anchors),
+        Ok(_) => Err(format!("{} has no DNSKEY records (s2s.dane_anchors)", file.display())),
+        Err(error) => Err(format!("{} cannot be read: {error} (s2s.dane_anchors)", file.display())),
     }
 }
 

@@ -24,8 +24,13 @@ use xmpp::{BareJid, Element, IqType, Stanza, StanzaCondition, StanzaType};
 
 /// Stanzas sent and not acknowledged; more wait in their links. LIMITS.md §1.
 const SENT_MAX: usize = 1_000;
+/// Of those, what the store keeps, where the other side does not know what is sent again: so many at most can come twice
+/// when this process is killed between their arrival and the word of it.
+const IN_THE_AIR_MAX: usize = 64;
 /// An acknowledgement is asked for after so many stanzas, also while more wait.
 const ASK_AFTER: u32 = 50;
+/// … and again so long after an answer that left some open.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// An acknowledgement, or the answer to a ping, comes within this time.
 const ACK_PATIENCE: Duration = Duration::from_secs(60);
 /// Stanzas taken in and not done: a stream is not read while there are so many. As for clients.
@@ -40,6 +45,8 @@ pub struct Flow {
     /// Something waits in one of the links.
     pub wake: Arc<Notify>,
     sent: VecDeque<Queued>,
+    /// How many of them the store keeps.
+    kept: usize,
     /// How many left [`Flow::sent`] in front.
     left: u64,
     /// Acknowledged so far, if the other side acknowledges.
@@ -49,6 +56,8 @@ pub struct Flow {
     unasked: u32,
     /// A question is out since then, and what its answer covers: all sent before.
     asked: Option<(Instant, u64)>,
+    /// When the last question was answered.
+    answered: Instant,
     ping: Option<Arc<Ping>>,
     /// The other side knows messages by their marks.
     pub marks: bool,
@@ -100,11 +109,13 @@ impl Flow {
             turn: 0,
             wake: Arc::default(),
             sent: VecDeque::new(),
+            kept: 0,
             left: 0,
             h: None,
             early: 0,
             unasked: 0,
             asked: None,
+            answered: Instant::now(),
             ping: None,
             marks: false,
             in_flight: Arc::default(),
@@ -143,12 +154,13 @@ impl Flow {
             return false;
         }
         let begin = out.len();
-        while out.len() - begin < room && self.sent.len() < SENT_MAX {
+        while out.len() - begin < room && self.has_room() {
             let Some(queued) = self.take() else { break };
-            if (self.marks || self.marked) && queued.stanza.is_message() {
+            if self.knows_copies() && queued.stanza.is_message() {
                 marks::write_mark(out, queued.id);
             }
             write_queued(out, &queued);
+            self.kept += usize::from(is_kept(&queued));
             self.sent.push_back(queued);
             self.unasked += 1;
             if self.unasked >= ASK_AFTER {
@@ -157,6 +169,16 @@ impl Flow {
         }
         self.ask(out);
         out.len() > begin
+    }
+
+    /// May more be sent before an acknowledgement comes?
+    fn has_room(&self) -> bool {
+        self.sent.len() < SENT_MAX && (self.knows_copies() || self.kept < IN_THE_AIR_MAX)
+    }
+
+    /// Does the other side know messages by their marks?
+    fn knows_copies(&self) -> bool {
+        self.marks || self.marked
     }
 
     /// Of the links in turn; what is too late to be delivered is passed over.
@@ -180,7 +202,7 @@ impl Flow {
         }
         if self.h.is_some() {
             marks::write_request(out);
-        } else if let Some(kept) = self.sent.iter().rev().find(|queued| queued.keeping != Keeping::Memory) {
+        } else if let Some(kept) = self.sent.iter().rev().find(|queued| is_kept(queued)) {
             let pair = pair_of(kept);
             self.write_ping(out, &pair);
         } else {
@@ -203,11 +225,11 @@ impl Flow {
 
     /// All that was written is with the kernel. What nobody acknowledges and nobody was promised is done with.
     pub fn flushed(&mut self) {
-        if self.h.is_some() || self.sent.iter().all(|queued| queued.keeping != Keeping::Memory) {
+        if self.h.is_some() || self.kept == self.sent.len() {
             return;
         }
         let before = self.sent.len();
-        self.sent.retain(|queued| queued.keeping != Keeping::Memory);
+        self.sent.retain(is_kept);
         self.left += (before - self.sent.len()) as u64;
     }
 
@@ -258,17 +280,22 @@ impl Flow {
         let mut done: Vec<(Pair, Vec<i64>)> = Vec::new();
         for queued in self.sent.drain(..count) {
             self.left += 1;
-            if queued.keeping == Keeping::Memory {
+            if !is_kept(&queued) {
                 continue;
             }
+            self.kept -= 1;
             let pair = pair_of(&queued);
             match done.iter_mut().find(|(of, _)| *of == pair) {
                 Some((_, ids)) => ids.push(queued.id),
                 None => done.push((pair, vec![queued.id])),
             }
         }
+        let knows_copies = self.knows_copies();
         for (pair, ids) in done {
-            self.federation.done(&pair, ids);
+            match knows_copies {
+                true => self.federation.done_in_time(&pair, ids),
+                false => self.federation.done(&pair, ids),
+            }
         }
     }
 
@@ -284,6 +311,7 @@ impl Flow {
         self.early = 0;
         self.settle(count);
         self.asked = None;
+        self.answered = Instant::now();
         self.ask(out);
         Ok(())
     }
@@ -314,6 +342,10 @@ impl Flow {
             self.asked = None;
             let count = usize::try_from(covers.saturating_sub(self.left)).unwrap_or(usize::MAX);
             self.settle(count.min(self.sent.len()));
+            self.ask(out);
+        }
+        if self.asked.is_none() && !self.sent.is_empty() && self.answered.elapsed() >= ASK_AGAIN {
+            self.unasked = self.unasked.max(1);
             self.ask(out);
         }
         self.answer(out);
@@ -380,6 +412,7 @@ impl Flow {
     /// out nobody can say, so its sender hears that there was no answer.
     pub fn end(&mut self) {
         self.links.clear();
+        self.kept = 0;
         let mut again: Vec<(Pair, Vec<Queued>)> = Vec::new();
         let mut iqs = Vec::new();
         for queued in self.sent.drain(..) {
@@ -400,6 +433,7 @@ impl Flow {
     /// Leaves all to a stream that may resume this one, if it can be.
     pub fn rest(&mut self) -> Option<Rest> {
         let (h, uncounted) = (self.h?, self.uncounted?);
+        self.kept = 0;
         Some(Rest {
             sent: std::mem::take(&mut self.sent),
             h,
@@ -416,8 +450,14 @@ impl Flow {
     pub fn rest_of_incoming(&mut self) -> Option<Rest> {
         let sent = std::mem::take(&mut self.sent);
         let rest = self.rest().map(|rest| Rest { given_back: true, ..rest });
-        self.sent = sent;
+        self.hold_again(sent);
         rest
+    }
+
+    /// Takes over what was sent elsewhere.
+    fn hold_again(&mut self, sent: VecDeque<Queued>) {
+        self.kept = sent.iter().filter(|queued| is_kept(queued)).count();
+        self.sent = sent;
     }
 
     /// Goes on where another stream broke; the other side has handled `h`, and is sent the rest again.
@@ -429,7 +469,7 @@ impl Flow {
         self.incarnation = rest.incarnation;
         self.in_flight = rest.in_flight;
         self.uncounted = Some(rest.uncounted);
-        self.sent = rest.sent;
+        self.hold_again(rest.sent);
         self.h = Some(rest.h);
         self.early = rest.early;
         if rest.given_back {
@@ -439,7 +479,7 @@ impl Flow {
         }
         self.asked = None;
         for queued in &self.sent {
-            if (self.marks || self.marked) && queued.stanza.is_message() {
+            if self.knows_copies() && queued.stanza.is_message() {
                 marks::write_mark(out, queued.id);
             }
             write_queued(out, queued);
@@ -459,7 +499,7 @@ impl Rest {
     /// It is not resumed: the links get their stanzas back, but for the first that were handled.
     pub fn give_back(self, federation: &Arc<Federation>, handled: Option<u32>) {
         let mut flow = Flow::new(federation);
-        flow.sent = self.sent;
+        flow.hold_again(self.sent);
         flow.h = Some(self.h);
         flow.early = self.early;
         if let Some(h) = handled {
@@ -479,6 +519,11 @@ fn marked(pair: &Pair, id: i64) -> Ingress {
     let mut hasher = DefaultHasher::new();
     ("mark", &pair.from, &pair.to, id >> 32).hash(&mut hasher);
     Ingress { stream: hasher.finish() | 1, ordinal: id as u32 }
+}
+
+/// Does the store keep it until the other side has it?
+fn is_kept(queued: &Queued) -> bool {
+    queued.keeping != Keeping::Memory
 }
 
 fn pair_of(queued: &Queued) -> Pair {

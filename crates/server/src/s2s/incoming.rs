@@ -647,7 +647,7 @@ impl Incoming {
             }
         }
         for pair in &self.up {
-            self.federation.stream_down(pair, if in_order { Ended::InOrder } else { Ended::Broken });
+            self.federation.stream_down(pair, true, if in_order { Ended::InOrder } else { Ended::Broken });
         }
         match &end {
             End::Closed => self.stream.close(&mut self.out),

@@ -11,7 +11,8 @@ use xmpp::{Stanza, StanzaCondition, StanzaError, StanzaType};
 
 /// The first pause after a failed attempt; each is twice the one before. LIMITS.md §1.
 pub const RETRY_FIRST: Duration = Duration::from_secs(2);
-/// Somebody who writes anew to a domain that was not tried for so long is worth an attempt.
+/// Somebody who writes anew to a domain that was not tried for so long, or for a quarter of what it is waited for, is
+/// worth an attempt: nothing comes back untried.
 const FRESH_AFTER: Duration = Duration::from_secs(30);
 
 /// Why an attempt came to nothing, or a stream ended.
@@ -132,7 +133,11 @@ async fn wait_for_next(federation: &Arc<Federation>, link: &Arc<Link>, pause: Du
     loop {
         let policy = federation.policy();
         let expires = link.next_old(|queued| federation.patience(&policy, &link.pair, queued, absent));
-        let wake = expires.map_or(until, |expires| until.min(expires));
+        let mut wake = expires.map_or(until, |expires| until.min(expires));
+        let fresh = began + FRESH_AFTER.min(policy.patience / 4);
+        if link.has_fresh(began) {
+            wake = wake.min(fresh);
+        }
         tokio::select! {
             biased;
             () = sleep_until(wake) => {}
@@ -145,8 +150,8 @@ async fn wait_for_next(federation: &Arc<Federation>, link: &Arc<Link>, pause: Du
             return false;
         }
         // A verification is worth an attempt of its own, and so is a sign of life.
-        let sign = link.has_questions() || federation.seen_of(&link.pair) != seen;
-        if Instant::now() >= until || sign || (began.elapsed() >= FRESH_AFTER && link.has_fresh(began)) {
+        let sign = link.has_questions() || link.takes_retry() || federation.seen_of(&link.pair) != seen;
+        if Instant::now() >= until || sign || (Instant::now() >= fresh && link.has_fresh(began)) {
             return true;
         }
     }

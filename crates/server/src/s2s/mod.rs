@@ -149,6 +149,16 @@ impl Federation {
         }
     }
 
+    /// The policy has changed: whoever waits looks at it again.
+    pub fn reconsider(&self) {
+        self.links.iter().for_each(|link| link.nudge());
+    }
+
+    /// What stood between us and this domain is gone.
+    pub fn try_again(&self, domain: &str) {
+        self.links.iter().filter(|link| *link.pair.to == *domain).for_each(|link| link.retry());
+    }
+
     /// Is it what a ping of ours was for? Then nobody else waits for it.
     fn is_answer_to_ping(&self, pair: &Pair, stanza: &Stanza) -> bool {
         if !matches!(stanza.kind, StanzaType::Iq(IqType::Result | IqType::Error)) {

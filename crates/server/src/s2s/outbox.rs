@@ -176,6 +176,15 @@ impl Federation {
 
     /// The other server has these.
     pub fn done(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
+        self.delete(pair, ids, false);
+    }
+
+    /// The same where it knows what comes again: their rows go with the next that is written, within seconds.
+    pub fn done_in_time(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
+        self.delete(pair, ids, true);
+    }
+
+    fn delete(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>, may_wait: bool) {
         if ids.is_empty() {
             return;
         }
@@ -184,21 +193,23 @@ impl Federation {
             Err(_) => return,
         };
         let (federation, of, again) = (self.clone(), pair.clone(), ids.clone());
-        self.house.store.commit(
-            fence(self, pair),
-            vec![Change::OutboxDelete { local, ids }],
-            Box::new(move |result| match result {
-                Ok(_) => tracing::trace!(pair = %of, rows = ?again, "rows of the outbox are gone"),
-                Err(StoreError::Full | StoreError::Busy) => {
-                    federation.outbox.undeleted.lock().extend(again.into_iter().map(|id| (of.clone(), id)));
-                }
-                Err(StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_)) => {}
-            }),
-        );
+        let changes = vec![Change::OutboxDelete { local, ids }];
+        let done: store::Committed = Box::new(move |result| match result {
+            Ok(_) => tracing::trace!(pair = %of, rows = ?again, "rows of the outbox are gone"),
+            Err(StoreError::Full | StoreError::Busy) => {
+                federation.outbox.undeleted.lock().extend(again.into_iter().map(|id| (of.clone(), id)));
+            }
+            Err(StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_)) => {}
+        });
+        match may_wait {
+            true => self.house.commit_soon(fence(self, pair), changes, done),
+            false => self.house.store.commit(fence(self, pair), changes, done),
+        }
     }
 
-    /// Tries again to delete what could not be deleted.
+    /// Deletes what waited for something else to be written, and tries again what could not be deleted.
     pub fn sweep_outbox(self: &Arc<Federation>) {
+        self.house.commit_now();
         let undeleted = std::mem::take(&mut *self.outbox.undeleted.lock());
         let mut by_pair = std::collections::BTreeMap::<Pair, Vec<i64>>::new();
         for (pair, id) in undeleted {

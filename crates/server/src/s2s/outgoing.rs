@@ -469,7 +469,7 @@ impl<'a> Talk<'a> {
             self.federation.give_up_resuming(&link, None);
         }
         self.flow.carry(&link);
-        self.federation.stream_up(&pair.inverse());
+        self.federation.stream_up(&pair.inverse(), self.stream.is_bidirectional());
     }
 
     /// Goes on with the stream that broke, or asks for acknowledgements.
@@ -658,9 +658,10 @@ impl<'a> Talk<'a> {
             let _ = question.answer.send(Verdict::Error(StanzaCondition::RemoteServerTimeout));
         }
         self.leave_rest(end);
+        let both = self.stream.is_bidirectional();
         for member in self.members.drain(..) {
             if member.state == Proof::Up {
-                self.federation.stream_down(&member.link.pair.inverse(), how);
+                self.federation.stream_down(&member.link.pair.inverse(), both, how);
             }
             if let Some(waits) = member.end {
                 // Its task may be gone with the server.

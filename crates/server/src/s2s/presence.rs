@@ -36,6 +36,9 @@ const ASK_AFTER: Duration = Duration::from_secs(55);
 const DEAD_AFTER: Duration = Duration::from_secs(75);
 /// When they have reached us, their answers to our probes follow within this time, or were lost.
 const ANSWERS_PATIENCE: Duration = Duration::from_secs(3);
+/// Probes are repeated so often while the other server has no stream to us: it may not have found us yet, after we were
+/// away, and drops what it would answer meanwhile. The first time after [`ANSWERS_PATIENCE`], then after thrice as long.
+const REPEATS_MAX: u32 = 5;
 /// How often all pairs are looked at.
 const PULSE: Duration = Duration::from_secs(5);
 
@@ -53,6 +56,8 @@ struct Pairing {
     asked: bool,
     /// Authenticated streams of the pair, in whatever direction.
     streams: u32,
+    /// Those of them on which they can say something.
+    from_there: u32,
     /// How many there have been.
     seen: u32,
     /// Of a full JID elsewhere: who was told here, and when last.
@@ -61,7 +66,14 @@ struct Pairing {
     /// (account here, contact there): told `unavailable` by us, to be asked for when the pair comes back.
     lost: BTreeSet<(BareJid, BareJid)>,
     /// Probed, and nothing heard of the contact since: the answer may have been lost with a stream.
-    probed: BTreeSet<(BareJid, BareJid)>,
+    probed: BTreeMap<(BareJid, BareJid), Probed>,
+}
+
+/// When an account here last asked for a contact there, and how often again.
+#[derive(Debug, Clone, Copy)]
+struct Probed {
+    at: Instant,
+    repeats: u32,
 }
 
 impl Default for Leases {
@@ -76,11 +88,12 @@ impl Default for Pairing {
             alive: Instant::now(),
             asked: false,
             streams: 0,
+            from_there: 0,
             seen: 0,
             leases: BTreeMap::new(),
             count: 0,
             lost: BTreeSet::new(),
-            probed: BTreeSet::new(),
+            probed: BTreeMap::new(),
         }
     }
 }
@@ -115,7 +128,7 @@ impl Leases {
     /// Was the contact probed for that account, and has not answered yet?
     pub fn answers_probe(&self, pair: &Pair, to: &Jid, from: &Jid) -> bool {
         let Some(mut pairing) = self.pairs.get_mut(pair) else { return false };
-        !pairing.probed.is_empty() && pairing.probed.remove(&(to.to_bare(), from.to_bare()))
+        !pairing.probed.is_empty() && pairing.probed.remove(&(to.to_bare(), from.to_bare())).is_some()
     }
 
     /// Is anything leased of the pair?
@@ -167,14 +180,19 @@ impl Federation {
         self.house.seams.proofs.insert((pair.to.clone(), pair.from.clone()), how);
     }
 
-    /// A stream of this pair (from elsewhere to here) is authenticated, in whatever direction.
-    pub fn stream_up(self: &Arc<Federation>, pair: &Pair) {
+    /// A stream of this pair (from elsewhere to here) is authenticated, in whatever direction. Can they say something
+    /// on it?
+    pub fn stream_up(self: &Arc<Federation>, pair: &Pair, from_there: bool) {
         let lost = {
             let mut pairing = self.presence.pairs.entry(pair.clone()).or_default();
             pairing.streams += 1;
+            pairing.from_there += u32::from(from_there);
             pairing.seen = pairing.seen.wrapping_add(1);
             pairing.alive = Instant::now();
             pairing.asked = false;
+            // What waited for the stream goes now.
+            let now = Probed { at: Instant::now(), repeats: 0 };
+            pairing.probed.values_mut().for_each(|it| *it = now);
             std::mem::take(&mut pairing.lost)
         };
         self.probe(lost);
@@ -182,7 +200,7 @@ impl Federation {
 
     /// A stream that they opened is up. While they could not reach us, answers to our probes were lost.
     pub fn incoming_up(self: &Arc<Federation>, pair: &Pair) {
-        self.stream_up(pair);
+        self.stream_up(pair, true);
         self.nudge(&pair.inverse());
         if self.presence.pairs.get(pair).is_none_or(|pairing| pairing.probed.is_empty()) {
             return;
@@ -195,7 +213,7 @@ impl Federation {
                 Some(mut pairing) => std::mem::take(&mut pairing.probed),
                 None => return,
             };
-            federation.probe(unanswered);
+            federation.probe(unanswered.into_keys().collect());
             // These were the last: who does not answer now is nobody's contact, or away.
             if let Some(mut pairing) = federation.presence.pairs.get_mut(&pair) {
                 pairing.probed.clear();
@@ -211,14 +229,16 @@ impl Federation {
         }
         let mut pairing = self.presence.pairs.entry(Pair::new(to.domain(), from.domain())).or_default();
         if pairing.probed.len() < LOST_MAX {
-            pairing.probed.insert((from.to_bare(), to.to_bare()));
+            let new = Probed { at: Instant::now(), repeats: 0 };
+            pairing.probed.entry((from.to_bare(), to.to_bare())).or_insert(new);
         }
     }
 
     /// … and has ended.
-    pub fn stream_down(self: &Arc<Federation>, pair: &Pair, how: Ended) {
+    pub fn stream_down(self: &Arc<Federation>, pair: &Pair, from_there: bool, how: Ended) {
         let Some(mut pairing) = self.presence.pairs.get_mut(pair) else { return };
         pairing.streams = pairing.streams.saturating_sub(1);
+        pairing.from_there = pairing.from_there.saturating_sub(u32::from(from_there));
         let (streams, leases) = (pairing.streams, pairing.count);
         drop(pairing);
         if streams > 0 || self.is_stopping() {
@@ -308,8 +328,10 @@ pub async fn watch(federation: Weak<Federation>) {
         federation.sweep();
         let mut asks = Vec::new();
         let mut dead = Vec::new();
+        let mut again = BTreeSet::new();
         for mut entry in federation.presence.pairs.iter_mut() {
             let (pair, pairing) = entry.pair_mut();
+            again.extend(pairing.unanswered());
             match pairing.look() {
                 Look::Well => {}
                 Look::Ask => asks.push(pair.clone()),
@@ -327,6 +349,7 @@ pub async fn watch(federation: Weak<Federation>) {
         for pair in asks {
             federation.ask(&pair);
         }
+        federation.probe(again);
     }
 }
 
@@ -367,6 +390,23 @@ impl Pairing {
             return Look::Ask;
         }
         Look::Well
+    }
+
+    /// Whoever is to be probed again: the other server takes what we say, and has not connected to us to answer.
+    fn unanswered(&mut self) -> Vec<(BareJid, BareJid)> {
+        if self.streams == 0 || self.from_there > 0 || self.probed.is_empty() {
+            return Vec::new();
+        }
+        let now = Instant::now();
+        let due = |it: &Probed| now.duration_since(it.at) >= ANSWERS_PATIENCE * 3_u32.saturating_pow(it.repeats);
+        // Who did not answer so often is nobody's contact, or away.
+        self.probed.retain(|_, it| it.repeats < REPEATS_MAX || !due(it));
+        let mut again = Vec::new();
+        for (contact, it) in self.probed.iter_mut().filter(|(_, it)| due(it)) {
+            *it = Probed { at: now, repeats: it.repeats + 1 };
+            again.push(contact.clone());
+        }
+        again
     }
 
     fn end(&mut self, from: &Jid, to: &Jid) {
@@ -457,6 +497,33 @@ mod tests {
         assert_eq!(pairing.look(), Look::Well);
         tokio::time::advance(DEAD_AFTER - ASK_AFTER).await;
         assert_eq!(pairing.look(), Look::Dead);
+    }
+
+    // ejabberd pauses after it could not connect to us, and drops what it would say meanwhile, also answers to probes.
+    #[tokio::test(start_paused = true)]
+    async fn while_the_other_server_does_not_come_to_answer_a_probe_is_repeated_some_times() {
+        let contact = (jid("b@y.example").to_bare(), jid("a@x.example").to_bare());
+        let mut pairing = Pairing { streams: 1, ..Pairing::default() };
+        pairing.probed.insert(contact.clone(), Probed { at: Instant::now(), repeats: 0 });
+        assert_eq!(pairing.unanswered(), []);
+        let mut repeated = Vec::new();
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(1_200) {
+            tokio::time::advance(PULSE).await;
+            repeated.extend(pairing.unanswered().into_iter().map(|_| began.elapsed().as_secs()));
+        }
+        assert_eq!(repeated.len(), REPEATS_MAX as usize);
+        assert!(repeated[0] < 10 && repeated[4] > 300, "{repeated:?}");
+        assert!(pairing.probed.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn to_a_server_that_can_answer_no_probe_is_repeated() {
+        let contact = (jid("b@y.example").to_bare(), jid("a@x.example").to_bare());
+        let mut pairing = Pairing { streams: 2, from_there: 1, ..Pairing::default() };
+        pairing.probed.insert(contact, Probed { at: Instant::now(), repeats: 0 });
+        tokio::time::advance(Duration::from_secs(60)).await;
+        assert_eq!(pairing.unanswered(), []);
     }
 
     #[tokio::test]

@@ -121,6 +121,8 @@ struct Queue {
     questions: VecDeque<Question>,
     owner: Owner,
     gone: bool,
+    /// What stood in the way is gone: the next attempt is due.
+    retry: bool,
     /// Told when something is queued.
     wake: Arc<Notify>,
 }
@@ -175,6 +177,7 @@ impl Link {
             questions: VecDeque::new(),
             owner: Owner::Nobody,
             gone: false,
+            retry: false,
             wake: Arc::default(),
         };
         Link { pair, dialler: dialler.into(), queue: Mutex::new(queue) }
@@ -318,6 +321,17 @@ impl Link {
     /// The other server is there, as its own stream shows: an attempt is worth while.
     pub fn nudge(&self) {
         self.queue.lock().wake.notify_one();
+    }
+
+    /// What stood in the way is gone: whoever waits for the next attempt makes it now.
+    pub fn retry(&self) {
+        let mut queue = self.queue.lock();
+        queue.retry = true;
+        queue.wake.notify_one();
+    }
+
+    pub fn takes_retry(&self) -> bool {
+        std::mem::take(&mut self.queue.lock().retry)
     }
 
     pub fn wake(&self) -> Arc<Notify> {

@@ -368,6 +368,26 @@ fn a_full_outbox_refuses_and_the_rest_is_kept() {
     assert!(heard.contains("<resource-constraint") && heard.contains("id='m16'"), "{heard}");
 }
 
+/// What a server has taken and not yet acknowledged is sent again when this one is killed: 64 messages at most, to one
+/// that does not know copies.
+#[test]
+fn what_is_in_the_air_to_a_server_that_does_not_know_copies_is_bounded() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    for n in 0..80 {
+        juliet.send(chat("romeo@y.example", &format!("m{n:02}")));
+    }
+    juliet.sync();
+    peer.hears("<body>m63</body>");
+    stays("no more goes before a word of it", || !peer.heard().contains("<body>m64</body>"));
+    let heard = peer.heard();
+    let ping = heard.split("<iq ").find(|it| it.contains("id='had-")).expect("it is asked what it has").to_owned();
+    let mut stream = peer.proves(address, "x.example");
+    let id = crate::client::attribute(&ping, "id");
+    stream.send(format!("<iq type='result' from='y.example' to='x.example' id='{id}'/>"));
+    peer.hears("<body>m64</body>");
+}
+
 // ---- what a stranger tries ----
 
 /// LIMITS.md §2 row 20.
