@@ -5,6 +5,8 @@ import struct
 import threading
 
 A, AAAA, SRV = 1, 28, 33
+# Nobody listens there.
+DEAD = "127.0.1.99"
 
 
 def encode(name):
@@ -22,10 +24,11 @@ def question(packet):
 
 
 class NameServer(threading.Thread):
-    def __init__(self, address, domains):
-        """`domains`: where the server of each domain is."""
+    def __init__(self, address, domains, dead=(), silent=()):
+        """`domains`: where the server of each domain is. Those that are `dead` name a server before it that is not
+        there; those that are `silent` say that they have none (RFC 2782)."""
         super().__init__(daemon=True)
-        self.domains = domains
+        self.domains, self.dead, self.silent = domains, dead, silent
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.socket.bind((address, 53))
         self.start()
@@ -33,9 +36,17 @@ class NameServer(threading.Thread):
     def records(self, name, kind):
         for domain, address in self.domains.items():
             if name == f"_xmpp-server._tcp.{domain}" and kind == SRV:
-                yield struct.pack(">HHH", 0, 5, 5269) + encode(f"host.{domain}")
-            if name == f"host.{domain}" and kind == A:
+                if domain in self.silent:
+                    yield struct.pack(">HHH", 0, 0, 0) + b"\0"
+                    continue
+                yield struct.pack(">HHH", 10, 5, 5269) + encode(f"host.{domain}")
+                if domain in self.dead:
+                    # The better one comes later in the answer.
+                    yield struct.pack(">HHH", 5, 0, 5269) + encode(f"dead.{domain}")
+            if name in (f"host.{domain}", domain) and kind == A:
                 yield socket.inet_aton(address)
+            if name == f"dead.{domain}" and kind == A:
+                yield socket.inet_aton(DEAD)
 
     def exists(self, name):
         return any(name == domain or name.endswith("." + domain) for domain in self.domains)

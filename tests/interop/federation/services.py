@@ -5,6 +5,7 @@ import contextlib
 import json
 
 import slixmpp
+from dns import DEAD
 
 COMPONENT_SECRET = "a secret of the components"
 
@@ -93,3 +94,20 @@ async def waft_s2s_list_shows_the_links(w):
     assert any(link["direction"] in ("out", "both") for link in links), links
     status, out, errors = await run(w, "s2s", "list")
     assert status == 0 and w.theirs.domain in out, out + errors
+
+
+async def draft_3_domain_its_server_is_found_by_name_priority_and_what_answers(w):
+    """Draft §3, DOMAIN: RFC 6120 §3.2.1, RFC 2782. The first target of their SRV records is dead, all scenes find the second."""
+    status, out, errors = await run(w, "check", w.theirs.domain, "--json")
+    steps = {step["step"]: step for step in json.loads(out)["steps"]}
+    assert status == 0, out + errors
+    addresses = steps["addresses"]["detail"]
+    assert addresses.index(DEAD) < addresses.index(w.theirs.address), addresses
+    assert w.theirs.address in steps["tcp"]["detail"], out
+
+
+async def draft_3_domain_that_says_it_has_no_server_is_not_looked_for_elsewhere(w):
+    """Draft §3, DOMAIN: RFC 2782, the target `.`; there is an address of that name, and it is not asked."""
+    w.juliet.send_message(mto="nobody@silent.example", mbody="?", mtype="chat")
+    error = await w.juliet.sees("message_error", "nobody@silent.example")
+    assert error["error"]["condition"] == "remote-server-not-found", error
