@@ -29,6 +29,8 @@ use xmpp::{
 pub struct Session {
     pub id: SessionId,
     pub jid: FullJid,
+    /// The resource is random: nobody can know it but whom it was shown.
+    pub is_secret: bool,
     /// `None`: the stream broke and the session waits for resumption.
     pub edge: Option<EdgeRef>,
     /// Has asked for the roster. RFC 6121 §2.2.
@@ -97,6 +99,7 @@ impl Session {
         Session {
             id,
             jid,
+            is_secret: false,
             edge: Some(edge),
             interested: false,
             watches_watchers: false,
@@ -223,6 +226,7 @@ fn bind(account: &mut Account, attach: Attach, fx: &mut Effects) -> Result<EdgeI
     let id = SessionId(account.next_session);
     account.next_session += 1;
     let mut session = Session::new(id, jid.clone(), attach.edge, account.now.utc);
+    session.is_secret = attach.resource.is_none();
     session.stream = attach.stream;
     session.client = attach.client;
     if attach.bind2 {
