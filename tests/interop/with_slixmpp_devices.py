@@ -81,12 +81,20 @@ async def bookmarks_are_kept_for_their_owner_alone(house):
         assert await refused(ask) == "service-unavailable"
         take = romeo["xep_0060"].publish(juliet.boundjid.bare, "urn:xmpp:bookmarks:1", payload=bookmark.xml)
         assert await refused(take) == "service-unavailable"
+        # Another node is for everybody, as it says so.
+        def shown_to(model):
+            options = juliet["xep_0004"].make_form(ftype="submit")
+            options.add_field("FORM_TYPE", "hidden", value="http://jabber.org/protocol/pubsub#publish-options")
+            options.add_field("pubsub#access_model", value=model)
+            return options
+
+        publish = juliet["xep_0060"].publish
+        await publish(juliet.boundjid.bare, "urn:open", payload=bookmark.xml, options=shown_to("open"))
+        items = (await romeo["xep_0060"].get_items(juliet.boundjid.bare, "urn:open"))["pubsub"]["items"]
+        assert len([item["id"] for item in items]) == 1, str(items)
         # What asks for more than is given is refused, not misunderstood.
-        public = juliet["xep_0004"].make_form(ftype="submit")
-        public.add_field("FORM_TYPE", "hidden", value="http://jabber.org/protocol/pubsub#publish-options")
-        public.add_field("pubsub#access_model", value="open")
-        open_node = juliet["xep_0060"].publish(juliet.boundjid.bare, "urn:open", payload=bookmark.xml, options=public)
-        assert await refused(open_node) == "conflict"
+        on_request = publish(juliet.boundjid.bare, "urn:asked", payload=bookmark.xml, options=shown_to("authorize"))
+        assert await refused(on_request) == "conflict"
 
 
 # ---- the archive ----

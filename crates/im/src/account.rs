@@ -9,6 +9,7 @@ use crate::leases::{self, Leases};
 use crate::modules::archive_preferences::{self, Preferences};
 use crate::modules::carbons::SentLately;
 use crate::modules::fetch;
+use crate::modules::interest::Clients;
 use crate::modules::{outcome, push, solicited, subscription_status};
 use crate::nodes::Nodes;
 use crate::policy::HostPolicy;
@@ -58,8 +59,10 @@ pub struct Account {
     pub archive_preferences: Preferences,
     /// Senders that asked what became of a message that is pending, by position.
     pub outcomes: BTreeMap<i64, outcome::Asked>,
-    /// What it publishes to itself. XEP-0163.
+    /// What it publishes. XEP-0163.
     pub nodes: Nodes,
+    /// Clients of contacts that may want to be told of it.
+    pub clients: Clients,
     pub retention: Retention,
     pub sessions: Vec<Session>,
     /// What it may be; sessions have no other.
@@ -131,6 +134,7 @@ impl Account {
             archive_preferences: Preferences::default(),
             outcomes: BTreeMap::new(),
             nodes: Nodes::default(),
+            clients: Clients::default(),
             retention: Retention::default(),
             sessions: Vec::new(),
             roles: Roles::ALL,

@@ -24,6 +24,7 @@
 pub mod account;
 pub mod archive_ids;
 pub mod block;
+pub mod capabilities;
 pub mod effects;
 pub mod host;
 pub mod inbox;

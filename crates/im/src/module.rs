@@ -74,6 +74,9 @@ pub type HostHandler = fn(&mut Host, &Iq<'_>, &mut Effects) -> Result<Option<Ele
 /// The disco#info of a node of the host.
 pub type NodeInfo = fn(&HostPolicy) -> Element;
 
+/// Nodes and their titles, as this viewer sees them; `None`: the owner.
+pub type AccountNodes = fn(&Account, Option<&Jid>) -> Vec<(String, String)>;
+
 /// Who may ask an account. One permission function serves all handlers (LIMITS.md §2 row 4):
 /// `modules::may_ask`. Whoever may not is answered as by an account that does not exist.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +101,10 @@ pub struct Module {
     pub account_features: &'static [&'static str],
     /// (type, namespace, element, who may ask, handler), for iqs to an account's bare JID.
     pub account_iq: &'static [(IqType, &'static str, &'static str, Who, AccountHandler)],
-    /// Nodes of the account, for its owner's disco#items.
-    pub account_nodes: fn(&Account) -> Vec<String>,
+    /// Nodes of the account and their titles (which may be empty), for disco#items of this viewer; `None`: the owner.
+    pub account_nodes: AccountNodes,
+    /// The ids of what is in such a node; `None`: the viewer sees none of that name.
+    pub account_node_items: fn(&Account, Option<&Jid>, &str) -> Option<Vec<String>>,
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
     /// disco#info of nodes of the host, but for the attribute `node`.
@@ -123,7 +128,8 @@ impl Module {
         host_features: &[],
         account_features: &[],
         account_iq: &[],
-        account_nodes: |_| Vec::new(),
+        account_nodes: |_, _| Vec::new(),
+        account_node_items: |_, _, _| None,
         host_iq: &[],
         host_nodes: &[],
         commands: &[],

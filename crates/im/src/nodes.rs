@@ -1,14 +1,16 @@
 //! The nodes of an account's own publish-subscribe service, XEP-0163: what is published there, and for whom.
 //!
-//! They are private: the one access model is `whitelist` with nobody on the list (XEP-0060 §4.5), so that all that is
-//! here is the owner's alone. In memory is what a step must know to decide: each node's configuration, and of its items
-//! the ids, in order of publication, and sizes. The payloads are in the store, one blob an item.
+//! A node's access model (XEP-0060 §4.5) says who else may see it, within what [`crate::view`] allows. `whitelist` has
+//! nobody on its list: such a node is the owner's alone. In memory is what a step must know to decide: each node's
+//! configuration, and of its items the ids, in order of publication, and sizes. The payloads are in the store, one blob an
+//! item.
 
 use crate::account::Account;
 use crate::policy::Limits;
+use crate::view::{Exit, view};
 use std::collections::BTreeMap;
 use store::{Change, SETTINGS};
-use xmpp::{BareJid, Element, Stamp, StanzaCondition, StanzaError};
+use xmpp::{BareJid, Element, Jid, Stamp, StanzaCondition, StanzaError};
 
 /// The namespace of errors. XEP-0060 §17.
 pub const ERRORS: &str = "http://jabber.org/protocol/pubsub#errors";
@@ -28,9 +30,49 @@ pub enum SendLast {
     OnPresence,
 }
 
+/// Who may see a node. XEP-0060 §4.5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Access {
+    /// Everybody whom neither block list nor rule keeps away.
+    Open,
+    /// Who has a subscription to the owner's presence.
+    Presence,
+    /// Those of them who are in one of the groups.
+    Roster,
+    /// The owner.
+    Whitelist,
+}
+
+impl Access {
+    pub const ALL: [Access; 4] = [Access::Open, Access::Presence, Access::Roster, Access::Whitelist];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Access::Open => "open",
+            Access::Presence => "presence",
+            Access::Roster => "roster",
+            Access::Whitelist => "whitelist",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<Access> {
+        Access::ALL.into_iter().find(|access| access.name() == name)
+    }
+}
+
 /// XEP-0060 §16.4.4, as far as it can be chosen here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    pub access: Access,
+    /// Of the roster, for [`Access::Roster`].
+    pub groups: Vec<Box<str>>,
+    /// What people read.
+    pub title: Box<str>,
+    pub description: Box<str>,
+    /// Namespace of the payloads.
+    pub payload_type: Box<str>,
+    /// Do items name who published them (`itemreply`)? That is the owner.
+    pub names_publisher: bool,
     /// Off: items are told and forgotten.
     pub persist: bool,
     /// `None`: as many as the limit allows (`max`).
@@ -46,6 +88,12 @@ impl Default for Config {
     /// The defaults of XEP-0163 §5, with one item a node (XEP-0060 §12.21).
     fn default() -> Config {
         Config {
+            access: Access::Presence,
+            groups: Vec::new(),
+            title: "".into(),
+            description: "".into(),
+            payload_type: "".into(),
+            names_publisher: false,
             persist: true,
             items_max: Some(1),
             send_last: SendLast::OnPresence,
@@ -59,9 +107,21 @@ impl Default for Config {
 impl Config {
     /// For what is kept for oneself, one item a thing. XEP-0490 §4.2.
     pub fn private() -> Config {
-        Config { items_max: None, send_last: SendLast::Never, ..Config::default() }
+        Config { access: Access::Whitelist, items_max: None, send_last: SendLast::Never, ..Config::default() }
+    }
+
+    /// How a node of this name is made when nobody says how. What clients keep there for themselves is not shown to
+    /// anybody because one of them forgot to say so.
+    pub fn of(name: &str) -> Config {
+        if PRIVATE.contains(&name) { Config::private() } else { Config::default() }
     }
 }
+
+/// XEP-0402, XEP-0048, XEP-0490.
+const PRIVATE: &[&str] = &["urn:xmpp:bookmarks:1", "storage:bookmarks", "urn:xmpp:mds:displayed:0"];
+/// Groups that a configuration may name, and bytes of its title, description and type.
+pub const GROUPS_MAX: usize = 32;
+pub const TEXT_BYTES_MAX: usize = 1_024;
 
 /// An item's id and its payload.
 pub type Published = (Box<str>, Vec<u8>);
@@ -119,6 +179,11 @@ impl Nodes {
         self.nodes.get(name)
     }
 
+    /// Is there anything that others may see?
+    pub fn are_shared(&self) -> bool {
+        self.nodes.values().any(|node| node.config.access != Access::Whitelist)
+    }
+
     /// All, by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
         self.nodes.iter().map(|(name, node)| (&**name, node))
@@ -157,22 +222,34 @@ impl Node {
     }
 
     fn to_stored(&self) -> Vec<u8> {
-        let Config { persist, items_max, send_last, deliver, notify_retract, notify_delete } = &self.config;
-        let flags = [*persist, *send_last == SendLast::OnPresence, *deliver, *notify_retract, *notify_delete];
+        let config = &self.config;
+        let Config { persist, items_max, send_last, deliver, notify_retract, notify_delete, names_publisher, .. } =
+            config;
+        let sends_last = *send_last == SendLast::OnPresence;
+        let flags = [*persist, sends_last, *deliver, *notify_retract, *notify_delete, *names_publisher];
         let flags: String = flags.iter().map(|flag| if *flag { '1' } else { '0' }).collect();
         let items = self.items.iter().map(|item| {
             let element = Element::new("item", STORED).attr("id", &item.id).attr("bytes", item.bytes.to_string());
             element.attr("at", item.published.0.to_string())
         });
-        let node = Element::new("node", STORED).attr("flags", flags);
-        node.attr_opt("max", items_max.map(|max| max.to_string())).children_from(items).to_bytes("")
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        let groups = config.groups.iter().map(|group| Element::new("group", STORED).text(group));
+        // Nodes that were stored before there was a choice are private, and have no word of it.
+        let access = Some(config.access.name()).filter(|_| config.access != Access::Whitelist);
+        let node = Element::new("node", STORED).attr("flags", flags).attr_opt("access", access);
+        let node = node.attr_opt("title", text(&config.title)).attr_opt("about", text(&config.description));
+        let node = node.attr_opt("type", text(&config.payload_type));
+        let node = node.attr_opt("max", items_max.map(|max| max.to_string()));
+        node.children_from(groups).children_from(items).to_bytes("")
     }
 
     fn from_stored(value: &[u8]) -> Option<Node> {
         let stored = Element::parse(value, STORED).ok()?;
         let flags = stored.attribute("flags")?.as_bytes();
         let flag = |at: usize| flags.get(at).map(|flag| *flag == b'1');
-        let items = stored.elements().filter_map(|item| {
+        let text = |name: &str| stored.attribute(name).unwrap_or_default().into();
+        let groups = stored.elements().filter(|child| child.is("group", STORED));
+        let items = stored.elements().filter(|child| child.is("item", STORED)).filter_map(|item| {
             Some(Item {
                 id: item.attribute("id")?.into(),
                 bytes: item.attribute("bytes")?.parse().ok()?,
@@ -180,6 +257,13 @@ impl Node {
             })
         });
         let config = Config {
+            // A word that is not known hides the node.
+            access: stored.attribute("access").and_then(Access::named).unwrap_or(Access::Whitelist),
+            groups: groups.map(|group| group.text_content().into()).collect(),
+            title: text("title"),
+            description: text("about"),
+            payload_type: text("type"),
+            names_publisher: flag(5).unwrap_or(false),
             persist: flag(0)?,
             items_max: stored.attribute("max").and_then(|max| max.parse().ok()),
             send_last: if flag(1)? { SendLast::OnPresence } else { SendLast::Never },
@@ -188,6 +272,25 @@ impl Node {
             notify_delete: flag(4)?,
         };
         Some(Node { config, items: items.collect() })
+    }
+}
+
+/// Does `watcher`, who is not the owner, see the node at this exit? It must be shown by its access model, and of what the
+/// rules show it must be a part.
+pub fn sees(account: &Account, watcher: &Jid, name: &str, config: &Config, exit: Exit) -> bool {
+    let shows = |exit| {
+        let view = view(account, watcher, exit);
+        view.shows() && view.shape.is_none_or(|shape| shape.pep.has(name))
+    };
+    let in_group = || {
+        let item = account.roster.get(watcher);
+        item.is_some_and(|item| item.groups.iter().any(|group| config.groups.iter().any(|name| **name == **group)))
+    };
+    match config.access {
+        Access::Open => shows(Exit::OpenNode),
+        Access::Presence => shows(exit),
+        Access::Roster => shows(exit) && in_group(),
+        Access::Whitelist => false,
     }
 }
 
@@ -365,11 +468,27 @@ mod tests {
             Config::default(),
             Config::private(),
             Config { persist: false, deliver: false, notify_retract: false, notify_delete: false, ..Config::default() },
+            Config {
+                access: Access::Roster,
+                groups: vec!["A & B".into(), "c".into()],
+                title: "What I 'hear'".into(),
+                description: "<3".into(),
+                payload_type: "urn:a".into(),
+                names_publisher: true,
+                ..Config::default()
+            },
         ] {
             let items = vec![Item { id: "a&'b".into(), bytes: 3, published: Stamp(7) }];
             let node = Node { config, items };
             assert_eq!(Node::from_stored(&node.to_stored()), Some(node));
         }
+    }
+
+    #[test]
+    fn a_node_that_was_stored_before_there_was_a_choice_is_private() {
+        let old = b"<node xmlns='urn:waft:node' flags='11111' max='1'><item id='a' bytes='3' at='7'/></node>";
+        let node = Node::from_stored(old).expect("it can be read");
+        assert_eq!((node.config.access, node.items.len()), (Access::Whitelist, 1));
     }
 
     #[test]

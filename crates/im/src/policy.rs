@@ -1,5 +1,6 @@
 //! What the operator allows a host's accounts; shared by all of them, replaced as a whole on reload.
 
+use crate::capabilities::Capabilities;
 use crate::watchers::Authenticated;
 use std::sync::Arc;
 use xmpp::{BareJid, Jid};
@@ -137,6 +138,8 @@ pub struct HostPolicy {
     pub peers: Peers,
     /// Names under which users watch who do not want to be known.
     pub aliases: Aliases,
+    /// What clients of contacts want to be told of.
+    pub capabilities: Capabilities,
     /// Name and version, for XEP-0092 and the host's identity. The operating system is not told.
     pub software: (&'static str, &'static str),
 }
@@ -170,6 +173,7 @@ impl HostPolicy {
             resume_location: None,
             peers: Peers::default(),
             aliases: Aliases::default(),
+            capabilities: Capabilities::default(),
             software: ("waft", env!("CARGO_PKG_VERSION")),
         }
     }

@@ -67,8 +67,8 @@ exits! {
     PepEvent = "pep-event", Subscribe, false;
     /// Items of the account's nodes, on request. XEP-0163 §5.
     PepItems = "pep-items", Fetch, false;
-    /// The avatar among them. XEP-0084.
-    Avatar = "avatar", Fetch, true;
+    /// Nodes that the account opened to everybody: keys (XEP-0384), mostly. XEP-0060 §4.5.
+    OpenNode = "open-node", Fetch, true;
     /// Reserved: what a room's occupants see of an occupant.
     RoomPresence = "room-presence", Will, false;
     /// Reserved: NOTIFY to a SIP watcher. RFC 3856 §6.
@@ -194,7 +194,7 @@ fn by_rules(decision: &Decision, row: Row, otherwise: impl Fn() -> Handling) -> 
 /// Where no rule speaks.
 fn by_roster(account: &Account, actor: Actor, exit: Exit) -> Handling {
     let shown = match (actor, exit) {
-        (_, Exit::MessageError | Exit::Directed | Exit::RoomPresence) => true,
+        (_, Exit::MessageError | Exit::Directed | Exit::RoomPresence | Exit::OpenNode) => true,
         (_, Exit::Watchers) => false,
         (Actor::Owner | Actor::Subscriber, _) => true,
         (Actor::Addressee | Actor::Acquaintance, Exit::VCard) => true,
@@ -387,6 +387,11 @@ fn is_polite(decision: &Decision) -> bool {
     decision.subscribe == Some(Handling::PoliteBlock) || decision.fetch == Some(Handling::PoliteBlock)
 }
 
+/// Does neither block list nor rule speak of `who`?
+pub fn is_unjudged(account: &Account, who: &Jid) -> bool {
+    !account.blocks.blocks(who) && !account.rules.is_unreadable() && rules::decide(account, who).is_none()
+}
+
 /// Is the account away for `who`, whatever it does? What its clients say to him by themselves would tell otherwise.
 pub fn is_away_for(account: &Account, who: &Jid) -> bool {
     let is_known = who.same_bare(&account.jid) || account.blocks.blocks(who);
@@ -419,12 +424,12 @@ mod tests {
             ("juliet@example.com/chamber", "AAAAAAAAAAAAAAAA"),
             ("romeo@example.net", "AAA?AAAAAAAAAAAA"),
             ("romeo@example.net/orchard", "AAA?AAAAAAAAAAAA"),
-            ("nurse@example.com/x", "????A???A?A???A?"),
-            ("room@chat.example.com/juliet", "????A???AAA???A?"),
+            ("nurse@example.com/x", "????A???A?A??AA?"),
+            ("room@chat.example.com/juliet", "????A???AAA??AA?"),
             // Who asked, whom nobody knows.
-            ("paris@example.com/x", "????A?????A???A?"),
-            ("stranger@example.org", "????A?????A???A?"),
-            ("example.com", "????A?????A???A?"),
+            ("paris@example.com/x", "????A?????A??AA?"),
+            ("stranger@example.org", "????A?????A??AA?"),
+            ("example.com", "????A?????A??AA?"),
             // A blocked one sees nothing, subscription or not.
             ("tybalt@example.com/street", "----------A-----"),
         ] {

@@ -53,8 +53,15 @@ static MESSAGE_INBOUND: &[Step] = &[
     modules::push::received,
 ];
 static SUBSCRIPTION_INBOUND: &[Step] = &[roles::inbound, block::inbound, subscription::inbound];
-static PRESENCE_INBOUND: &[Step] = &[roles::inbound, block::inbound, modules::solicited::inbound, presence::inbound];
-static IQ_INBOUND: &[Step] = &[roles::inbound, block::inbound, modules::push::answered, modules::inbound_iq];
+static PRESENCE_INBOUND: &[Step] =
+    &[roles::inbound, block::inbound, modules::solicited::inbound, modules::interest::contact, presence::inbound];
+static IQ_INBOUND: &[Step] = &[
+    roles::inbound,
+    block::inbound,
+    modules::push::answered,
+    modules::interest::contact_answered,
+    modules::inbound_iq,
+];
 
 /// For an account that was removed a moment ago.
 static GONE: &[Step] = &[gone];

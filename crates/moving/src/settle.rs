@@ -246,7 +246,9 @@ async fn pieces(
         let mut house = im::Account::new(owner.clone(), place.policy.clone(), 0, record.clone());
         house.now = now;
         for node in account.nodes.iter().filter(|node| record_has_not(record, &node.name)) {
-            let config = if node.many { nodes::Config::private() } else { nodes::Config::default() };
+            // Who might see it where it comes from is not known here. Its owner's clients say so anew.
+            let private = nodes::Config { access: nodes::Access::Whitelist, ..nodes::Config::default() };
+            let config = if node.many { nodes::Config::private() } else { private };
             for (id, payload, at) in &node.items {
                 house.now = Now { utc: at.unwrap_or(place.now), ..now };
                 let item = (id.as_str().into(), payload.to_bytes(""));

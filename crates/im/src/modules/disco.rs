@@ -8,7 +8,7 @@ use crate::modules::{caps, commands, offered};
 use crate::policy::HostPolicy;
 use crate::view::{self, Exit, view};
 use xmpp::ns::{DISCO_INFO, DISCO_ITEMS};
-use xmpp::{Element, IqType, StanzaCondition, StanzaError};
+use xmpp::{Element, IqType, Jid, StanzaCondition, StanzaError};
 
 pub static MODULE: Module = Module {
     name: "disco",
@@ -88,7 +88,7 @@ fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled 
         return Ok(Answer::Result(Some(info)));
     }
     if let Some(node) = iq.child.attribute("node") {
-        if iq.session.is_none() || !nodes(account).contains(&node.to_owned()) {
+        if items_of_node(account, viewer(iq), node).is_none() {
             return Err(StanzaCondition::ItemNotFound.into());
         }
         // XEP-0060 §5.3.
@@ -103,11 +103,16 @@ fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled 
     Ok(Answer::Result(Some(info)))
 }
 
-fn nodes(account: &Account) -> Vec<String> {
-    offered(&account.policy).flat_map(|module| (module.account_nodes)(account)).collect()
+/// Who asks, if it is not the owner.
+fn viewer<'a>(iq: &Iq<'a>) -> Option<&'a Jid> {
+    iq.session.is_none().then_some(iq.from)
 }
 
-/// The available resources, and for the owner the nodes. XEP-0030 §4.1, example 15; XEP-0060 §5.2.
+fn items_of_node(account: &Account, viewer: Option<&Jid>, node: &str) -> Option<Vec<String>> {
+    offered(&account.policy).find_map(|module| (module.account_node_items)(account, viewer, node))
+}
+
+/// The available resources, and the nodes; of a node its items. XEP-0030 §4.1, example 15; XEP-0060 §5.2, §5.5.
 fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
     let node = iq.child.attribute("node");
     if node == Some(commands::NS) && iq.session.is_some() {
@@ -116,15 +121,22 @@ fn account_items(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled
             Element::new("query", DISCO_ITEMS).attr("node", commands::NS).children_from(items),
         )));
     }
+    let address = account.jid.as_str();
+    if let Some(name) = node {
+        let items = items_of_node(account, viewer(iq), name).ok_or(StanzaCondition::ItemNotFound)?;
+        let items = items.into_iter().map(|id| Element::new("item", DISCO_ITEMS).attr("jid", address).attr("name", id));
+        let query = Element::new("query", DISCO_ITEMS).attr("node", name).children_from(items);
+        return Ok(Answer::Result(Some(query)));
+    }
     let view = view(account, iq.from, Exit::Resources);
-    let resources = view::sessions(account, &view).filter(|_| node.is_none());
+    let resources = view::sessions(account, &view);
     let items = resources.map(|session| Element::new("item", DISCO_ITEMS).attr("jid", session.jid.as_str()));
-    let own_nodes = if iq.session.is_some() && node.is_none() { nodes(account) } else { Vec::new() };
-    let own_nodes = own_nodes
-        .into_iter()
-        .map(|name| Element::new("item", DISCO_ITEMS).attr("jid", account.jid.as_str()).attr("node", name));
-    let query = Element::new("query", DISCO_ITEMS).attr_opt("node", node);
-    Ok(Answer::Result(Some(query.children_from(items).children_from(own_nodes))))
+    let nodes = offered(&account.policy).flat_map(|module| (module.account_nodes)(account, viewer(iq)));
+    let nodes = nodes.map(|(name, title)| {
+        let item = Element::new("item", DISCO_ITEMS).attr("jid", address).attr("node", name);
+        item.attr_opt("name", Some(title).filter(|title| !title.is_empty()))
+    });
+    Ok(Answer::Result(Some(Element::new("query", DISCO_ITEMS).children_from(items).children_from(nodes))))
 }
 
 #[cfg(test)]

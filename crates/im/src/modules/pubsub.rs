@@ -1,9 +1,9 @@
-//! Personal Eventing, XEP-0163, for what an account keeps for itself: Persistent Storage of Private Data, XEP-0223.
+//! Personal Eventing, XEP-0163, and Persistent Storage of Private Data, XEP-0223.
 //!
-//! Every account is a publish-subscribe service (XEP-0060) for its own clients; to everybody else there is none. The one
-//! access model is `whitelist` with nobody on the list: a publication that asks for another one fails, so that nothing
-//! becomes public by being misunderstood. What a node is and holds stands in [`crate::nodes`], who is told of it in
-//! [`super::interest`].
+//! Every account is a publish-subscribe service (XEP-0060) that its own clients publish to. Others see of a node what its
+//! access model and [`crate::view`] allow; to whoever sees nothing there is no service. A publication that asks for what
+//! cannot be had fails, so that nothing becomes public by being misunderstood. What a node is and holds stands in
+//! [`crate::nodes`], who wants to be told of it in [`super::interest`].
 
 use super::data_form;
 use super::rsm;
@@ -11,9 +11,11 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects, Query, QueryAnswer};
 use crate::item::SessionId;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
-use crate::modules::{answer, unexpected};
-use crate::nodes::{self, Config, ERRORS, Published, SPACE, SendLast, item_key};
+use crate::modules::{answer, interest, unexpected, unknown};
+use crate::nodes::{self, Access, Config, ERRORS, GROUPS_MAX, Published, SPACE, SendLast, TEXT_BYTES_MAX, item_key};
+use crate::rules::Handling;
 use crate::session;
+use crate::view::{Exit, view};
 use std::sync::Arc;
 use store::Change;
 use xmpp::ns::{DATA_FORM, DELAY};
@@ -32,28 +34,40 @@ const LAST_MAX: usize = 32;
 pub static MODULE: Module = Module {
     name: "pubsub",
     specs: &[
-        xep(60, "1.28.0").without("all but an account's own private nodes"),
-        xep(163, "1.2.2").without("contacts: access models other than whitelist"),
+        xep(60, "1.28.0")
+            .without("all but an account's own nodes; subscriptions to one node, publishers besides the owner"),
+        xep(163, "1.2.2").without("access model authorize, names on the whitelist"),
         xep(223, "1.1.1"),
     ],
-    host_features: FEATURES,
+    // (COMPAT: XEP-0163 before 1.2 had the identity at the host, and some clients still look there.)
     account_features: FEATURES,
     identities: &[("pubsub", "pep")],
     account_iq: &[
-        (IqType::Get, NS, "pubsub", Who::Owner, get),
+        (IqType::Get, NS, "pubsub", Who::Viewer(Exit::OpenNode), get),
         (IqType::Set, NS, "pubsub", Who::Owner, set),
         (IqType::Get, OWNER, "pubsub", Who::Owner, owner_get),
         (IqType::Set, OWNER, "pubsub", Who::Owner, owner_set),
     ],
-    account_nodes: |account| account.nodes.iter().map(|(name, _)| name.to_owned()).collect(),
+    account_nodes: |account, viewer| {
+        let seen = account.nodes.iter().filter(|(name, node)| is_seen(account, viewer, name, node));
+        seen.map(|(name, node)| (name.to_owned(), node.config.title.to_string())).collect()
+    },
+    account_node_items: |account, viewer, name| {
+        let node = account.nodes.get(name).filter(|node| is_seen(account, viewer, name, node))?;
+        Some(node.items.iter().map(|item| item.id.to_string()).collect())
+    },
     ..Module::EMPTY
 };
 
 /// XEP-0060 §10.
 const FEATURES: &[&str] = &[
     NS,
+    "http://jabber.org/protocol/pubsub#access-open",
+    "http://jabber.org/protocol/pubsub#access-presence",
+    "http://jabber.org/protocol/pubsub#access-roster",
     "http://jabber.org/protocol/pubsub#access-whitelist",
     "http://jabber.org/protocol/pubsub#auto-create",
+    "http://jabber.org/protocol/pubsub#auto-subscribe",
     "http://jabber.org/protocol/pubsub#config-node",
     "http://jabber.org/protocol/pubsub#config-node-max",
     "http://jabber.org/protocol/pubsub#create-and-configure",
@@ -65,6 +79,7 @@ const FEATURES: &[&str] = &[
     "http://jabber.org/protocol/pubsub#last-published",
     "http://jabber.org/protocol/pubsub#multi-items",
     "http://jabber.org/protocol/pubsub#persistent-items",
+    "http://jabber.org/protocol/pubsub#presence-notifications",
     "http://jabber.org/protocol/pubsub#publish",
     PUBLISH_OPTIONS,
     "http://jabber.org/protocol/pubsub#purge-nodes",
@@ -90,15 +105,14 @@ fn commit(changes: Vec<Change>, iq: &Iq<'_>, fx: &mut Effects) {
 
 // ---- configuration ----
 
-/// Fields whose one value is told and taken, and nothing else. XEP-0060 §16.4.4.
-const FIXED: &[(&str, &str)] = &[
-    ("pubsub#access_model", "whitelist"),
-    ("pubsub#publish_model", "publishers"),
-    ("pubsub#deliver_payloads", "1"),
-    ("pubsub#notification_type", "headline"),
-    ("pubsub#notify_config", "0"),
-    ("pubsub#purge_offline", "0"),
-    ("pubsub#item_expire", "max"),
+/// Fields whose one value is told and taken, and nothing else; with their types. XEP-0060 §16.4.4.
+const FIXED: &[(&str, &str, &str)] = &[
+    ("pubsub#publish_model", "list-single", "publishers"),
+    ("pubsub#deliver_payloads", "boolean", "1"),
+    ("pubsub#notification_type", "list-single", "headline"),
+    ("pubsub#notify_config", "boolean", "0"),
+    ("pubsub#purge_offline", "boolean", "0"),
+    ("pubsub#item_expire", "text-single", "max"),
 ];
 
 fn flag(value: &str) -> Option<bool> {
@@ -109,6 +123,11 @@ fn flag(value: &str) -> Option<bool> {
     }
 }
 
+/// A line of text that people or clients gave.
+fn text(value: &str) -> Option<Box<str>> {
+    (value.len() <= TEXT_BYTES_MAX).then(|| value.into())
+}
+
 /// The configuration with the form's fields applied. `None` if one of them is not known or cannot have that value.
 fn with_fields(mut config: Config, form: &Element) -> Option<Config> {
     for field in form.elements().filter(|child| child.is("field", DATA_FORM)) {
@@ -116,6 +135,25 @@ fn with_fields(mut config: Config, form: &Element) -> Option<Config> {
         let value = field.find("value", DATA_FORM).map(Element::text_content).unwrap_or_default();
         match var {
             "FORM_TYPE" => {}
+            "pubsub#access_model" => config.access = Access::named(&value)?,
+            "pubsub#roster_groups_allowed" => {
+                let groups = field.elements().filter(|child| child.is("value", DATA_FORM)).map(Element::text_content);
+                config.groups = groups.filter(|group| !group.is_empty()).map(Into::into).collect();
+                if config.groups.len() > GROUPS_MAX || config.groups.iter().any(|it| it.len() > TEXT_BYTES_MAX) {
+                    return None;
+                }
+            }
+            "pubsub#title" => config.title = text(&value)?,
+            "pubsub#description" => config.description = text(&value)?,
+            "pubsub#type" => config.payload_type = text(&value)?,
+            // Only the owner publishes.
+            "pubsub#itemreply" => {
+                config.names_publisher = match value.as_str() {
+                    "owner" | "publisher" => true,
+                    "none" => false,
+                    _ => return None,
+                }
+            }
             "pubsub#persist_items" => config.persist = flag(&value)?,
             "pubsub#deliver_notifications" => config.deliver = flag(&value)?,
             "pubsub#notify_retract" => config.notify_retract = flag(&value)?,
@@ -130,7 +168,7 @@ fn with_fields(mut config: Config, form: &Element) -> Option<Config> {
                 }
             }
             _ => {
-                let (_, only) = FIXED.iter().find(|(known, _)| *known == var)?;
+                let (_, _, only) = FIXED.iter().find(|(known, ..)| *known == var)?;
                 let same = value == *only || flag(&value).is_some_and(|value| flag(only) == Some(value));
                 if !same {
                     return None;
@@ -148,17 +186,37 @@ fn config_form(config: &Config) -> Element {
         SendLast::Never => "never",
         SendLast::OnPresence => "on_sub_and_presence",
     };
+    let one_of = |values: &[&str]| {
+        let option =
+            |value: &&str| Element::new("option", DATA_FORM).child(Element::new("value", DATA_FORM).text(*value));
+        values.iter().map(option).collect::<Vec<_>>()
+    };
+    let access = data_form::field("pubsub#access_model", [config.access.name()]);
+    let access = access.attr("type", "list-single").children_from(one_of(&Access::ALL.map(Access::name)));
+    let groups = data_form::field("pubsub#roster_groups_allowed", config.groups.iter().map(|group| &**group));
+    let groups = groups.attr("type", "list-multi");
+    let reply = if config.names_publisher { "publisher" } else { "none" };
+    let reply = data_form::field("pubsub#itemreply", [reply]).attr("type", "list-single");
+    let reply = reply.children_from(one_of(&["owner", "publisher", "none"]));
     let fields = [
+        ("pubsub#title", "text-single", config.title.to_string()),
+        ("pubsub#description", "text-single", config.description.to_string()),
+        ("pubsub#type", "text-single", config.payload_type.to_string()),
         ("pubsub#persist_items", "boolean", flag(config.persist)),
         ("pubsub#max_items", "text-single", config.items_max.map_or("max".into(), |max| max.to_string())),
-        ("pubsub#send_last_published_item", "list-single", send_last.into()),
         ("pubsub#deliver_notifications", "boolean", flag(config.deliver)),
         ("pubsub#notify_retract", "boolean", flag(config.notify_retract)),
         ("pubsub#notify_delete", "boolean", flag(config.notify_delete)),
     ];
     let fields = fields.iter().map(|(var, kind, value)| data_form::field(var, [value.as_str()]).attr("type", kind));
-    let fixed = FIXED.iter().map(|(var, value)| data_form::field(var, [*value]).attr("type", "text-single"));
-    data_form::form("form", NODE_CONFIG).children_from(fields).children_from(fixed)
+    let fixed = FIXED.iter().map(|(var, kind, value)| {
+        let options = if *kind == "list-single" { one_of(&[*value]) } else { Vec::new() };
+        data_form::field(var, [*value]).attr("type", *kind).children_from(options)
+    });
+    let last = data_form::field("pubsub#send_last_published_item", [send_last]).attr("type", "list-single");
+    let last = last.children_from(one_of(&["never", "on_sub_and_presence"]));
+    let form = data_form::form("form", NODE_CONFIG).child(access).child(groups).child(reply).child(last);
+    form.children_from(fields).children_from(fixed)
 }
 
 /// A submitted configuration applied to `config`.
@@ -192,7 +250,9 @@ fn publish(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effec
     }
     let changes = nodes::publish(account, name, &config, &items)?;
     commit(changes, iq, fx);
-    let told: Vec<Element> = items.iter().filter_map(|(id, payload)| item(id, payload)).collect();
+    interest::look_around(account, fx);
+    let publisher = publisher(account, name);
+    let told: Vec<Element> = items.iter().filter_map(|(id, payload)| item(id, payload, publisher.as_deref())).collect();
     notify_published(account, name, told, fx);
     let ids = items.iter().map(|(id, _)| Element::new("item", NS).attr("id", id));
     let published = Element::new("publish", NS).attr("node", name).children_from(ids);
@@ -206,11 +266,11 @@ fn publish(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effec
 fn options(account: &Account, pubsub: &Element, name: &str) -> Result<Config, StanzaError> {
     let node = account.nodes.get(name).map(|node| &node.config);
     let Some(options) = pubsub.find("publish-options", NS) else {
-        return Ok(node.cloned().unwrap_or_default());
+        return Ok(node.cloned().unwrap_or_else(|| Config::of(name)));
     };
     let unmet = || StanzaError::from(StanzaCondition::Conflict).with_application("precondition-not-met", ERRORS);
     let form = data_form::submitted(options, &[PUBLISH_OPTIONS]).ok_or(StanzaCondition::BadRequest)?;
-    let wanted = with_fields(node.cloned().unwrap_or_default(), form).ok_or_else(unmet)?;
+    let wanted = with_fields(node.cloned().unwrap_or_else(|| Config::of(name)), form).ok_or_else(unmet)?;
     match node {
         Some(node) if *node != wanted => Err(unmet()),
         _ => Ok(wanted),
@@ -256,7 +316,7 @@ fn retract(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effec
     let config = account.nodes.get(name).map(|node| node.config.clone()).unwrap_or_default();
     if config.notify_retract || command.attribute("notify").and_then(flag) == Some(true) {
         let retract = Element::new("retract", EVENT).attr("id", item);
-        notify(account, name, Element::new("items", EVENT).attr("node", name).child(retract), fx);
+        notify(account, name, &config, Element::new("items", EVENT).attr("node", name).child(retract), fx);
     }
     Ok(Answer::Result(None))
 }
@@ -266,18 +326,54 @@ fn create(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effect
     let nameless = || StanzaError::from(StanzaCondition::NotAcceptable).with_application("nodeid-required", ERRORS);
     let name = command.attribute("node").ok_or_else(nameless)?;
     let config = match iq.child.find("configure", NS) {
-        Some(configure) if configure.elements().next().is_some() => submitted(Config::default(), configure)?,
-        _ => Config::default(),
+        Some(configure) if configure.elements().next().is_some() => submitted(Config::of(name), configure)?,
+        _ => Config::of(name),
     };
     let changes = nodes::create(account, name, config)?;
     commit(changes, iq, fx);
+    interest::look_around(account, fx);
     Ok(Answer::Result(None))
 }
 
 // ---- retrieve ----
 
+/// `None`: the owner.
+fn is_seen(account: &Account, viewer: Option<&Jid>, name: &str, node: &nodes::Node) -> bool {
+    viewer.is_none_or(|viewer| nodes::sees(account, viewer, name, &node.config, Exit::PepItems))
+}
+
+/// May somebody else have the items of this node? §6.5.9.
+///
+/// # Errors
+/// What is amiss, for those who may know that there is an account; for everybody else, that of one that does not exist.
+fn may_have(account: &Account, watcher: &Jid, command: &Element) -> Result<(), StanzaError> {
+    let name = command.attribute("node").filter(|_| command.name == "items".into());
+    let node = name.and_then(|name| account.nodes.get(name));
+    if name.zip(node).is_some_and(|(name, node)| is_seen(account, Some(watcher), name, node)) {
+        return Ok(());
+    }
+    let view = view(account, watcher, Exit::PepItems);
+    if view.handling < Handling::PoliteBlock {
+        return Err(unknown());
+    }
+    let refused = |condition, application| StanzaError::from(condition).with_application(application, ERRORS);
+    // Who is politely blocked, or is shown a part, knows of nothing else.
+    let is_whole = view.shows() && view.shape.is_none();
+    Err(match node.map(|node| node.config.access).filter(|_| is_whole) {
+        _ if name.is_none() => StanzaCondition::Forbidden.into(),
+        Some(Access::Roster) => refused(StanzaCondition::NotAuthorized, "not-in-roster-group"),
+        Some(Access::Whitelist) => refused(StanzaCondition::NotAllowed, "closed-node"),
+        None | Some(Access::Open | Access::Presence) => StanzaCondition::ItemNotFound.into(),
+    })
+}
+
 fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
-    let command = iq.child.elements().find(|child| *child.ns == *NS).ok_or(StanzaCondition::BadRequest)?;
+    let Some(command) = iq.child.elements().find(|child| *child.ns == *NS) else {
+        return Err(if iq.session.is_some() { StanzaCondition::BadRequest.into() } else { unknown() });
+    };
+    if iq.session.is_none() {
+        may_have(account, iq.from, command)?;
+    }
     match &*command.name {
         "items" => items(account, iq, command, fx),
         "default" => default(NS),
@@ -369,7 +465,9 @@ fn show_items(
         let command = pubsub.find("items", NS).ok_or(StanzaCondition::BadRequest)?;
         // As the node was when the store was asked: an item that went since is not in `found`.
         let node = node_of(command)?;
-        let items = found.iter().filter_map(|(key, payload)| item(key.split_once('\u{1f}')?.1, payload));
+        let publisher = publisher(account, node);
+        let items =
+            found.iter().filter_map(|(key, payload)| item(key.split_once('\u{1f}')?.1, payload, publisher.as_deref()));
         let items: Vec<Element> = items.map(|item| in_namespace(item, NS)).collect();
         let wanted = Wanted::of(account, &pubsub, command).ok();
         let set = wanted.and_then(|wanted| wanted.part).map(|(index, count)| {
@@ -419,19 +517,21 @@ fn owner_set(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
                 let config = submitted(node.config.clone(), command)?;
                 let changes = nodes::configure(account, name, config)?;
                 commit(changes, iq, fx);
+                interest::look_around(account, fx);
             }
         }
         "purge" => {
             let changes = nodes::purge(account, name)?;
             commit(changes, iq, fx);
-            notify(account, name, Element::new("purge", EVENT).attr("node", name), fx);
+            let config = account.nodes.get(name).map(|node| node.config.clone()).unwrap_or_default();
+            notify(account, name, &config, Element::new("purge", EVENT).attr("node", name), fx);
         }
         "delete" => {
-            let tells = account.nodes.get(name).is_some_and(|node| node.config.notify_delete);
+            let config = account.nodes.get(name).map(|node| node.config.clone());
             let changes = nodes::delete(account, name)?;
             commit(changes, iq, fx);
-            if tells {
-                notify(account, name, Element::new("delete", EVENT).attr("node", name), fx);
+            if let Some(config) = config.filter(|config| config.notify_delete) {
+                notify(account, name, &config, Element::new("delete", EVENT).attr("node", name), fx);
             }
         }
         _ => return Err(StanzaCondition::FeatureNotImplemented.into()),
@@ -442,9 +542,15 @@ fn owner_set(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
 // ---- events ----
 
 /// `<item/>` with its payload, in the namespace of events. `None` if the payload cannot be read.
-fn item(id: &str, payload: &[u8]) -> Option<Element> {
+fn item(id: &str, payload: &[u8], publisher: Option<&str>) -> Option<Element> {
     let payload = Element::parse(payload, "").ok()?;
-    Some(Element::new("item", EVENT).attr("id", id).child(payload))
+    Some(Element::new("item", EVENT).attr("id", id).attr_opt("publisher", publisher).child(payload))
+}
+
+/// Whom the node's items name as the one who published them. §7.1.2.3.
+fn publisher(account: &Account, name: &str) -> Option<String> {
+    let names = account.nodes.get(name).is_some_and(|node| node.config.names_publisher);
+    names.then(|| account.jid.as_str().to_owned())
 }
 
 fn in_namespace(element: Element, ns: &str) -> Element {
@@ -465,23 +571,33 @@ pub(super) fn publish_aside(
     if !changes.is_empty() {
         fx.commit(changes, bounce, &Default::default());
     }
-    let told = items.iter().filter_map(|(id, payload)| item(id, payload)).collect();
+    let told = items.iter().filter_map(|(id, payload)| item(id, payload, None)).collect();
     notify_published(account, name, told, fx);
     Ok(())
 }
 
 fn notify_published(account: &mut Account, name: &str, items: Vec<Element>, fx: &mut Effects) {
-    if account.nodes.get(name).is_none_or(|node| node.config.deliver) {
-        notify(account, name, Element::new("items", EVENT).attr("node", name).children_from(items), fx);
+    let config = account.nodes.get(name).map(|node| node.config.clone()).unwrap_or_else(|| Config::of(name));
+    if config.deliver {
+        notify(account, name, &config, Element::new("items", EVENT).attr("node", name).children_from(items), fx);
     }
 }
 
-/// Tells the own available resources that want to know of the node. XEP-0163 §4.3.
-fn notify(account: &mut Account, name: &str, content: Element, fx: &mut Effects) {
+/// Tells the own available resources that want to know of the node, and those of contacts who see it. XEP-0163 §4.3.
+fn notify(account: &mut Account, name: &str, config: &Config, content: Element, fx: &mut Effects) {
     let wants = |session: &&session::Session| session.is_available() && session.interest.wants(name);
     let sessions: Vec<(SessionId, Jid)> =
         account.sessions.iter().filter(wants).map(|session| (session.id, session.jid.clone().into())).collect();
-    if sessions.is_empty() {
+    let contacts: Vec<Jid> = match config.access {
+        Access::Whitelist => Vec::new(),
+        _ => account
+            .clients
+            .wanting(name)
+            .filter(|client| nodes::sees(account, client, name, config, Exit::PepEvent))
+            .cloned()
+            .collect(),
+    };
+    if sessions.is_empty() && contacts.is_empty() {
         return;
     }
     let event = Stanza::message(MessageType::Headline)
@@ -491,6 +607,9 @@ fn notify(account: &mut Account, name: &str, content: Element, fx: &mut Effects)
     for (id, to) in sessions {
         let delivery = Delivery { stanza: event.clone(), to: Some(to), more: Default::default(), position: None };
         session::deliver(account, id, delivery, fx);
+    }
+    if !contacts.is_empty() {
+        fx.push(Effect::Fan { stanza: event, targets: contacts });
     }
 }
 
@@ -511,32 +630,71 @@ pub(super) fn send_last(account: &mut Account, id: SessionId, fx: &mut Effects) 
 fn tell_last(account: &mut Account, _: &Arc<Stanza>, session: Option<SessionId>, came: QueryAnswer, fx: &mut Effects) {
     let (QueryAnswer::Blobs(found), Some(id)) = (came, session) else { return };
     let Some(to) = account.session(id).map(|session| Jid::from(session.jid.clone())) else { return };
-    for (key, payload) in found {
-        let Some((name, item_id)) = key.split_once('\u{1f}') else { continue };
-        let Some(node) = account.nodes.get(name) else { continue };
-        let Some(published) = node.items.iter().find(|item| *item.id == *item_id).map(|item| item.published) else {
-            continue;
-        };
-        let Some(item) = item(item_id, &payload) else { continue };
+    for event in last_events(account, &found) {
+        session::deliver(account, id, super::plain(Arc::new(event.with_to(to.clone()))), fx);
+    }
+}
+
+/// The same for a contact's client that has come. XEP-0163 §4.3.4; `asked` is from it.
+pub(super) fn send_last_to_contact(account: &Account, asked: &Arc<Stanza>, fx: &mut Effects) {
+    let Some(client) = &asked.from else { return };
+    let wanted = account.nodes.iter().filter(|(name, node)| {
+        node.config.send_last == SendLast::OnPresence
+            && node.config.deliver
+            && account.clients.wants(client, name)
+            && nodes::sees(account, client, name, &node.config, Exit::PepEvent)
+    });
+    let keys: Vec<Box<str>> =
+        wanted.filter_map(|(name, node)| Some(item_key(name, &node.items.last()?.id))).take(LAST_MAX).collect();
+    if !keys.is_empty() {
+        let query = Query::Blobs { account: account.jid.clone(), space: SPACE.into(), keys };
+        fx.push(Effect::Query { query, iq: asked.clone(), session: None, then: tell_last_to_contact });
+    }
+}
+
+fn tell_last_to_contact(
+    account: &mut Account,
+    asked: &Arc<Stanza>,
+    _: Option<SessionId>,
+    came: QueryAnswer,
+    fx: &mut Effects,
+) {
+    let (QueryAnswer::Blobs(found), Some(client)) = (came, &asked.from) else { return };
+    // As it is now: the store took its time.
+    let is_seen = |(key, _): &&(Box<str>, Vec<u8>)| {
+        let node = key.split_once('\u{1f}').and_then(|(name, _)| Some((name, account.nodes.get(name)?)));
+        node.is_some_and(|(name, node)| nodes::sees(account, client, name, &node.config, Exit::PepEvent))
+    };
+    let found: Vec<_> = found.iter().filter(is_seen).cloned().collect();
+    for event in last_events(account, &found) {
+        fx.push(Effect::Fan { stanza: Arc::new(event), targets: vec![client.clone()] });
+    }
+}
+
+/// An event for each item that was published last and is there still.
+fn last_events(account: &Account, found: &[(Box<str>, Vec<u8>)]) -> Vec<Stanza> {
+    let event = |(key, payload): &(Box<str>, Vec<u8>)| {
+        let (name, item_id) = key.split_once('\u{1f}')?;
+        let node = account.nodes.get(name)?;
+        let published = node.items.iter().find(|item| *item.id == *item_id)?.published;
+        let item = item(item_id, payload, publisher(account, name).as_deref())?;
         let items = Element::new("items", EVENT).attr("node", name).child(item);
         let delay = Element::new("delay", DELAY).attr("stamp", published.to_xmpp());
-        let event = Stanza::message(MessageType::Headline)
-            .with_from(account.jid.clone())
-            .with_to(to.clone())
-            .with_children([Element::new("event", EVENT).child(items), delay]);
-        session::deliver(account, id, super::plain(Arc::new(event)), fx);
-    }
+        let event = Stanza::message(MessageType::Headline).with_from(account.jid.clone());
+        Some(event.with_children([Element::new("event", EVENT).child(items), delay]))
+    };
+    found.iter().filter_map(event).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::item::Item;
-    use crate::testing::{Fx, Scene, account};
+    use crate::testing::{Fx, Scene, account, contact};
     use std::collections::BTreeMap;
     use store::SETTINGS;
 
-    const NODE: &str = "urn:xmpp:bookmarks:1";
+    const NODE: &str = "urn:example:rooms";
     const PRIVATE: &str = "<field var='pubsub#persist_items'><value>true</value></field>\
         <field var='pubsub#max_items'><value>max</value></field>\
         <field var='pubsub#send_last_published_item'><value>never</value></field>\
@@ -660,9 +818,11 @@ mod tests {
         for (options, succeeds) in [
             (PRIVATE, true),
             ("", true),
-            ("<field var='pubsub#access_model'><value>open</value></field>", false),
-            ("<field var='pubsub#access_model'><value>presence</value></field>", false),
-            ("<field var='pubsub#access_model'><value>roster</value></field>", false),
+            ("<field var='pubsub#access_model'><value>open</value></field>", true),
+            ("<field var='pubsub#access_model'><value>presence</value></field>", true),
+            ("<field var='pubsub#access_model'><value>roster</value></field>", true),
+            ("<field var='pubsub#access_model'><value>authorize</value></field>", false),
+            ("<field var='pubsub#itemreply'><value>publisher</value></field>", true),
             ("<field var='pubsub#publish_model'><value>open</value></field>", false),
             ("<field var='pubsub#max_items'><value>0</value></field>", false),
             ("<field var='pubsub#something_else'><value>1</value></field>", false),
@@ -822,9 +982,165 @@ mod tests {
         assert!(nothing_else.told().is_empty() && nothing_else.delivered("balcony")[0].contains("<bad-request"));
     }
 
-    // XEP-0060 §5.2; nothing of it for others.
+    fn with_access(model: &str) -> String {
+        format!(
+            "<field var='pubsub#access_model'><value>{model}</value></field>\
+             <field var='pubsub#roster_groups_allowed'><value>Friends</value></field>"
+        )
+    }
+
+    /// Romeo is a friend, the nurse is a contact; nobody knows Tybalt.
+    fn with_contacts() -> Stage {
+        let friend = store::RosterItem { groups: vec!["Friends".into()], ..contact("romeo@montague.example", "both") };
+        let roster = vec![friend, contact("nurse@capulet.example", "from")];
+        let stored = store::AccountRecord { roster, ..Default::default() };
+        let scene = crate::testing::account_with("juliet@capulet.example", stored).with("balcony", 0);
+        Stage { scene, blobs: BTreeMap::new() }
+    }
+
+    fn told(fx: Fx, stage: &mut Stage) -> Vec<String> {
+        let mut all: Vec<String> = fx.told().into_iter().map(|(_, xml)| xml).collect();
+        for effect in fx.list {
+            if let Effect::Query { query: Query::Blobs { space, keys, .. }, iq, session, then } = effect {
+                let found = keys.into_iter().filter_map(|key| {
+                    let value = stage.blobs.get(&(space.clone(), key.clone()))?.clone();
+                    Some((key, value))
+                });
+                let answer = QueryAnswer::Blobs(found.collect());
+                let fx = stage.scene.item(Item::Answered { iq, session, answer, then });
+                all.extend(fx.told().into_iter().map(|(_, xml)| xml));
+            }
+        }
+        all
+    }
+
+    // XEP-0060 §4.5, §6.5.9.
     #[test]
-    fn nodes_are_shown_to_their_owner_alone() {
+    fn who_sees_a_node_is_what_its_access_model_says() {
+        let heard = |access: &str, watcher: &str, node: &str| {
+            let mut stage = with_contacts();
+            stage.publishes("1", &with_access(access));
+            let fx = stage.scene.receive(&format!(
+                "<iq type='get' id='d' from='{watcher}/x'><pubsub xmlns='{NS}'><items node='{node}'/></pubsub></iq>"
+            ));
+            told(fx, &mut stage).pop().expect("an answer")
+        };
+        let (romeo, nurse, tybalt) = ("romeo@montague.example", "nurse@capulet.example", "tybalt@capulet.example");
+        for (access, watcher, expected) in [
+            ("open", romeo, "<item id='1'>"),
+            ("open", tybalt, "<item id='1'>"),
+            ("presence", nurse, "<item id='1'>"),
+            ("presence", tybalt, "<service-unavailable "),
+            ("roster", romeo, "<item id='1'>"),
+            ("roster", nurse, "<not-in-roster-group "),
+            ("roster", tybalt, "<service-unavailable "),
+            ("whitelist", romeo, "<closed-node "),
+            ("whitelist", tybalt, "<service-unavailable "),
+        ] {
+            let answer = heard(access, watcher, NODE);
+            assert!(answer.contains(expected), "{access} {watcher}: {answer}");
+        }
+        assert!(heard("open", romeo, "nothing").contains("<item-not-found "));
+        assert!(heard("open", tybalt, "nothing").contains("<service-unavailable "));
+        // A rule and the block list say more than the node.
+        let mut stage = with_contacts();
+        stage.publishes("1", &with_access("open"));
+        stage.scene.sends(
+            "balcony",
+            &format!("<iq type='set' id='b'><block xmlns='urn:xmpp:blocking'><item jid='{tybalt}'/></block></iq>"),
+        );
+        let fx = stage.scene.receive(&format!(
+            "<iq type='get' id='d' from='{tybalt}/x'><pubsub xmlns='{NS}'><items node='{NODE}'/></pubsub></iq>"
+        ));
+        assert!(fx.told()[0].1.contains("<service-unavailable "));
+    }
+
+    // LIMITS.md §2 row 17.
+    #[test]
+    fn what_clients_keep_for_themselves_is_private_though_they_do_not_say_so() {
+        let mut stage = with_contacts();
+        stage.asks(
+            "set",
+            NS,
+            "<publish node='urn:xmpp:bookmarks:1'><item id='a'><conference xmlns='x'/></item></publish>",
+        );
+        let fx = stage.scene.receive(&format!(
+            "<iq type='get' id='d' from='romeo@montague.example/x'><pubsub xmlns='{NS}'>\
+             <items node='urn:xmpp:bookmarks:1'/></pubsub></iq>"
+        ));
+        assert!(fx.told()[0].1.contains("<closed-node "), "{:?}", fx.told());
+        assert_eq!(Config::of("urn:xmpp:avatar:metadata").access, Access::Presence);
+    }
+
+    const COMES: &str = "<presence from='romeo@montague.example/orchard'>\
+        <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='1'/></presence>";
+
+    fn interested(number: u32) -> String {
+        format!(
+            "<iq type='result' id='waft-interest-{number}' from='romeo@montague.example/orchard' \
+             to='juliet@capulet.example'><query xmlns='http://jabber.org/protocol/disco#info'>\
+             <feature var='{NODE}+notify'/></query></iq>"
+        )
+    }
+
+    // XEP-0163 §4.3.
+    #[test]
+    fn a_contacts_client_is_asked_what_it_wants_and_told_that_and_no_more() {
+        let mut stage = with_contacts();
+        stage.publishes("1", "");
+        let asked = stage.scene.receive(COMES).told();
+        assert!(asked.iter().any(|(to, xml)| to == "romeo@montague.example/orchard" && xml.contains("node='n#1'")));
+        // What was published last, as it has just come.
+        let fx = stage.scene.receive(&interested(1));
+        let last = told(fx, &mut stage);
+        assert!(last.len() == 1 && last[0].contains("<item id='1'>") && last[0].contains("<delay "), "{last:?}");
+        // The same again is no news.
+        assert!(stage.scene.receive(COMES).told().is_empty());
+        assert!(stage.scene.receive(&interested(1)).told().is_empty());
+        let event = |stage: &mut Stage, node: &str, options: &str| {
+            let fx = stage.scene.sends("balcony", &format!(
+                "<iq type='set' id='p'><pubsub xmlns='{NS}'><publish node='{node}'><item id='2'><a xmlns='b'/></item>\
+                 </publish>{options}</pubsub></iq>"
+            ));
+            fx.told().into_iter().filter(|(_, xml)| xml.contains("<event ")).map(|(to, _)| to).collect::<Vec<_>>()
+        };
+        assert_eq!(event(&mut stage, NODE, ""), ["romeo@montague.example/orchard"]);
+        assert!(event(&mut stage, "urn:other", "").is_empty());
+        // No subscription, no events; nor for a client that has gone.
+        stage.scene.receive("<presence from='romeo@montague.example/orchard' type='unavailable'/>");
+        assert!(event(&mut stage, NODE, "").is_empty());
+        stage.scene.receive(COMES);
+        stage.scene.receive(&interested(2));
+        assert_eq!(event(&mut stage, NODE, "").len(), 1);
+        stage.scene.sends("balcony", "<presence type='unsubscribed' to='romeo@montague.example'/>");
+        assert!(event(&mut stage, NODE, "").is_empty());
+    }
+
+    #[test]
+    fn contacts_that_were_there_before_the_first_node_are_told_too() {
+        let mut stage = with_contacts();
+        assert!(stage.scene.receive(COMES).told().is_empty());
+        stage.publishes("1", "");
+        let last = {
+            let fx = stage.scene.receive(&interested(1));
+            told(fx, &mut stage)
+        };
+        assert!(last.len() == 1 && last[0].contains("<item id='1'>"), "{last:?}");
+    }
+
+    #[test]
+    fn an_answer_that_was_not_asked_for_says_nothing() {
+        let mut stage = with_contacts();
+        stage.publishes("1", "");
+        assert!(stage.scene.receive(&interested(1)).told().is_empty());
+        stage.scene.receive(COMES);
+        assert!(stage.scene.receive(&interested(7)).told().is_empty());
+        assert_eq!(stage.scene.clients.wanting(NODE).count(), 0);
+    }
+
+    // XEP-0060 §5.2; nothing of it for strangers.
+    #[test]
+    fn private_nodes_are_shown_to_their_owner_alone() {
         let mut stage = Stage::new();
         stage.publishes("1", PRIVATE);
         let items = "<query xmlns='http://jabber.org/protocol/disco#items'/>";

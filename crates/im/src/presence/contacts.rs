@@ -64,6 +64,11 @@ impl Contacts {
         *self = Contacts::default();
     }
 
+    /// Each resource that is there.
+    pub fn there(&self) -> impl Iterator<Item = &Arc<Stanza>> {
+        self.known.values().flat_map(|known| &known.there)
+    }
+
     /// All that is known of a contact; `None` if it must be asked for.
     fn of(&self, contact: &BareJid, now_ms: u64) -> Option<&[Arc<Stanza>]> {
         let known = self.known.get(contact)?;
