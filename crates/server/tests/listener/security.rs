@@ -476,8 +476,7 @@ fn row_19_nothing_that_came_in_clear_is_taken_as_if_it_were_encrypted() {
         &auth,
         &header("localhost"),
         "<message to='a@localhost'><body>x</body></message>",
-        " ",
-        "\n",
+        "\n<presence/>",
         "<mess",
         STARTTLS,
     ] {

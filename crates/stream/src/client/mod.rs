@@ -204,6 +204,10 @@ impl ClientStream {
                 Ok(Some(frame)) => self.take(frame, input, out),
                 Err(fault) => Err(fault),
             };
+            // COMPAT: go-xmpp ends what it says with a line, also where RFC 6120 §5.3.3 and XEP-0388 §2.4 do not want it.
+            if taken.is_ok() && self.stage == Stage::Negotiating && negotiate::is_space(input) {
+                *input = &[];
+            }
             match taken {
                 Ok(None) => {}
                 Ok(event) => return Ok(event),

@@ -29,13 +29,13 @@ impl ClientStream {
         }
     }
 
-    /// RFC 6120 §5.4.2.
+    /// RFC 6120 §5.4.2. White space that came along with the element is dropped, see [`ClientStream::next`].
     fn start_tls(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<(), StreamFault> {
         if self.encrypted || !matches!(self.config.tls, Tls::Required | Tls::Optional) {
             out.extend_from_slice(b"<failure xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
             return Err(StreamFault::Other(StreamCondition::PolicyViolation, "STARTTLS was not offered."));
         }
-        if !input.is_empty() || self.frames.is_mid_frame() {
+        if !is_space(input) || self.frames.is_mid_frame() {
             return Err(StreamFault::PlaintextBehindStartTls);
         }
         out.extend_from_slice(b"<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
@@ -128,4 +128,10 @@ impl ClientStream {
     pub(super) fn iq_error(&self, id: &str, error: &StanzaError, out: &mut Vec<u8>) {
         self.frames.iq(out, "error", id, |out| error.to_element().write(out, ns::CLIENT));
     }
+}
+
+/// White space that a client may have ended an element with.
+pub(super) fn is_space(input: &[u8]) -> bool {
+    const SPACE_MAX: usize = 8;
+    input.len() <= SPACE_MAX && input.iter().all(|byte| matches!(byte, b' ' | b'\t' | b'\r' | b'\n'))
 }

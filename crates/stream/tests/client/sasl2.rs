@@ -62,6 +62,15 @@ fn white_space_while_a_client_authenticates_ends_the_stream() {
     peer.bound_here();
 }
 
+// go-xmpp does so.
+#[test]
+fn a_line_that_ends_with_an_element_of_the_exchange_is_dropped() {
+    let mut peer = Peer::new(config()).open();
+    let said = peer.says(&(authenticate("SCRAM-SHA-256", SCRAM_256.first().as_bytes(), BIND) + "\n"));
+    assert!(said.starts_with("<challenge xmlns='urn:xmpp:sasl:2'>"), "{said}");
+    assert_eq!(peer.fault, None);
+}
+
 #[test]
 fn scram_sends_its_signature_as_additional_data() {
     let mut peer = Peer::new(config()).open();

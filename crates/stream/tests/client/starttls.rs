@@ -13,8 +13,9 @@ fn row_19_whatever_stands_behind_starttls_is_fatal_and_no_proceed_is_said() {
         "<message to='romeo@montague.example'/>",
         "<auth xmlns='urn:ietf:params:xml:ns:xmpp-sasl' mechanism='PLAIN'>AGEAYg==</auth>",
         HEADER,
-        " ",
-        "\n",
+        "         ",
+        "\n<presence/>",
+        "\u{16}",
         "<mess",
         "<",
         "</stream:stream>",
@@ -24,6 +25,19 @@ fn row_19_whatever_stands_behind_starttls_is_fatal_and_no_proceed_is_said() {
         assert!(!said.contains("proceed"), "{behind}: {said}");
         assert_eq!(peer.fault, Some(xmpp::StreamFault::PlaintextBehindStartTls), "{behind}");
         assert!(peer.events.is_empty(), "{behind}");
+    }
+}
+
+// go-xmpp does so.
+#[test]
+fn a_line_that_ends_with_starttls_is_dropped_and_is_no_part_of_what_comes_encrypted() {
+    for end in ["\n", "\r\n", " "] {
+        let mut peer = clear(Tls::Required);
+        assert!(peer.says(&format!("{STARTTLS}{end}")).ends_with("<proceed xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>"));
+        assert_eq!(peer.fault, None);
+        peer.stream.tls_up(tls());
+        // White space before an XML declaration would be no XML.
+        assert!(peer.says(HEADER).contains("<mechanisms"), "{end:?}");
     }
 }
 
