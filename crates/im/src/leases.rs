@@ -188,6 +188,16 @@ pub fn own_act(
     Ok((change, told))
 }
 
+/// The contact is taken out of the roster, and all leases with it. Gives what must be stored.
+pub fn part(account: &mut Account, contact: &BareJid) -> Option<Change> {
+    let leases = &mut account.leases;
+    let before = leases.len();
+    for list in [&mut leases.granted, &mut leases.held, &mut leases.asked] {
+        set(list, contact, None, account.now.utc);
+    }
+    (leases.len() != before).then(|| leases.kept(&account.jid))
+}
+
 /// The same of a contact's act. `reply`: what the server answers by itself.
 pub fn contacts_act(
     account: &mut Account,
@@ -282,13 +292,14 @@ fn over(stanza: Stanza) -> Stanza {
 fn end_granted(account: &mut Account, watcher: &BareJid, fx: &mut Effects) {
     set(&mut account.leases.granted, watcher, None, account.now.utc);
     let before = account.roster.subscription(watcher);
+    // There was nothing left to end.
+    if !before.from {
+        return fx.commit(vec![account.leases.kept(&account.jid)], None, &Default::default());
+    }
     let state = Subscription { from: false, approved: false, ..before };
     let (mut changes, visible) = account.roster.subscribe(&account.jid, watcher, state);
     changes.push(account.leases.kept(&account.jid));
     fx.commit(changes, None, &Default::default());
-    if !before.from {
-        return;
-    }
     presence::hide_from(account, watcher, presence::OWN, &Default::default(), fx);
     let told = over(subscription::managing(&account.jid, watcher, Act::Unsubscribed, None));
     tell(watcher, told, fx);
@@ -302,14 +313,15 @@ fn end_granted(account: &mut Account, watcher: &BareJid, fx: &mut Effects) {
 fn end_held(account: &mut Account, presentity: &BareJid, fx: &mut Effects) {
     set(&mut account.leases.held, presentity, None, account.now.utc);
     let before = account.roster.subscription(presentity);
+    // There was nothing left to end; a request that waits is another one.
+    if !before.to {
+        return fx.commit(vec![account.leases.kept(&account.jid)], None, &Default::default());
+    }
     let state = Subscription { to: false, pending_out: false, ..before };
     account.contacts.forget(presentity);
     let (mut changes, visible) = account.roster.subscribe(&account.jid, presentity, state);
     changes.push(account.leases.kept(&account.jid));
     fx.commit(changes, None, &Default::default());
-    if !before.to {
-        return;
-    }
     tell(presentity, over(subscription::managing(&account.jid, presentity, Act::Unsubscribe, None)), fx);
     let told = Arc::new(over(subscription::managing(presentity, &account.jid, Act::Unsubscribed, None)));
     session::deliver_where(account, |session| session.interested, &told, None, fx);
@@ -493,5 +505,30 @@ mod tests {
         juliet.receive(&format!("<presence type='unsubscribe' from='{ROMEO}'/>"));
         assert_eq!(juliet.leases, Leases::default());
         assert!(juliet.after_ms(700_000).told().is_empty());
+    }
+
+    #[test]
+    fn a_contact_that_is_removed_leaves_no_lease_that_could_end_a_later_request() {
+        let mut juliet = juliet(vec![contact(ROMEO, "none")]);
+        juliet.sends("home", &format!("<presence type='subscribe' to='{ROMEO}'>{}</presence>", lease(60)));
+        juliet.receive(&format!("<presence type='subscribed' from='{ROMEO}'>{}</presence>", lease(60)));
+        let item = format!("<item jid='{ROMEO}' subscription='remove'/>");
+        juliet.sends("home", &format!("<iq type='set' id='r'><query xmlns='jabber:iq:roster'>{item}</query></iq>"));
+        assert_eq!(juliet.leases, Leases::default());
+        juliet.sends("home", &format!("<presence type='subscribe' to='{ROMEO}'/>"));
+        juliet.after_ms(700_000);
+        assert!(juliet.roster.subscription(&jid(ROMEO)).pending_out);
+    }
+
+    #[test]
+    fn a_lease_without_its_subscription_ends_and_nothing_else_does() {
+        let mut juliet = juliet(vec![contact(ROMEO, "none")]);
+        set(&mut juliet.leases.held, &bare(ROMEO), Some(60), START);
+        set(&mut juliet.leases.granted, &bare(ROMEO), Some(60), START);
+        juliet.terms_due = Stamp::default();
+        juliet.sends("home", &format!("<presence type='subscribe' to='{ROMEO}'/>"));
+        let fx = juliet.after_ms(700_000);
+        assert!(fx.told().is_empty(), "{fx:?}");
+        assert!(juliet.roster.subscription(&jid(ROMEO)).pending_out && juliet.leases == Leases::default());
     }
 }

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::roster::{self, Catchup, NAME_BYTES_MAX};
-use crate::{presence, session, subscription};
+use crate::{leases, presence, session, subscription};
 use std::sync::Arc;
 use xmpp::error::ErrorType;
 use xmpp::{BareJid, Element, IqType, Jid, StanzaCondition, StanzaError, ns};
@@ -95,7 +95,8 @@ fn remove(account: &mut Account, contact: &BareJid, iq: &Iq<'_>, fx: &mut Effect
         return Err(StanzaError::from(StanzaCondition::ItemNotFound).with_type(ErrorType::Modify));
     };
     let before = item.subscription;
-    let changes = account.roster.remove(&account.jid, contact);
+    let mut changes = account.roster.remove(&account.jid, contact);
+    changes.extend(leases::part(account, contact));
     account.contacts.forget(contact);
     fx.commit(changes, Some(iq.stanza), iq.ticket);
     if before.from && account.policy.presence {
