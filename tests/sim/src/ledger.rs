@@ -652,12 +652,6 @@ fn watch(ledger: &Ledger, mut look: impl FnMut(&str, &str, Option<&str>, Option<
                 doubtful.insert(it.jid.as_str());
                 continue;
             };
-            // A rule that allows answers whoever asks, and his server may have asked a moment before he was subscribed no
-            // more: that was a fetch, and nobody tells him of the end.
-            let allowed = ledger.rules.get(&(presentity, account)).is_some_and(|it| it.ever_wordless);
-            if allowed && (!watches || !it.is_seen_by(own)) {
-                doubtful.insert(it.jid.as_str());
-            }
             if let Some(status) = it.status.filter(|_| it.online && watches && other != device) {
                 match rule {
                     Rule::Silent => drop(truth.insert(&it.jid, format!("s:{other}:{status}"))),
@@ -700,10 +694,9 @@ fn subscriptions(ledger: &Ledger, out: &mut Vec<String>) {
                 it.roster.get(jid).is_some_and(|(subscription, _)| subscription == which || subscription == "both")
             };
             // … or whoever is politely blocked, who is not to notice that it ended.
-            // (And who blocks politely does not ask.) Whom a rule allows, is answered without a subscription.
+            // (And who blocks politely does not ask.)
             let polite = |one, other| ledger.rules.get(&(one, other)).is_some_and(|it| it.ever_polite);
-            let allowed = ledger.rules.get(&(*other, *one)).is_some_and(|it| it.ever_wordless);
-            let ruled = allowed || polite(*other, *one) || polite(*one, *other);
+            let ruled = polite(*other, *one) || polite(*one, *other);
             let waits = ruled || ledger.is_asked(*other, one_jid);
             if one != other && has(here, other_jid, "to") && !has(there, one_jid, "from") && !waits {
                 out.push(format!("{one_jid} has a subscription to {other_jid}, who does not know of it"));

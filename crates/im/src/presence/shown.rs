@@ -203,12 +203,19 @@ pub fn leave_all_rosters(account: &mut Account, fx: &mut Effects) {
 }
 
 /// A probe of somebody who wants to know who is there. RFC 6121 §4.3.2, §4.6.6.
+///
+/// From a bare JID a server asks on behalf of a subscription (§4.3.1). If there is none it is told so (rule 1), also where
+/// the access rules would show him everything: else one roster would have it for ever and the other not, and what he was
+/// shown would never change. A client that asks by itself, from its full JID, fetches, and the rules alone decide.
 pub(super) fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects) {
     let Some(from) = passage.stanza.from.clone() else { return };
     let is_asked = |session: &&Session| passage.to.is_bare() || *session.jid == passage.to;
     let mut answers = Vec::new();
     let view = view(account, &from, Exit::Probe);
-    if view.shows() || view.is_away() {
+    let may_know = view.shows() || view.is_away();
+    let is_owner = from.same_bare(&account.jid);
+    let subscription = account.roster.subscription(&from);
+    if may_know && (subscription.from || is_owner || !from.is_bare()) {
         let there = account
             .sessions
             .iter()
@@ -228,18 +235,20 @@ pub(super) fn probed(account: &mut Account, passage: &Passage, fx: &mut Effects)
             answers.push(mirrored(last_seen(account, &passage.to, &view, &from), passage));
         }
     } else {
-        watchers::refused(account, &from, fx);
+        if !may_know {
+            watchers::refused(account, &from, fx);
+        }
         let shared =
             account.sessions.iter().filter(is_asked).filter(|s| s.directed.iter().any(|to| to.same_bare(&from)));
         answers.extend(shared.map(|session| plain(PresenceType::Available, &session.jid)));
         // A rule that asks the owner suspends a subscription that there is, and does not end it: "unsubscribed" would,
         // on the other side alone.
-        let is_suspended = view.handling == crate::rules::Handling::Confirm && account.roster.subscription(&from).from;
+        let is_suspended = view.handling == crate::rules::Handling::Confirm && subscription.from;
         if answers.is_empty() && is_suspended {
             answers.push(mirrored(Stanza::presence(PresenceType::Unavailable).with_from(passage.to.clone()), passage));
         }
         // To whoever waits for an answer, silence is none; "unsubscribed" would be one.
-        if answers.is_empty() && !account.roster.subscription(&from).pending_in {
+        if answers.is_empty() && !subscription.pending_in {
             let stanza = subscription::managing(&account.jid, &from.to_bare(), Act::Unsubscribed, None);
             tell(&from.to_bare(), mirrored(stanza, passage), passage.ingress, &passage.ticket, fx);
             return;

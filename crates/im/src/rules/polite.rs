@@ -18,9 +18,10 @@ const OBSERVATIONS: usize = 1_000;
 const OBSERVATIONS_A_RUN: usize = 25;
 
 /// What Romeo can do to find out.
-const PROBES: [&str; 34] = [
+const PROBES: [&str; 35] = [
     "<presence type='probe' id='p1' to='{bare}'/>",
     "<presence type='probe' id='p2' to='{full}'/>",
+    "<presence type='probe' id='p3' from='romeo@montague.example' to='{bare}'/>",
     "<presence type='subscribe' id='s1' to='{bare}'/>",
     "<presence type='unsubscribe' id='s2' to='{bare}'/>",
     "<presence to='{bare}'/>",
@@ -134,7 +135,7 @@ fn said(stanza: &xmpp::Stanza, behind: &str) -> String {
 fn asks(scene: &mut Scene, probe: usize) -> Vec<String> {
     let xml = PROBES[probe].replace("{bare}", JULIET).replace("{full}", &format!("{JULIET}/home"));
     let mut stanza = stanza(&xml);
-    stanza.from = Some(jid(ROMEO));
+    stanza.from.get_or_insert_with(|| jid(ROMEO));
     let xml = String::from_utf8(xmpp::write::to_stored(&stanza)).expect("UTF-8");
     let fx = scene.receive(&xml);
     heard(scene, fx)

@@ -415,6 +415,32 @@ fn requests_are_answered_as_the_rules_say() {
     assert!(juliet.roster.requests().is_empty());
 }
 
+/// RFC 6121 §4.3.2, rule 1: what a rule lets somebody see is no subscription.
+#[test]
+fn a_server_that_probes_for_a_subscription_that_is_not_there_is_told_so_whatever_the_rules_allow() {
+    for name in ["allow", "polite-block", "block", "confirm"] {
+        let mut juliet = juliet();
+        put(&mut juliet, &rule("r", "<many domain='venice.example'/>", &handling(name), ""));
+        let told = juliet.receive("<presence type='probe' id='p1' from='iago@venice.example'/>").told();
+        assert_eq!(told.len(), 1, "{name}: {told:?}");
+        assert!(told[0].1.contains("type='unsubscribed'") && told[0].1.contains("id='p1'"), "{name}: {told:?}");
+        // A client that asks by itself fetches.
+        let told = juliet.receive("<presence type='probe' id='p2' from='iago@venice.example/ship'/>").told();
+        let expected = match name {
+            "allow" => "<show>dnd</show>",
+            "polite-block" => "type='unavailable'",
+            _ => "type='unsubscribed'",
+        };
+        assert!(told.len() == 1 && told[0].1.contains(expected), "{name}: {told:?}");
+        // Whoever is told so asks again, and what is granted is in both rosters then.
+        if name == "allow" {
+            juliet.receive("<presence type='subscribe' id='s1' from='iago@venice.example'/>");
+            let told = juliet.receive("<presence type='probe' id='p3' from='iago@venice.example'/>").told();
+            assert!(told[0].1.contains("<show>dnd</show>"), "{told:?}");
+        }
+    }
+}
+
 #[test]
 fn the_rosters_subscriptions_and_the_block_list_are_rules_of_the_document() {
     let mut juliet = juliet();
