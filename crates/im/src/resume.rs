@@ -10,7 +10,7 @@ use crate::{inbox, late};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use store::{Change, SessionRow};
-use xmpp::{PresenceType, Stamp, Stanza, StanzaType, StreamCondition, StreamFault};
+use xmpp::{MessageType, PresenceType, Stamp, Stanza, StanzaType, StreamCondition, StreamFault};
 
 /// Counters of one managed session. RFC numbers wrap at 2^32.
 #[derive(Debug, Default)]
@@ -49,6 +49,13 @@ impl Management {
     /// Our outbound counter: stanzas sent since management was enabled. XEP-0198 §4.
     pub fn sent(&self) -> u32 {
         self.acked.wrapping_add(self.unacked.len() as u32)
+    }
+
+    /// What a client that cannot resume may be told that was received. Nothing, if it was not told of everything that
+    /// became of it: a message whose error still waits here would count as done, and nobody would know that it was not.
+    pub(crate) fn received_for_good(&self) -> Option<u32> {
+        let is_refusal = |it: &Delivery| it.stanza.kind == StanzaType::Message(MessageType::Error);
+        (!self.unacked.iter().any(is_refusal)).then_some(self.received)
     }
 
     /// May so many bytes be queued? One stanza always may.
@@ -342,15 +349,18 @@ fn drop_overdue(account: &mut Account, id: SessionId, sent: usize, fx: &mut Effe
 
 /// The session ended: nobody can resume it. Gives what was not acknowledged, oldest first.
 pub(crate) fn ended(account: &mut Account, management: Management, fx: &mut Effects) -> VecDeque<Delivery> {
+    let received = management.received_for_good();
     if let Some(id) = management.id {
         fx.push(Effect::Resumable { id: id.clone(), yes: false });
-        if account.ended.len() >= ENDED_MAX {
-            account.ended.pop_front();
+        if let Some(received) = received {
+            if account.ended.len() >= ENDED_MAX {
+                account.ended.pop_front();
+            }
+            account.ended.push_back((id, received));
         }
-        account.ended.push_back((id, management.received));
     }
     if let Some((edge, _)) = management.successor {
-        fx.edge(edge, EdgeItem::ResumeRefused { h: Some(management.received) });
+        fx.edge(edge, EdgeItem::ResumeRefused { h: received });
     }
     management.unacked
 }
@@ -690,6 +700,20 @@ mod tests {
         juliet.after_ms(1);
         assert!(juliet.sessions.is_empty());
         assert_eq!(refused(&resumes(&mut juliet, 0)), Some(Some(23)));
+    }
+
+    #[test]
+    fn whoever_was_not_told_of_an_error_hears_nothing_of_what_was_received() {
+        let mut juliet = juliet();
+        let session = juliet.id("home");
+        juliet.loses("home", 0, 23);
+        juliet
+            .receive("<message type='error' id='m23' from='romeo@montague.example' to='juliet@capulet.example/home'/>");
+        juliet.item(Item::Settled { session, received: 23 });
+        let rows = rows(&juliet.after_ms(1_000));
+        assert!(rows.iter().all(|row| row.received.is_none()), "{rows:?}");
+        juliet.after_ms(300_000);
+        assert_eq!(refused(&resumes(&mut juliet, 0)), Some(None));
     }
 
     #[test]

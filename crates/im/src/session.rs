@@ -195,7 +195,7 @@ impl Session {
             presence: self.presence.as_deref().map(to_stored).unwrap_or_default(),
             directed: self.directed.clone(),
             since: self.since,
-            received: self.management.as_ref().filter(|m| m.settled).map(|m| m.received),
+            received: self.management.as_ref().filter(|m| m.settled).and_then(|m| m.received_for_good()),
         }
     }
 }
