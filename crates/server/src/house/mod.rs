@@ -42,7 +42,7 @@ use im::operations::{Link, Operation};
 use im::watchers::Authenticated;
 use im::{Account, EdgeItem, Effect, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use store::{Key, Store};
@@ -154,6 +154,8 @@ pub struct House {
     pub cluster: Box<dyn Cluster>,
     pub hosts: RwLock<HashMap<Box<str>, Arc<HostEntry>>>,
     cells: DashMap<BareJid, Arc<AccountCell>>,
+    /// Whose sessions ended with the process before this one, without a farewell: [`House::tell`].
+    pub(super) cut_off: OnceLock<HashSet<BareJid>>,
     pub edges: Edges,
     /// Resumption ids and whose they are.
     pub resumable: DashMap<Box<str>, BareJid>,
@@ -226,6 +228,7 @@ impl House {
             seams,
             asks: DashMap::new(),
             timers: timers::Timers::default(),
+            cut_off: OnceLock::new(),
             commits: commits::Commits::default(),
             counters: DashMap::new(),
             limits_hit: DashMap::new(),
@@ -511,11 +514,14 @@ impl House {
         let bare = self.owner(to.to_bare());
         // A probe that an account sends by itself goes to contacts whose presence it may see. If nobody is there who
         // could be available, nothing must be read to answer it: RFC 6121 §4.3.2 rule 3. What a client probes is
-        // decided by the contact's account, so that a stranger cannot tell who is there.
+        // decided by the contact's account, so that a stranger cannot tell who is there. Who was there when a process
+        // died may have ended a subscription, and the other side not have heard of it: their accounts answer
+        // themselves, so that the two agree again (rule 1).
         let of_itself = ingress == im::presence::OWN;
         if of_itself
             && matches!(stanza.kind, StanzaType::Presence(PresenceType::Probe))
             && self.resident(&bare).is_none()
+            && !self.cut_off.get().is_some_and(|all| all.contains(&bare))
         {
             if let Some(from) = &stanza.from {
                 let away = Stanza::presence(PresenceType::Unavailable).with_from(to.to_bare()).with_to(from.clone());

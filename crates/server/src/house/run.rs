@@ -643,6 +643,7 @@ impl House {
         if accounts.is_empty() {
             return;
         }
+        let _ = self.cut_off.set(accounts.iter().cloned().collect());
         tracing::info!(accounts = accounts.len(), "sessions of before the restart are waited for");
         let window = Duration::from_secs(u64::from(self.config.read().limits.resume_after_restart_seconds));
         tokio::spawn(async move {

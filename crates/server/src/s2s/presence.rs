@@ -434,7 +434,7 @@ impl Pairing {
         self.leases.iter().flat_map(|(from, told)| told.keys().map(|to| (to.to_bare(), from.to_bare())))
     }
 
-    /// Takes out all leases that were not renewed since.
+    /// Takes out all leases that were not renewed since; one of that very moment came over what ended then.
     fn expire(&mut self, since: Instant) -> Vec<(Jid, Jid)> {
         let mut ended = Vec::new();
         if planted::is(Bug::LeaseForever) {
@@ -442,7 +442,7 @@ impl Pairing {
         }
         for (from, told) in &mut self.leases {
             told.retain(|to, at| {
-                let stays = *at >= since;
+                let stays = *at > since;
                 if !stays {
                     ended.push((from.clone(), to.clone()));
                 }
