@@ -161,3 +161,44 @@ fn every_test_that_the_page_on_security_names_is_there() {
     }
     assert!(wrong.is_empty() && looked_at > 60, "{looked_at}, {wrong:?}");
 }
+
+// Of each option of `[limits]`: a test, and how it is counted.
+#[test]
+fn each_limit_has_a_test_that_trips_it_and_is_counted() {
+    let read = |path: &str| std::fs::read_to_string(root().join(path)).expect("it is there");
+    let section = |text: &str, heading: &str| {
+        let rest = text.split(heading).nth(1).expect("the section is there");
+        rest.split("\n## ").next().unwrap_or_default().to_owned()
+    };
+    let rows = |text: &str| -> Vec<Vec<String>> {
+        let rows = text.lines().filter(|line| line.starts_with("| `"));
+        rows.map(|row| {
+            row.trim_matches('|').split(" | ").map(|cell| cell.trim_matches([' ', '`']).to_owned()).collect()
+        })
+        .collect()
+    };
+    let options = rows(&section(&read("docs/configuration.md"), "\n## `[limits]`\n"));
+    let table =
+        rows(&section(&read("docs/security.md"), "\n## Each limit, a test that trips it, and how it is counted\n"));
+    assert!(options.len() > 60, "{options:?}");
+    let (names, counted) = (all_tests(), read("crates/server/src/limits_hit.rs"));
+    let is_counted = |name: &str| counted.contains(&format!("    \"{name}\",\n"));
+    let mut wrong: Vec<String> = Vec::new();
+    for option in options.iter().map(|row| &row[0]) {
+        let Some(row) = table.iter().find(|row| row[0] == *option) else {
+            wrong.push(format!("{option} has no row"));
+            continue;
+        };
+        if !names.contains(&row[1]) {
+            wrong.push(format!("{option}: there is no test {}", row[1]));
+        }
+        match &*row[2] {
+            "by its name" if is_counted(option) => {}
+            "nothing is refused" if !is_counted(option) => {}
+            other if is_counted(other) && !is_counted(option) => {}
+            other => wrong.push(format!("{option} is counted otherwise than by {other}")),
+        }
+    }
+    assert!(wrong.is_empty(), "\n{}", wrong.join("\n"));
+    assert_eq!(options.len(), table.len(), "a row is of no option");
+}

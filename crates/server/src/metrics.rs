@@ -7,7 +7,7 @@ use crate::config::Config;
 use crate::house::House;
 use crate::http::{self, TEXT};
 use crate::world::Listening;
-use crate::{latency, log};
+use crate::{latency, limits_hit, log};
 use http_body_util::Full;
 use hyper::body::Bytes;
 use hyper::{Method, Response, StatusCode};
@@ -209,37 +209,6 @@ fn times(registry: &mut Registry) {
     registry.register("login_seconds", "From a connection to its being authenticated", latency::LOGINS.seen());
 }
 
-/// What is counted when somebody has gone as far as is allowed; each has a limit of the configuration or a constant.
-pub const BOUNDS: [&str; 27] = [
-    "accept_errors",
-    "auth_failures",
-    "connections_refused",
-    "fetches_limited",
-    "mailbox_full",
-    "messages_of_strangers_refused",
-    "offline_limit_reached",
-    "registrations_refused",
-    "s2s_dials_refused",
-    "s2s_leases_full",
-    "s2s_queue_full",
-    "s2s_refused",
-    "s2s_timeouts",
-    "s2s_verifications_full",
-    "sessions_overrun",
-    "strangers_refused",
-    "timeouts_ack",
-    "timeouts_first_byte",
-    "timeouts_idle",
-    "timeouts_negotiation",
-    "timeouts_tls",
-    "component_auth_failures",
-    "component_bounced",
-    "displayed_markers_refused",
-    "invitations_refused",
-    "presence_unsolicited",
-    "s2s_bounced",
-];
-
 /// What the house counts by name. Operators ask for some of it by names of their own; these are there from the start.
 fn events(registry: &mut Registry, house: &House) {
     let mut counted: BTreeMap<&'static str, u64> =
@@ -258,30 +227,14 @@ fn events(registry: &mut Registry, house: &House) {
     );
     counter(registry, "logins", "Streams of clients that were authenticated", of("logins"));
     counter(registry, "auth_failures", "Authentications of clients that failed", of("auth_failures"));
-    let bounds = Counts::default();
-    for bound in BOUNDS {
-        bounds.get_or_create(&vec![("bound", bound.to_owned())]).inc_by(of(bound));
+    let hit = Counts::default();
+    for (name, count) in limits_hit::all(house) {
+        hit.get_or_create(&vec![("limit", name.to_owned())]).inc_by(count);
     }
-    for limit in house.limits_hit.iter() {
-        let hit = limit.value().load(Ordering::Relaxed);
-        bounds.get_or_create(&vec![("bound", (*limit.key()).to_owned())]).inc_by(hit);
-    }
-    registry.register(
-        "bounds_hit",
-        "How often somebody went as far as is allowed, by the bound or the option that sets it",
-        bounds,
-    );
+    registry.register("limits_hit", "How often a peer hit a limit, by the option that sets it", hit);
     let events = Counts::default();
     for (name, count) in &counted {
         events.get_or_create(&vec![("event", (*name).to_owned())]).inc_by(*count);
     }
     registry.register("events", "All that is counted, by name; what has not happened yet is not there", events);
-    let hit = Counts::default();
-    let mut limits: Vec<(&'static str, u64)> =
-        house.limits_hit.iter().map(|entry| (*entry.key(), entry.value().load(Ordering::Relaxed))).collect();
-    limits.sort_unstable();
-    for (name, count) in limits {
-        hit.get_or_create(&vec![("limit", name.to_string())]).inc_by(count);
-    }
-    registry.register("limits_hit", "Bounds that a peer hit, by the option that sets them", hit);
 }

@@ -283,7 +283,9 @@ fn items_of(account: &Account, command: &Element, name: &str) -> Result<Vec<Publ
     let most = account.policy.limits.pep_items_max;
     for (n, item) in command.elements().filter(|child| child.is("item", NS)).enumerate() {
         if n >= most {
-            return Err(StanzaError::from(StanzaCondition::NotAllowed).with_application("max-items-exceeded", ERRORS));
+            return Err(StanzaError::from(StanzaCondition::NotAllowed)
+                .with_application("max-items-exceeded", ERRORS)
+                .over("pep_items_max"));
         }
         let mut payloads = item.elements();
         let payload = payloads.next().ok_or_else(|| bad("payload-required"))?;

@@ -34,9 +34,9 @@ pub(super) fn directed(
     match (kind, known) {
         (PresenceType::Available, None) if !is_own => {
             if session.directed.len() >= max {
-                return Err(
-                    StanzaError::from(StanzaCondition::ResourceConstraint).with_text("Directed presence to too many.")
-                );
+                return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
+                    .with_text("Directed presence to too many.")
+                    .over("directed_presence_max"));
             }
             session.directed.push(passage.to.clone());
             ledger::write(account, id, passage, fx);

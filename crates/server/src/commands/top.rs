@@ -176,12 +176,12 @@ fn table(before: &Figures, now: &Figures) -> String {
             count("waft_s2s_queue")
         ),
     );
-    for (bound, hit) in now.by_label("waft_bounds_hit_total", "bound").filter(|(_, hit)| *hit > 0.0) {
+    for (limit, hit) in now.by_label("waft_limits_hit_total", "limit").filter(|(_, hit)| *hit > 0.0) {
         line(
-            &format!("bound: {bound}"),
+            &format!("limit: {limit}"),
             format!(
                 "{hit:.0} times, {:.1}/s",
-                rate(before, now, &format!("waft_bounds_hit_total{{bound=\"{bound}\"}}"))
+                rate(before, now, &format!("waft_limits_hit_total{{limit=\"{limit}\"}}"))
             ),
         );
     }
@@ -215,10 +215,10 @@ mod tests {
 
     const ONE: &str = "# HELP waft_stanzas x\nwaft_stanzas_total{set=\"client_messages\"} 10\n\
         waft_stanza_seconds_bucket{le=\"0.001\"} 5\nwaft_stanza_seconds_bucket{le=\"0.01\"} 5\n\
-        waft_stanza_seconds_bucket{le=\"+Inf\"} 5\nwaft_bounds_hit_total{bound=\"s2s_queue_full\"} 0\n# EOF\n";
+        waft_stanza_seconds_bucket{le=\"+Inf\"} 5\nwaft_limits_hit_total{limit=\"s2s_queue_stanzas_max\"} 0\n# EOF\n";
     const TWO: &str = "waft_stanzas_total{set=\"client_messages\"} 30\n\
         waft_stanza_seconds_bucket{le=\"0.001\"} 6\nwaft_stanza_seconds_bucket{le=\"0.01\"} 8\n\
-        waft_stanza_seconds_bucket{le=\"+Inf\"} 9\nwaft_bounds_hit_total{bound=\"s2s_queue_full\"} 3\n";
+        waft_stanza_seconds_bucket{le=\"+Inf\"} 9\nwaft_limits_hit_total{limit=\"s2s_queue_stanzas_max\"} 3\n";
 
     #[test]
     fn what_happened_between_two_looks_is_shown() {
@@ -231,14 +231,14 @@ mod tests {
         assert_eq!(quantile(&one, &one, "waft_stanza_seconds", 0.5), None);
         let text = table(&one, &two);
         assert!(text.contains("messages, clients      10.0/s (30)"), "{text}");
-        assert!(text.contains("bound: s2s_queue_full  3 times, 1.5/s"), "{text}");
+        assert!(text.contains("limit: s2s_queue_stanzas_max  3 times, 1.5/s"), "{text}");
     }
 
     #[test]
     fn json_has_figures_rates_and_times() {
         let (one, two) = (figures(Duration::ZERO, ONE), figures(Duration::from_secs(2), TWO));
         let told: serde_json::Value = serde_json::from_str(&json(&one, &two)).expect("an object");
-        assert_eq!(told["per_second"]["waft_bounds_hit_total{bound=\"s2s_queue_full\"}"], 1.5);
+        assert_eq!(told["per_second"]["waft_limits_hit_total{limit=\"s2s_queue_stanzas_max\"}"], 1.5);
         assert_eq!(told["seconds"]["waft_stanza_seconds"]["p50"], 0.01);
         assert!(told["seconds"]["waft_stanza_seconds"]["p99"].is_null());
     }

@@ -278,7 +278,10 @@ impl House {
         let (error, ticket) = match component.push(queued, &self.components.policy()) {
             Pushed::Queued => return,
             Pushed::Away(ticket) => (component.away(), ticket),
-            Pushed::Full(ticket) => (component.full(), ticket),
+            Pushed::Full(ticket) => {
+                self.limit("component_queue_stanzas_max");
+                (component.full(), ticket)
+            }
         };
         self.count("component_bounced");
         self.bounce_of_component(stanza, to, &error, ticket, ready);

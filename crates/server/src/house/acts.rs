@@ -7,11 +7,9 @@ use crate::admin::acts::Act;
 use crate::admin::server::account;
 use crate::commands::moving::value_of;
 use crate::config::{Added, DOMAINS_FILE, Log};
-use crate::metrics::BOUNDS;
 use im::roles::Roles;
 use im::{Ingress, Item, Ticket};
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use store::PageQuery;
@@ -401,14 +399,8 @@ impl House {
     }
 
     fn bounds_met(&self) -> Value {
-        let met: BTreeMap<&str, u64> = self
-            .counters
-            .iter()
-            .filter(|it| BOUNDS.contains(it.key()))
-            .map(|it| (*it.key(), it.value().load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        let map: Map<String, Value> = met.into_iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+        let met = crate::limits_hit::all(self).into_iter().filter(|(_, count)| *count > 0);
+        let map: Map<String, Value> = met.map(|(name, count)| (name.to_owned(), count.into())).collect();
         Value::Object(map)
     }
 }

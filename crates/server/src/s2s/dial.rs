@@ -97,12 +97,15 @@ pub async fn connect(federation: &Federation, policy: &Policy, targets: Vec<Targ
     loop {
         match targets.next() {
             Some(target) => {
-                let (patience, network) = (policy.connect, federation.house.network.clone());
+                let (patience, house) = (policy.connect, federation.house.clone());
                 attempts.spawn(async move {
-                    match timeout(patience, network.connect(target.address)).await {
+                    match timeout(patience, house.network.connect(target.address)).await {
                         Ok(Ok(socket)) => Ok((socket, target)),
                         Ok(Err(error)) => Err(format!("TCP: {}: {error}", target.address)),
-                        Err(_) => Err(format!("TCP: {}: no answer", target.address)),
+                        Err(_) => {
+                            house.limit("s2s_connect_seconds");
+                            Err(format!("TCP: {}: no answer", target.address))
+                        }
                     }
                 });
             }

@@ -496,6 +496,29 @@ fn a_stanza_of_a_server_may_be_larger_and_not_endless() {
     stream.expect_error("policy-violation");
 }
 
+#[test]
+fn a_server_that_sends_too_many_bytes_is_read_slowly_and_nothing_is_lost() {
+    let (peer, address) = (Peer::start("y.example", Verifies::Valid), free_address());
+    let x = Server::start(&format!(
+        "[host.\"x.example\"]\n[s2s]\n[s2s.domain.\"y.example\"]\naddress = \"{}\"\n[[listen]]\nkind = \"s2s\"\naddress = \"{address}\"\n\
+         [limits]\ns2s_bytes_per_second = 20000\ns2s_bytes_burst = 20000\n",
+        peer.address
+    ));
+    let mut juliet = user(&x, "juliet", "x.example");
+    let mut stream = peer.proves(address, "x.example");
+    for n in 0..6 {
+        let body = "m".repeat(10_000);
+        stream.send(format!(
+            "<message type='chat' from='romeo@y.example' to='juliet@x.example'><body>{body}</body><end n='{n}'/></message>"
+        ));
+    }
+    for n in 0..6 {
+        juliet.expect(&format!("<end n='{n}'/>"));
+    }
+    let counted = || x.status()["counters"]["limit s2s_bytes_per_second"].as_u64().unwrap_or(0) > 0;
+    eventually("the bound is counted", counted);
+}
+
 /// LIMITS.md §2 row 26.
 #[test]
 fn row_26_an_address_is_no_way_into_the_house() {

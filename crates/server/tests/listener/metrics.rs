@@ -60,8 +60,8 @@ fn value(metrics: &str, name: &str) -> f64 {
 fn what_clients_do_is_seen_in_the_figures() {
     let address = free_address();
     let server = Server::start(&format!("[metrics]\naddress = \"{address}\"\n"));
-    for bound in ["connections_refused", "s2s_queue_full", "timeouts_idle"] {
-        assert_eq!(value(&get(address, "/metrics"), &format!("waft_bounds_hit_total{{bound=\"{bound}\"}}")), 0.0);
+    for limit in ["connections_per_second", "s2s_queue_stanzas_max", "idle_close_seconds"] {
+        assert_eq!(value(&get(address, "/metrics"), &format!("waft_limits_hit_total{{limit=\"{limit}\"}}")), 0.0);
     }
     server.ensure("juliet@localhost");
     let mut juliet = Client::available(&server, "juliet", "balcony");
