@@ -41,6 +41,9 @@ struct Cli {
     /// Connections of an attack that is about their number.
     #[arg(long)]
     connections: Option<usize>,
+    /// How often all of them follow each other, on the same server: what each time leaves behind is a leak.
+    #[arg(long)]
+    rounds: Option<u32>,
     /// Those whose names contain this.
     #[arg(long, default_value = "")]
     only: String,
@@ -57,6 +60,8 @@ pub struct Size {
 const GROWTH_MAX: u64 = 256 << 20;
 /// … and what may be left of it a while after: the store's caches are full then, and the allocator gives back late.
 const LEFT_MAX: u64 = 96 << 20;
+/// … and what a further round may add to what the one before it left.
+const LEAK_MAX: u64 = 24 << 20;
 /// How long the server has to come back to itself. It may still be asking for thousands of domains that are not there,
 /// thirty-two at a time.
 const REST: Duration = Duration::from_secs(150);
@@ -89,39 +94,26 @@ fn run(cli: &Cli) -> std::io::Result<bool> {
     canary.take();
     let (memory, files) = (server.resident_bytes(), server.open_files());
     println!(
-        "{:<16} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9}  what",
-        "attack", "done", "canary", "p50 ms", "p99 ms", "max ms", "RSS MiB"
+        "{:<16} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7}  what",
+        "attack", "done", "canary", "p50 ms", "p99 ms", "max ms", "RSS MiB", "CPU s"
     );
     let mut wrong = Vec::new();
-    for (name, what, attack) in attacks::ALL.iter().filter(|(name, ..)| name.contains(&cli.only)) {
-        server.begin_watching();
-        let done = attack(&server, size)?;
-        let measured = canary.take();
-        let peak = server.peak_bytes();
-        println!(
-            "{name:<16} {done:>9} {:>8} {:>8.1} {:>8.1} {:>8.1} {:>9.1}  {what}",
-            measured.len(),
-            canary::percentile(&measured, 50),
-            canary::percentile(&measured, 99),
-            canary::percentile(&measured, 100),
-            peak as f64 / f64::from(1 << 20),
-        );
-        if measured.is_empty() {
-            wrong.push(format!("{name}: the canary heard nothing"));
-        }
-        if let Some(why) = canary.failed() {
-            wrong.push(format!("{name}: the canary: {why}"));
+    let rounds = cli.rounds.unwrap_or(if cli.smoke { 1 } else { 2 });
+    let mut left = Vec::new();
+    for round in 1..=rounds {
+        attack_all(cli, &server, &canary, size, memory, &mut wrong)?;
+        if !wrong.is_empty() {
             break;
         }
-        if server.has_ended() {
-            wrong.push(format!("{name}: the server has ended"));
-            break;
-        }
-        if peak > memory + GROWTH_MAX {
-            wrong.push(format!("{name}: memory grew by {} MiB", (peak - memory) >> 20));
-        }
+        wrong.extend(come_back(&server, memory, files));
+        left.push(server.resident_bytes());
+        println!("round {round}: {} MiB are left, {} files", server.resident_bytes() >> 20, server.open_files());
     }
-    let left = come_back(&server, memory, files);
+    if let [.., before, last] = left[..]
+        && last > before + LEAK_MAX
+    {
+        wrong.push(format!("each round leaves more behind: {} MiB, then {} MiB", before >> 20, last >> 20));
+    }
     let panics = server.counter("panics");
     println!(
         "memory {} MiB before, {} MiB after; files {files} before, {} after; panics {panics}",
@@ -130,7 +122,6 @@ fn run(cli: &Cli) -> std::io::Result<bool> {
         server.open_files()
     );
     println!("limits hit: {}", server.limits_hit().join(", "));
-    wrong.extend(left);
     if panics > 0 {
         wrong.push(format!("{panics} panics"));
     }
@@ -141,6 +132,48 @@ fn run(cli: &Cli) -> std::io::Result<bool> {
         println!("nothing was wrong");
     }
     Ok(wrong.is_empty())
+}
+
+/// One after the other.
+fn attack_all(
+    cli: &Cli,
+    server: &Server,
+    canary: &Canary,
+    size: Size,
+    memory: u64,
+    wrong: &mut Vec<String>,
+) -> std::io::Result<()> {
+    for (name, what, attack) in attacks::ALL.iter().filter(|(name, ..)| name.contains(&cli.only)) {
+        server.begin_watching();
+        let worked = server.processor_seconds();
+        let done = attack(server, size)?;
+        let measured = canary.take();
+        let peak = server.peak_bytes();
+        println!(
+            "{name:<16} {done:>9} {:>8} {:>8.1} {:>8.1} {:>8.1} {:>9.1} {:>7.2}  {what}",
+            measured.len(),
+            canary::percentile(&measured, 50),
+            canary::percentile(&measured, 99),
+            canary::percentile(&measured, 100),
+            peak as f64 / f64::from(1 << 20),
+            server.processor_seconds() - worked,
+        );
+        if measured.is_empty() {
+            wrong.push(format!("{name}: the canary heard nothing"));
+        }
+        if let Some(why) = canary.failed() {
+            wrong.push(format!("{name}: the canary: {why}"));
+            return Ok(());
+        }
+        if server.has_ended() {
+            wrong.push(format!("{name}: the server has ended"));
+            return Ok(());
+        }
+        if peak > memory + GROWTH_MAX {
+            wrong.push(format!("{name}: memory grew by {} MiB", (peak - memory) >> 20));
+        }
+    }
+    Ok(())
 }
 
 /// Waits until the server is as it was; gives what is not.

@@ -133,6 +133,14 @@ impl Server {
         resident_bytes(self.pid)
     }
 
+    /// Of all its threads, since it began.
+    pub fn processor_seconds(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
+        // Behind the name, which may have spaces; in hundredths of a second.
+        let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
+        fields.filter_map(|it| it.parse::<f64>().ok()).sum::<f64>() / 100.0
+    }
+
     /// From now on the most is remembered.
     pub fn begin_watching(&self) {
         self.peak.store(0, Ordering::Relaxed);

@@ -302,6 +302,8 @@ impl Device {
     async fn bind(&mut self, stream: &mut Stream) -> io::Result<()> {
         // What was said in earlier bindings and not acknowledged: messages are sent again, the rest is past.
         let again: Vec<Unacked> = self.unacked.drain(..).filter(|it| it.message.is_some() && !it.over).collect();
+        // Kept for the next time, if this one fails.
+        self.unacked = again.into();
         self.forget_session();
         let resource = format!("r{}", self.n);
         stream
@@ -310,15 +312,10 @@ impl Device {
                  <resource>{resource}</resource></bind></iq>"
             ))
             .await?;
-        let bound = stream.until(|it| it.is("iq", CLIENT) && it.attribute("id") == Some("bind")).await;
-        let bound = match bound {
-            Ok(bound) if bound.attribute("type") == Some("result") => bound,
-            other => {
-                // Kept for the next time.
-                self.unacked = again.into();
-                return Err(other.err().unwrap_or_else(|| io::Error::other("not bound")));
-            }
-        };
+        let bound = stream.until(|it| it.is("iq", CLIENT) && it.attribute("id") == Some("bind")).await?;
+        if bound.attribute("type") != Some("result") {
+            return Err(io::Error::other("not bound"));
+        }
         self.jid = bound
             .find("bind", "urn:ietf:params:xml:ns:xmpp-bind")
             .and_then(|it| it.find("jid", "urn:ietf:params:xml:ns:xmpp-bind"))
@@ -327,7 +324,6 @@ impl Device {
         self.binding += 1;
         self.handled = 0;
         self.acked = 0;
-        self.unacked = again.into();
         self.trace(&format!("bound {}", self.jid));
         // The session that had our resource is replaced, and its status with it.
         self.shared.ledger.lock().superseded(self.n, u64::MAX);
@@ -347,15 +343,29 @@ impl Device {
                 return Err(io::Error::other("not managed"));
             }
         }
-        let again: Vec<Unacked> = self.unacked.drain(..).filter(|it| it.message.is_some()).collect();
+        let mut again: VecDeque<Unacked> = self.unacked.drain(..).filter(|it| it.message.is_some()).collect();
+        for it in &again {
+            self.shared.ledger.lock().said_again(it.message);
+        }
+        let begun = self.begin(stream, answers, &mut again).await;
+        // What could not be said again waits for the next time.
+        self.unacked.extend(again);
+        begun
+    }
+
+    /// The first words of a session; what is said `again` is taken out of it.
+    async fn begin(
+        &mut self,
+        stream: &mut Stream,
+        answers: Vec<String>,
+        again: &mut VecDeque<Unacked>,
+    ) -> io::Result<()> {
         for answer in answers {
             self.say(stream, answer, None, None).await?;
         }
         self.ask(stream, "roster", false, &format!("<query xmlns='{ROSTER}'/>"), "get", None).await?;
         self.publish(stream).await?;
-        let shared = self.shared.clone();
-        for it in again {
-            shared.ledger.lock().said_again(it.message);
+        while let Some(it) = again.pop_front() {
             self.say(stream, it.text, it.message, None).await?;
         }
         Ok(())

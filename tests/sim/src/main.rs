@@ -30,8 +30,12 @@ struct Arguments {
     #[arg(long)]
     bug: Option<String>,
     /// Threads, each with scenes of its own.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = processors())]
     threads: u64,
+}
+
+fn processors() -> u64 {
+    std::thread::available_parallelism().map_or(2, |it| it.get() as u64)
 }
 
 fn main() -> ExitCode {
