@@ -237,14 +237,27 @@ pub(crate) fn answered(account: &mut Account, passage: &Passage, fx: &mut Effect
             tell_presences(account, waiting.session, told, probe_id.as_deref(), fx);
         }
         (Asked::Probe(probe_id), _) => {
-            let error = stanza.payload.child("error", ns::CLIENT).map(|it| it.to_element());
-            let mut refused = Stanza::presence(PresenceType::Error).with_from(waiting.whom.clone());
-            refused = refused.with_children(error);
+            let refused = refused(account, &waiting.whom, stanza);
             let probe_id = probe_id.clone();
             tell_presences(account, waiting.session, vec![refused], probe_id.as_deref(), fx);
         }
     }
     true
+}
+
+/// What a client that probed hears of a refusal: whom it has no subscription to shows it nothing, or is nobody at all, and
+/// that is "unsubscribed" (RFC 6121 §4.3.2 rule 1, §8.5.1). A subscription that there is does not end so.
+fn refused(account: &Account, whom: &BareJid, answer: &Stanza) -> Stanza {
+    let error = answer.payload.child("error", ns::CLIENT).map(|it| it.to_element());
+    let shows_nothing = error.as_ref().is_some_and(|error| {
+        ["forbidden", "service-unavailable", "item-not-found"]
+            .iter()
+            .any(|name| error.find(name, ns::STANZA_ERRORS).is_some())
+    });
+    match shows_nothing && !account.roster.subscription(whom).to {
+        true => Stanza::presence(PresenceType::Unsubscribed).with_from(whom.clone()),
+        false => Stanza::presence(PresenceType::Error).with_from(whom.clone()).with_children(error),
+    }
 }
 
 /// Has the other server no FETCH, and would it answer a probe? Only for a contact elsewhere that we are subscribed to:
@@ -517,6 +530,23 @@ mod tests {
         let fx = juliet.receive(&error_of(&told, "forbidden"));
         assert!(fx.delivered("home")[0].contains("<presence ") && fx.delivered("home")[0].contains("<forbidden"));
         assert!(juliet.roster.subscription(&jid("nurse@elsewhere.example")).to);
+    }
+
+    // RFC 6121 §4.3.2 rule 1, §8.5.1.
+    #[test]
+    fn a_probe_of_whom_one_is_not_subscribed_to_and_who_shows_nothing_is_answered_unsubscribed() {
+        for condition in ["forbidden", "service-unavailable", "item-not-found"] {
+            let mut juliet = juliet().with("home", 0);
+            let told = only(&juliet.sends("home", "<presence type='probe' id='p1' to='nobody@elsewhere.example'/>"));
+            let fx = juliet.receive(&error_of(&told, condition).replace("nurse@", "nobody@"));
+            let answer = fx.delivered("home").remove(0);
+            assert!(answer.contains("type='unsubscribed'") && answer.contains("id='p1'"), "{answer}");
+        }
+        // What may be different in a minute is an error.
+        let mut juliet = juliet().with("home", 0);
+        let told = only(&juliet.sends("home", "<presence type='probe' to='nobody@elsewhere.example'/>"));
+        let fx = juliet.receive(&error_of(&told, "remote-server-timeout").replace("nurse@", "nobody@"));
+        assert!(fx.delivered("home")[0].contains("type='error'"), "{fx:?}");
     }
 
     #[test]
