@@ -20,7 +20,7 @@ fn set(fuzzed: &mut Fuzzed, ruleset: &[u8]) -> Option<bool> {
     let xml = [before, ruleset, b"</rules></iq>"].concat();
     let effects = fuzzed.says(Stanza::parse(&xml).ok()?);
     let told = effects.iter().find_map(|effect| match effect {
-        Effect::Edge { item: EdgeItem::Deliver(delivery), .. } if delivery.stanza.id.as_deref() == Some("1") => {
+        Effect::Edge { item: EdgeItem::Deliver { delivery, .. }, .. } if delivery.stanza.id.as_deref() == Some("1") => {
             Some(!delivery.stanza.is_error())
         }
         _ => None,

@@ -30,9 +30,15 @@ pub enum EdgeItem {
     },
     /// Binding failed: `conflict`, `resource-constraint`, …
     AttachRefused(StanzaError),
-    Deliver(Delivery),
-    /// A delivery that did not happen: it is counted as one, in its turn or later.
-    Skipped,
+    /// `number`: the session counts what is for this stream, from 1. (0: nobody is there.)
+    Deliver {
+        number: u64,
+        delivery: Delivery,
+    },
+    /// The delivery of this number did not happen. Comes behind all of smaller numbers, and maybe behind larger ones.
+    Skipped {
+        number: u64,
+    },
     /// Answers `<enable/>`. The stream counts deliveries from here.
     Managed(Managed),
     /// Answers `<resume/>`; what the client has not handled follows as `Deliver`. `received` is our inbound `h`,

@@ -139,7 +139,7 @@ pub enum Item {
         session: SessionId,
         active: bool,
     },
-    /// So many deliveries, counted from the session's first on this stream, have been written to the socket.
+    /// What the stream was given up to the delivery of this number has been written to the socket, or did not happen.
     Written {
         session: SessionId,
         edge: EdgeRef,

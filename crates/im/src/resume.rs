@@ -321,8 +321,8 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     changes.extend(row.map(|row| Change::SessionPut { account: account.jid.clone(), row }));
     fx.commit(changes, None, &Ticket::default());
     fx.edge(edge, resumed);
-    for delivery in unacked {
-        fx.edge(edge, EdgeItem::Deliver(delivery));
+    for (number, delivery) in (1..).zip(unacked) {
+        fx.edge(edge, EdgeItem::Deliver { number, delivery });
     }
     session::release(account, id, fx);
     inbox::taken(account, deliveries.iter().filter_map(|d| d.position), fx);
@@ -577,7 +577,7 @@ mod tests {
         assert!(wire[1].contains("<status>3</status>"), "{wire:?}");
         assert!(wire[2].contains("<body>4</body>"), "{wire:?}");
         let is_resumed = |e: &Effect| matches!(e, Effect::Edge { edge: NEW, item: EdgeItem::Resumed { .. } });
-        assert!(fx.in_order(is_resumed, |e| matches!(e, Effect::Edge { item: EdgeItem::Deliver(_), .. })));
+        assert!(fx.in_order(is_resumed, |e| matches!(e, Effect::Edge { item: EdgeItem::Deliver { .. }, .. })));
         assert_eq!(juliet.sessions[0].edge, Some(NEW));
         assert_eq!(juliet.sessions[0].queued, 3);
         // And the counters go on.

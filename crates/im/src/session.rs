@@ -567,11 +567,11 @@ pub(crate) fn queue(account: &mut Account, id: SessionId, delivery: Delivery, fx
         if keep && session.management.is_none() {
             session.unwritten.push_back((session.queued, delivery.clone()));
         }
-        fx.edge(edge, EdgeItem::Deliver(delivery));
+        fx.edge(edge, EdgeItem::Deliver { number: session.queued, delivery });
     } else if is_of_commit(account, &delivery) {
         // It waits for a stream to come. If the log had it already, or what it is the result of failed, `dropped` hears of
         // it; and a stream that resumes meanwhile stands behind the commit, too.
-        fx.edge(EdgeRef::NOBODY, EdgeItem::Deliver(delivery));
+        fx.edge(EdgeRef::NOBODY, EdgeItem::Deliver { number: 0, delivery });
     }
 }
 
@@ -604,8 +604,8 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
     let (mut unlogged, mut held) = (Vec::new(), Vec::new());
     let mut page_was_dropped = false;
     for effect in effects {
-        let (edge, delivery) = match effect {
-            Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } => (edge, delivery),
+        let (edge, number, delivery) = match effect {
+            Effect::Edge { edge, item: EdgeItem::Deliver { number, delivery } } => (edge, number, delivery),
             // A stream waits for these whatever became of the commit.
             effect @ (Effect::Edge { .. } | Effect::Resumable { .. } | Effect::WakeAt { .. }) => {
                 fx.push(effect);
@@ -628,8 +628,8 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
             }
             continue;
         };
-        // The stream counts it nevertheless: what is numbered behind it keeps its number.
-        fx.edge(edge, EdgeItem::Skipped);
+        // Nothing is left to be written up to this number.
+        fx.edge(edge, EdgeItem::Skipped { number });
         if let Some(management) = &mut session.management {
             management.forget(&delivery);
         }
@@ -965,7 +965,7 @@ mod tests {
         juliet.receive("<message from='romeo@montague.example/x' type='chat'><body>2</body></message>");
         assert_eq!(juliet.sessions[0].queued, 2);
         let fx = juliet.item(Item::Dropped { effects });
-        assert!(matches!(fx.edge_items()[0], (_, EdgeItem::Skipped)), "{:?}", fx.list);
+        assert!(matches!(fx.edge_items()[0], (_, EdgeItem::Skipped { number: 1 })), "{:?}", fx.list);
         let numbers: Vec<u64> = juliet.sessions[0].unwritten.iter().map(|(n, _)| *n).collect();
         assert_eq!(numbers, [2]);
         // Nobody has it; whether it is in the log, the log says.

@@ -213,7 +213,7 @@ impl Fx {
     fn deliveries(&self) -> impl Iterator<Item = (String, &Delivery)> {
         self.list.iter().filter_map(|effect| match effect {
             // (A session without a stream is given what it is to have by no stream: nobody reads it.)
-            Effect::Edge { edge, item: EdgeItem::Deliver(delivery) } if *edge != EdgeRef::NOBODY => {
+            Effect::Edge { edge, item: EdgeItem::Deliver { delivery, .. } } if *edge != EdgeRef::NOBODY => {
                 Some((self.resource(*edge), delivery))
             }
             _ => None,
@@ -238,7 +238,7 @@ impl Fx {
         self.list
             .iter()
             .filter_map(|effect| match effect {
-                Effect::Edge { item: EdgeItem::Deliver(_), .. } => None,
+                Effect::Edge { item: EdgeItem::Deliver { .. }, .. } => None,
                 Effect::Edge { edge, item } => Some((self.resource(*edge), item)),
                 _ => None,
             })

@@ -87,7 +87,7 @@ fn way(elements: usize, archive: bool) -> (u64, u64) {
         for effect in step(&mut romeo, item) {
             let Effect::Tell { to, stanza, ingress, ticket } = effect else { continue };
             for effect in step(&mut juliet, Item::Inbound { stanza, to, ingress, ticket }) {
-                let Effect::Edge { item: EdgeItem::Deliver(delivery), .. } = effect else { continue };
+                let Effect::Edge { item: EdgeItem::Deliver { delivery, .. }, .. } = effect else { continue };
                 behind = Some(delivery.stanza.payload.bytes().as_ptr());
                 write_stanza(&mut out, &delivery.stanza, delivery.to.as_ref(), &Additions::default(), Wire::Client);
             }

@@ -41,7 +41,9 @@ struct Client {
 /// A stream: what was given to it and not read by its client.
 #[derive(Debug, Default)]
 struct Stream {
-    queue: VecDeque<Option<u32>>,
+    /// With their numbers.
+    queue: VecDeque<(u64, Option<u32>)>,
+    /// The number of the last that was read.
     read: u64,
     client: usize,
     session: Option<SessionId>,
@@ -233,13 +235,13 @@ impl House {
                 assert_eq!(sent, client.handled, "the server counts as the client does");
                 client.session = Some(session);
             }
-            EdgeItem::Deliver(delivery) => {
+            EdgeItem::Deliver { number: nth, delivery } => {
                 let body = if delivery.stanza.is_message() { number(&delivery.stanza) } else { None };
-                stream.queue.push_back(body);
+                stream.queue.push_back((nth, body));
             }
-            // Nothing for the client, one more for the count of a stream that acknowledges nothing.
-            EdgeItem::Skipped if stream.managed => {}
-            EdgeItem::Skipped => stream.queue.push_back(None),
+            // Nothing for the client.
+            EdgeItem::Skipped { .. } if stream.managed => {}
+            EdgeItem::Skipped { number } => stream.queue.push_back((number, None)),
             EdgeItem::AttachRefused(_) | EdgeItem::ResumeRefused { .. } => {
                 self.streams.remove(&edge);
                 if client.edge == Some(edge) {
@@ -464,8 +466,8 @@ impl House {
         let Some(edge) = c.edge else { return };
         let Some(stream) = self.streams.get_mut(&edge) else { return };
         for _ in 0..count {
-            let Some(body) = stream.queue.pop_front() else { break };
-            stream.read += 1;
+            let Some((number, body)) = stream.queue.pop_front() else { break };
+            stream.read = stream.read.max(number);
             c.handled = c.handled.wrapping_add(1);
             if let Some(n) = body {
                 assert!(c.shown.insert(n), "message {n} was shown twice by one session");
@@ -557,7 +559,9 @@ impl House {
 /// A message on its way to a stream.
 fn delivery(effect: &Effect) -> Option<&im::Delivery> {
     match effect {
-        Effect::Edge { item: EdgeItem::Deliver(delivery), .. } => Some(delivery).filter(|d| d.stanza.is_message()),
+        Effect::Edge { item: EdgeItem::Deliver { delivery, .. }, .. } => {
+            Some(delivery).filter(|d| d.stanza.is_message())
+        }
         _ => None,
     }
 }

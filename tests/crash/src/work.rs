@@ -231,6 +231,7 @@ pub fn run(folder: &Path, host: &str, seed: u64) -> ExitCode {
             let answer = move |answer: Result<Vec<Outcome>, StoreError>| {
                 mark(
                     match &answer {
+                        Ok(outcomes) if outcomes.iter().any(|it| matches!(it, Outcome::Duplicate(_))) => 'a',
                         Ok(_) => 'd',
                         Err(StoreError::Fatal(_)) => 'x',
                         Err(_) => 'f',
@@ -281,6 +282,8 @@ pub fn wait<T>(future: impl Future<Output = T>) -> T {
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Fate {
     Done,
+    /// It was there already. A store that has failed says so, too: what was asked before may be open.
+    Again,
     Refused,
     /// Asked, and no answer came, or that nobody knows.
     Open,
@@ -300,6 +303,7 @@ fn fates(marks: &[u8], host: &str) -> Vec<Fate> {
         match what {
             "s" => fates.push(Fate::Open),
             "d" => fates[nth] = Fate::Done,
+            "a" => fates[nth] = Fate::Again,
             "f" => fates[nth] = Fate::Refused,
             _ => {}
         }
@@ -350,7 +354,7 @@ fn compare_host(store: &SqliteStore, marks: &[u8], host: &str, seed: u64) -> Res
                 return Err(format!("call {nth} of {host} has no answer, and a later one was done"));
             }
             Fate::Open => open += 1,
-            Fate::Done => {}
+            Fate::Done | Fate::Again => {}
         }
         model.commit(fence, call.clone(), Box::new(drop));
         resent = call.clone();

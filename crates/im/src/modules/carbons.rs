@@ -184,7 +184,7 @@ mod tests {
         fx.list
             .iter()
             .filter_map(|effect| match effect {
-                crate::Effect::Edge { item: crate::EdgeItem::Deliver(delivery), .. } => {
+                crate::Effect::Edge { item: crate::EdgeItem::Deliver { delivery, .. }, .. } => {
                     let mut out = Vec::new();
                     write_stanza(&mut out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, Wire::Client);
                     Some(String::from_utf8(out).expect("stanzas are UTF-8"))

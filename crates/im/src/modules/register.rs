@@ -203,7 +203,7 @@ mod tests {
             matches!(query(&fx), Some(Query::RemoveAccount { account }) if account.as_str() == "bill@shakespeare.example")
         );
         let fx = bill.item(Item::Remove { ticket: Default::default() });
-        let result = |effect: &Effect| matches!(effect, Effect::Edge { item: EdgeItem::Deliver(_), .. });
+        let result = |effect: &Effect| matches!(effect, Effect::Edge { item: EdgeItem::Deliver { .. }, .. });
         assert!(fx.delivered("globe")[0].contains("type='result'"));
         assert!(fx.in_order(|effect| matches!(effect, Effect::Commit { .. }), result));
         assert!(fx.in_order(result, |effect| matches!(effect, Effect::Edge { item: EdgeItem::Close(_), .. })));

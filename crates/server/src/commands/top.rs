@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(quantile(&one, &one, "waft_stanza_seconds", 0.5), None);
         let text = table(&one, &two);
         assert!(text.contains("messages, clients      10.0/s (30)"), "{text}");
-        assert!(text.contains("limit: s2s_queue_stanzas_max  3 times, 1.5/s"), "{text}");
+        assert!(text.contains("limit: s2s_queue_stanzas_max 3 times, 1.5/s"), "{text}");
     }
 
     #[test]

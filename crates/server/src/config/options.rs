@@ -440,7 +440,7 @@ section! {
         /// The longest time a client may name.
         resume_seconds_max: u32 = 900, in 1 ..= 86_400;
         /// Seconds after an unplanned restart in which clients may come back as if nothing had been: those that did not are
-        /// told of as unavailable then. (They bind anew; no session is resumed over a restart.)
+        /// told of as unavailable then. They bind anew: no session is resumed over a restart.
         resume_after_restart_seconds: u32 = 30, in 1 ..= 3_600;
         /// Sessions of one account that wait to be resumed.
         hibernated_per_account_max: usize = 8, in 0 ..= 1_000;

@@ -126,9 +126,9 @@ pub(crate) struct Edge {
     pub(crate) managed_from: u32,
     /// An `<r/>` waits until so many are done; and since when.
     pub(crate) ack_wanted: Option<(u32, Instant)>,
-    /// Deliveries written to the wire on this stream.
+    /// The number of the last delivery that was written to the wire on this stream.
     pub(crate) deliveries: u64,
-    /// Of these, how many the account has been told of.
+    /// … of the last that the account has been told of.
     pub(crate) deliveries_told: u64,
     /// Bytes of those that it has not been told of.
     pub(crate) bytes_untold: usize,

@@ -125,11 +125,11 @@ impl Edge {
         let mut delivered = false;
         while let Some(item) = self.queue.pop_front() {
             match item {
-                EdgeItem::Deliver(delivery) => {
-                    self.write_delivery(&delivery, &mut out);
+                EdgeItem::Deliver { number, delivery } => {
+                    self.write_delivery(number, &delivery, &mut out);
                     delivered = true;
                 }
-                EdgeItem::Skipped => self.deliveries += 1,
+                EdgeItem::Skipped { number } => self.deliveries = self.deliveries.max(number),
                 EdgeItem::Managed(granted) => {
                     self.managed_from = self.received;
                     self.incarnation = managed_incarnation(self.incarnation);
@@ -178,7 +178,7 @@ impl Edge {
         }
     }
 
-    fn write_delivery(&mut self, delivery: &Delivery, out: &mut Vec<u8>) {
+    fn write_delivery(&mut self, number: u64, delivery: &Delivery, out: &mut Vec<u8>) {
         self.shown(Way::ToClient, &delivery.stanza);
         let before = out.len();
         let stanza = &delivery.stanza;
@@ -187,7 +187,7 @@ impl Edge {
         xmpp::write::write_stanza(out, stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
         self.bytes_untold += out.len() - before;
         self.stream.sent(out);
-        self.deliveries += 1;
+        self.deliveries = self.deliveries.max(number);
         // (A message without a position may live in the session's queue alone.)
         let is_due = || {
             delivery.stanza.is_message()

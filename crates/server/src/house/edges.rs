@@ -91,7 +91,7 @@ impl EdgeHandle {
         if queue.closed {
             return;
         }
-        if let EdgeItem::Deliver(delivery) = &item {
+        if let EdgeItem::Deliver { delivery, .. } = &item {
             queue.weight += delivery.stanza.weight();
             let over = |times| {
                 queue.items.len() >= times * self.queue_items_max || queue.weight > times * self.queue_bytes_max

@@ -815,7 +815,7 @@ pub(crate) mod tests {
 
     async fn next_id(edge: &EdgeHandle) -> String {
         match next(edge).await {
-            EdgeItem::Deliver(delivery) => delivery.stanza.id.as_deref().unwrap_or_default().to_owned(),
+            EdgeItem::Deliver { delivery, .. } => delivery.stanza.id.as_deref().unwrap_or_default().to_owned(),
             other => panic!("{other:?}"),
         }
     }
@@ -916,7 +916,7 @@ pub(crate) mod tests {
         memory.fail_next(StoreError::Full);
         says(&house, session, 1, "<presence/>");
         match next(&edge).await {
-            EdgeItem::Deliver(delivery) => assert!(delivery.stanza.is_presence(), "{delivery:?}"),
+            EdgeItem::Deliver { delivery, .. } => assert!(delivery.stanza.is_presence(), "{delivery:?}"),
             other => panic!("{other:?}"),
         }
     }
@@ -967,7 +967,7 @@ pub(crate) mod tests {
         says(&house, session, 2, "<iq type='get' id='last'><query xmlns='jabber:iq:roster'/></iq>");
         let mut came = Vec::new();
         loop {
-            if let EdgeItem::Deliver(delivery) = next(&edge).await {
+            if let EdgeItem::Deliver { delivery, .. } = next(&edge).await {
                 came.extend(delivery.stanza.id.as_deref().map(str::to_owned));
                 if came.last().is_some_and(|id| id == "last") {
                     return came;

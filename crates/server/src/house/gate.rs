@@ -177,7 +177,7 @@ impl Resolved {
 
 fn delivery_of(effect: &Effect) -> Option<&Delivery> {
     match effect {
-        Effect::Edge { item: EdgeItem::Deliver(delivery), .. } => Some(delivery),
+        Effect::Edge { item: EdgeItem::Deliver { delivery, .. }, .. } => Some(delivery),
         _ => None,
     }
 }
@@ -266,7 +266,7 @@ mod tests {
         };
         let gives = |edge, delivery: &Delivery| Effect::Edge {
             edge: im::EdgeRef(edge),
-            item: EdgeItem::Deliver(delivery.clone()),
+            item: EdgeItem::Deliver { number: 1, delivery: delivery.clone() },
         };
         let ids = |effects: &[Effect]| -> Vec<String> {
             effects.iter().filter_map(delivery_of).filter_map(|d| d.stanza.id.as_deref().map(str::to_owned)).collect()

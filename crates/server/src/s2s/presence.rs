@@ -480,9 +480,17 @@ mod tests {
     async fn what_was_not_renewed_ends_and_is_asked_for_when_the_pair_comes_back() {
         let before = Instant::now();
         tokio::time::advance(Duration::from_secs(1)).await;
-        let now = Instant::now();
-        let mut pairing = pairing(&[("a@x.example/1", "b@y.example", before), ("a@x.example/2", "b@y.example", now)]);
-        assert_eq!(pairing.expire(now), [(jid("a@x.example/1"), jid("b@y.example"))]);
+        let since = Instant::now();
+        tokio::time::advance(Duration::from_secs(1)).await;
+        let after = Instant::now();
+        let mut pairing = pairing(&[
+            ("a@x.example/1", "b@y.example", before),
+            // At the very moment at which the last stream broke.
+            ("a@x.example/2", "b@y.example", since),
+            ("a@x.example/3", "b@y.example", after),
+        ]);
+        let ended = pairing.expire(since);
+        assert_eq!(ended.iter().map(|(from, _)| from.as_str()).collect::<Vec<_>>(), ["a@x.example/1", "a@x.example/2"]);
         assert_eq!(pairing.count, 1);
         assert_eq!(pairing.lost.len(), 1);
     }

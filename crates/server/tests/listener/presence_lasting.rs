@@ -132,10 +132,10 @@ fn a_clients_probe_over_domains_is_answered_with_presence_and_ends_no_subscripti
     romeo.send("<presence type='probe' id='p1' to='juliet2@capulet.test'/>");
     romeo.expect("from='juliet2@capulet.test/balcony'");
     romeo.expect("</presence>");
-    // Of somebody whom he may not see: an error, and nothing is unsubscribed.
+    // Of somebody whom he may not see, or who is nobody: what there is stays. RFC 6121 §8.5.1.
     romeo.send("<presence type='probe' id='p2' to='nobody2@capulet.test'/>");
-    let refused = romeo.expect("</presence>");
-    assert!(refused.contains("type='error'") && refused.contains("<service-unavailable"), "{refused}");
+    let refused = romeo.expect("/>");
+    assert!(refused.contains("type='unsubscribed'") && refused.contains("from='nobody2@capulet.test'"), "{refused}");
     assert!(
         ask(&mut romeo, "<iq type='get' id='r2'><query xmlns='jabber:iq:roster'/></iq>").contains("subscription='to'")
     );
