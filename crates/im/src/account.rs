@@ -94,6 +94,8 @@ pub struct Account {
     pub photo_hash: Option<Box<str>>,
     /// Contacts whose servers have lost the account's subscriptions.
     pub lost: crate::lost::Lost,
+    /// Contacts to be asked how it stands.
+    pub doubts: crate::doubts::Doubts,
     /// Ledger rows that an earlier process left.
     pub ledger: Vec<store::SessionRow>,
     /// Sets of private XML that wait for each other; the first is under way. XEP-0049.
@@ -152,6 +154,7 @@ impl Account {
             last_activity: None,
             photo_hash: None,
             lost: crate::lost::Lost::default(),
+            doubts: crate::doubts::Doubts::default(),
             ledger: Vec::new(),
             private_writes: VecDeque::new(),
             leaving: None,

@@ -15,6 +15,7 @@ pub(crate) use marks::{batch_done, batch_soon, marks, taken};
 
 use crate::account::Account;
 use crate::archive_ids;
+use crate::doubts;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
 use crate::messages::{self, Keeping};
@@ -512,6 +513,9 @@ pub fn commit_failed(
     }
     if account.sessions.iter().any(|s| s.ledger_touched) || account.inbox.marks.is_any() {
         batch_soon(account, fx);
+    }
+    if let Some(stanza) = &bounce {
+        doubts::refused(account, stanza, fx);
     }
     if let Some(stanza) = bounce
         && !xmpp::planted::is(xmpp::planted::Bug::SilentFailure)

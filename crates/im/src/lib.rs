@@ -25,6 +25,7 @@ pub mod account;
 pub mod archive_ids;
 pub mod block;
 pub mod capabilities;
+pub mod doubts;
 pub mod effects;
 pub mod host;
 pub mod inbox;

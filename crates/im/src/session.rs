@@ -1,6 +1,7 @@
 //! Connected resources of an account. RFC 6121 §1: connected, available, interested.
 
 use crate::account::Account;
+use crate::doubts;
 use crate::effects::{Delivery, EdgeItem, Effect, Effects};
 use crate::inbox;
 use crate::item::{Attach, DetachReason, EdgeRef, SessionId, Ticket};
@@ -408,7 +409,15 @@ pub fn tick(account: &mut Account, fx: &mut Effects) {
     let probes = fetch::end_overdue(account, fx);
     let questions = subscription_status::end_overdue(account, fx);
     // (This tick may have been asked for by somebody else, and early.)
-    let timers = [account.inbox.batch_at(), account.watchers.due_at(), probes, questions, leases::due_at(account)];
+    doubts::ask(account, fx);
+    let timers = [
+        account.inbox.batch_at(),
+        account.watchers.due_at(),
+        account.doubts.due_at(),
+        probes,
+        questions,
+        leases::due_at(account),
+    ];
     let next = resume::next_end(account).into_iter().chain(timers.into_iter().flatten()).min();
     if let Some(mono_ms) = next {
         fx.push(Effect::WakeAt { mono_ms });

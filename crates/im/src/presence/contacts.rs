@@ -136,7 +136,7 @@ pub(super) fn greet(
 }
 
 /// "Who is there?", from bare JID to bare JID. RFC 6121 §4.3.1.
-pub(super) fn probe(account: &Account, contact: &BareJid, fx: &mut Effects) {
+pub(crate) fn probe(account: &Account, contact: &BareJid, fx: &mut Effects) {
     let stanza = Stanza::presence(PresenceType::Probe).with_from(account.jid.clone()).with_to(contact.clone());
     tell(contact, stanza, OWN, &Ticket::default(), fx);
 }

@@ -19,6 +19,7 @@ pub use ledger::ledger_expired;
 pub use own::session_ended;
 pub use shown::{conceal_from, hide_from, leave_all_rosters, reveal_to, show_to};
 
+pub(crate) use contacts::probe;
 pub(crate) use shown::fan;
 
 use crate::account::Account;
