@@ -51,8 +51,8 @@ def live():
 def authority():
     """Pebble, at the address that the book says; goes on in the background."""
     acme = module("acme", f"{TESTS}/interop/acme/run")
-    pebble = acme.Authority("/root/authority")
-    pebble.port, pebble.http_port = 14000, 80
+    pebble = acme.Authority("/root/authority", port=14000)
+    pebble.http_port = 80
     pebble.start().ready()
     shutil.copy(pebble.ca, "/etc/ssl/acme-ca.pem")
     with open(ROOTS, "w") as file:
