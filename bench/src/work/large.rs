@@ -130,13 +130,16 @@ async fn friends(server: &Server, target: &Target, count: usize, both: bool) -> 
     for n in 0..count {
         let mut friend =
             Client::login(&target.coming_from(1 + n / 20_000), &format!("friend{n}"), PASSWORD, "r").await?;
+        friend.ask(ROSTER, "id='ro'").await?;
         friend.come().await?;
         friend.ask("<presence type='subscribe' to='hub0@localhost'/>", "subscribe").await?;
         hub.ask(&format!("<presence type='subscribed' to='friend{n}@localhost'/>"), &format!("friend{n}@")).await?;
         friend.until("hub0@localhost/bench").await?;
         if both {
-            hub.ask(&format!("<presence type='subscribe' to='friend{n}@localhost'/>"), &format!("friend{n}@")).await?;
-            friend.ask("<presence type='subscribed' to='hub0@localhost'/>", "hub0").await?;
+            friend.buffer.clear();
+            hub.send(&format!("<presence type='subscribe' to='friend{n}@localhost'/>")).await?;
+            friend.until("type='subscribe'").await?;
+            friend.send("<presence type='subscribed' to='hub0@localhost'/>").await?;
             hub.until(&format!("friend{n}@localhost/r")).await?;
         }
         friend.buffer = Vec::new();
