@@ -6,15 +6,17 @@ use crate::servers::Server;
 use std::io;
 use std::time::{Duration, Instant};
 
-const USERS: usize = 100;
+/// Sessions of one account: servers take no more than some.
+const EACH_USER: usize = 10;
 const CONTACTS: usize = 20;
 /// Loopback addresses that clients come from, so many each, or the ports would not do.
 const EACH_ADDRESS: usize = 20_000;
 
 /// Memory of idle sessions, each of an account with 20 contacts; and logins a second meanwhile.
 pub async fn sessions(server: &Server, tls: bool, count: usize) -> io::Result<Figure> {
-    register(server, "idle", USERS).await?;
-    for n in 0..USERS {
+    let users = count.div_ceil(EACH_USER);
+    register(server, "idle", users).await?;
+    for n in 0..users {
         let mut client = Client::login(&server.target(false), &format!("idle{n}"), PASSWORD, "roster").await?;
         for contact in 0..CONTACTS {
             let set = format!(
@@ -34,7 +36,7 @@ pub async fn sessions(server: &Server, tls: bool, count: usize) -> io::Result<Fi
     let (before, cpu, began) = (server.rss(), server.cpu(), Instant::now());
     for n in 0..count {
         let target = target.coming_from(1 + n / EACH_ADDRESS);
-        let mut client = Client::login(&target, &format!("idle{}", n % USERS), PASSWORD, &format!("r{n}")).await?;
+        let mut client = Client::login(&target, &format!("idle{}", n % users), PASSWORD, &format!("r{n}")).await?;
         client.ask("<presence><priority>-1</priority></presence>", "<presence").await?;
         client.buffer = Vec::new();
         held.push(client);
