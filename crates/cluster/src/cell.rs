@@ -83,8 +83,9 @@ impl<S, I> Cell<S, I> {
         *self.state.lock() = Some(state);
     }
 
-    /// Nothing could be loaded: gives back what waits and closes the cell for good.
-    pub fn not_loaded(&self) -> VecDeque<I> {
+    /// Nothing could be loaded, or nothing can be done with what was: gives back what waits and closes the cell for good.
+    /// The caller is the runner.
+    pub fn close(&self) -> VecDeque<I> {
         let mut mailbox = self.mailbox.lock();
         mailbox.gone = true;
         std::mem::take(&mut mailbox.items)
@@ -167,6 +168,18 @@ mod tests {
         assert!(matches!(cell.post(()), Posted::Queued));
         assert_eq!(cell.run(|n, ()| *n += 1, |_| false), Ran::Idle);
         assert_eq!(cell.peek(|n| *n), Some(ITEMS_A_TURN + 2));
+    }
+
+    #[test]
+    fn a_cell_that_is_closed_between_two_turns_gives_back_what_waits() {
+        let cell: Cell<(), usize> = Cell::loading(None);
+        cell.loaded(());
+        assert_eq!(cell.run(|_, _| (), |_| false), Ran::Idle);
+        let posted = (0..ITEMS_A_TURN + 2).filter(|n| matches!(cell.post(*n), Posted::Run)).count();
+        assert_eq!(posted, 1, "the first of them");
+        assert_eq!(cell.run(|_, _| (), |_| true), Ran::More);
+        assert_eq!(cell.close(), [ITEMS_A_TURN, ITEMS_A_TURN + 1]);
+        assert!(matches!(cell.post(7), Posted::Gone(7)));
     }
 
     #[test]

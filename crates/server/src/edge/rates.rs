@@ -68,6 +68,15 @@ impl Rates {
         (Instant::now() < until).then_some(until)
     }
 
+    /// When to look again, where `at` is what else there is to wait for: while nothing may be read, nothing else is due.
+    pub fn deadline(&self, at: Instant) -> Instant {
+        match self.paused_until() {
+            Some(until) if at <= Instant::now() => until,
+            Some(until) => at.min(until),
+            None => at,
+        }
+    }
+
     pub fn may_read(&self) -> bool {
         self.paused_until().is_none()
     }

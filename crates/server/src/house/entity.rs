@@ -248,6 +248,11 @@ impl House {
         );
         match ran {
             Ran::Idle => {}
+            // What is left is for the account that begins anew, as what came before it is.
+            Ran::More if !orphans.is_empty() => {
+                orphans.extend(cell.cell.close());
+                self.forget(cell);
+            }
             Ran::More => ready.push_back(cell.clone()),
             Ran::Gone => self.forget(cell),
         }
@@ -907,6 +912,33 @@ pub(crate) mod tests {
         );
         says(&house, session, 1, "<iq type='get' id='next'><query xmlns='jabber:iq:roster'/></iq>");
         assert_eq!(next_id(&edge).await, "next");
+    }
+
+    #[tokio::test]
+    async fn what_waits_behind_a_state_that_is_lost_reaches_the_account_that_begins_anew() {
+        let (house, _) = house();
+        create(&house).await;
+        // It is being loaded: all this waits in its mailbox, more than one turn of it.
+        let cell = house.cell(&juliet());
+        let lost = Mended { seq: 0, hurt: Hurt::default(), stored: None };
+        house.post_to(&cell, CellItem::Mended(Box::new(lost)));
+        let (say, mut done) = tokio::sync::mpsc::channel::<()>(1);
+        for n in 0..3 * cluster::cell::ITEMS_A_TURN {
+            let message = format!("<message from='a@b.example' to='{}' id='{n}'><body>{n}</body></message>", juliet());
+            house.post(
+                &juliet(),
+                Item::Inbound {
+                    stanza: Arc::new(Stanza::parse(message.as_bytes()).expect("a stanza in a test")),
+                    to: juliet().into(),
+                    ingress: im::Ingress { stream: 1, ordinal: n as u32 },
+                    ticket: Ticket(Some(Arc::new(say.clone()))),
+                },
+            );
+        }
+        drop(say);
+        let each = tokio::time::timeout(Duration::from_secs(60), done.recv()).await;
+        assert_eq!(each, Ok(None), "each has its outcome");
+        assert!(!Arc::ptr_eq(&cell, &house.cell(&juliet())));
     }
 
     #[tokio::test]

@@ -88,10 +88,14 @@ pub struct Rest {
 impl Rest {
     /// Runs them, and all that they set off, a turn at a time.
     pub async fn work(mut self) {
-        while !self.ready.is_empty() {
-            tokio::task::yield_now().await;
-            self.house.turn(&mut self.ready);
-        }
+        turns(&self.house, &mut self.ready).await;
+    }
+}
+
+async fn turns(house: &Arc<House>, ready: &mut Ready) {
+    while !ready.is_empty() {
+        tokio::task::yield_now().await;
+        house.turn(ready);
     }
 }
 
@@ -102,12 +106,7 @@ impl Drop for Rest {
         }
         let (house, mut ready) = (self.house.clone(), std::mem::take(&mut self.ready));
         // (Not as a `Rest`: a runtime that ends drops it unrun.)
-        self.house.runtime.spawn(async move {
-            while !ready.is_empty() {
-                tokio::task::yield_now().await;
-                house.turn(&mut ready);
-            }
-        });
+        self.house.runtime.spawn(async move { turns(&house, &mut ready).await });
     }
 }
 
@@ -452,14 +451,14 @@ impl House {
                 }
                 (Ok(_), _) => {
                     house.forget(&cell);
-                    for item in cell.cell.not_loaded() {
+                    for item in cell.cell.close() {
                         house.no_such_account(item, &mut ready);
                     }
                 }
                 (Err(error), _) => {
                     tracing::error!(account = %cell.jid, ?error, "account could not be read");
                     house.forget(&cell);
-                    for item in cell.cell.not_loaded() {
+                    for item in cell.cell.close() {
                         house.not_now(item, &mut ready);
                     }
                 }

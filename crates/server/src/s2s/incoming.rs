@@ -313,13 +313,7 @@ impl Incoming {
         if let Some(since) = self.blocked_since {
             at = at.min(since + WRITE_PATIENCE);
         }
-        let now = Instant::now();
-        match self.rates.paused_until() {
-            // While nothing may be read, nothing else is due.
-            Some(until) if until > now && at <= now => until,
-            Some(until) if until > now => at.min(until),
-            Some(_) | None => at,
-        }
+        self.rates.deadline(at)
     }
 
     fn timed_out(&mut self) -> Result<(), End> {
