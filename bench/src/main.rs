@@ -8,9 +8,11 @@
 //! Server on core 0, load on core 1; the peers are Debian's `prosody` and `ejabberd`.
 //!
 //! - [`workloads`]: what is measured, and what is wanted of it; [`work`]: how. [`client`]: a client that costs little.
+//! - [`between`]: the load of chat between domains.
 //! - [`servers`]: the servers compared; [`relay`]: the floor.
 //! - [`report`]: the table, and what it says of the goals; [`plot`]: the pictures.
 
+mod between;
 mod client;
 mod plot;
 mod relay;
@@ -55,6 +57,15 @@ struct Options {
     /// Is the relay at this port, and nothing else.
     #[arg(long, hide = true)]
     relay: Option<u16>,
+    /// Chats between the users of these two servers, which run, and measures nothing else.
+    #[arg(long, hide = true)]
+    between: Vec<between::Side>,
+    /// Messages that a pair between domains keeps on the way.
+    #[arg(long, hide = true, default_value_t = 2)]
+    window: usize,
+    /// Pairs between domains.
+    #[arg(long, hide = true, default_value_t = 20)]
+    pairs: usize,
 }
 
 fn main() -> ExitCode {
@@ -64,6 +75,16 @@ fn main() -> ExitCode {
         return match runtime.block_on(relay::serve(port)) {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
+        };
+    }
+    if let [here, there] = options.between.as_slice() {
+        let ran = runtime.block_on(between::run([here, there], options.pairs, options.window, options.seconds));
+        return match ran {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("between domains: {error}");
+                ExitCode::FAILURE
+            }
         };
     }
     let is_wanted = |name: &str| {

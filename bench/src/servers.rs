@@ -78,7 +78,7 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// Server CPU so far, in seconds: user and system time of the process.
-fn cpu_seconds(pid: u32) -> f64 {
+pub fn cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after = stat.rsplit(')').next().unwrap_or_default();
     let fields: Vec<&str> = after.split_whitespace().collect();

@@ -51,7 +51,7 @@ async fn enter(server: &Server, tls: bool) -> io::Result<Vec<Client>> {
     Ok(clients)
 }
 
-async fn talk(mut me: Client, peer: String, chat: Chat, done: Arc<AtomicU64>) -> io::Result<()> {
+pub async fn talk(mut me: Client, peer: String, chat: Chat, done: Arc<AtomicU64>) -> io::Result<()> {
     let message = format!("<message to='{peer}' type='chat' id='m'><body>{}</body></message>", "x".repeat(chat.body));
     let mut piece = vec![0; 64 * 1024];
     let mut received = 0;

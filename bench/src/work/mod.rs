@@ -55,13 +55,13 @@ impl Figure {
 }
 
 /// Those who work at the same time, and what they have done.
-struct Crew {
-    done: Arc<AtomicU64>,
-    tasks: JoinSet<io::Result<()>>,
+pub struct Crew {
+    pub done: Arc<AtomicU64>,
+    pub tasks: JoinSet<io::Result<()>>,
 }
 
 impl Crew {
-    fn new() -> Crew {
+    pub fn new() -> Crew {
         Crew { done: Arc::default(), tasks: JoinSet::new() }
     }
 
@@ -77,7 +77,7 @@ impl Crew {
         Ok(Figure::of(server, operations, cpu, began))
     }
 
-    async fn work(&mut self, span: Duration) -> io::Result<()> {
+    pub async fn work(&mut self, span: Duration) -> io::Result<()> {
         let end = tokio::time::Instant::now() + span;
         while let Ok(Some(ended)) = tokio::time::timeout_at(end, self.tasks.join_next()).await {
             ended.map_err(io::Error::other)??;

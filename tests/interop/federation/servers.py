@@ -9,9 +9,8 @@ import socket
 import subprocess
 import time
 
-from services import COMPONENT_SECRET
-
 PASSWORD = "secret"
+COMPONENT_SECRET = "a secret of the components"
 # However slow the machine starts a server, what waits for it waits. Scenes in which it is to come back say how soon.
 KEEP = 600
 

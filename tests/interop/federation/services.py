@@ -6,8 +6,7 @@ import json
 
 import slixmpp
 from dns import DEAD
-
-COMPONENT_SECRET = "a secret of the components"
+from servers import COMPONENT_SECRET
 
 
 class Echo(slixmpp.ComponentXMPP):
