@@ -228,6 +228,7 @@ pub const WORKLOADS: &[Workload] = &[
         goals: &[],
         work: Work::Pages { messages: 20_000 },
     },
+    Workload { name: "nothing large", unit: "nothing", servers: ROOMY, goals: &[], work: Work::Large(Large::Nothing) },
     Workload {
         name: "login with 1,000 contacts who are there",
         unit: "login",

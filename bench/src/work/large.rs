@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy)]
 pub enum Large {
+    /// Nothing: what the others wait of themselves.
+    Nothing,
     /// Somebody comes who has so many contacts, all of whom are there.
     Login { contacts: usize },
     /// Presence that changes, to so many.
@@ -34,11 +36,21 @@ pub async fn beside(server: &Server, large: Large, seconds: u64) -> io::Result<F
     register(server, "canary", 2).await?;
     let target = server.target(false);
     match large {
+        Large::Nothing => nothing(server, &target, seconds).await,
         Large::Login { contacts } => login(server, &target, contacts, seconds).await,
         Large::Broadcast { watchers } => broadcast(server, &target, watchers, seconds).await,
         Large::Roster { items } => roster(server, &target, items, seconds).await,
         Large::Removal { messages } => removal(server, &target, messages).await,
     }
+}
+
+async fn nothing(server: &Server, target: &Target, seconds: u64) -> io::Result<Figure> {
+    let mut span = Span::begin(server, target).await?;
+    while span.goes_on(seconds) {
+        tokio::time::sleep(CALM).await;
+        span.done += 1;
+    }
+    span.end(server).await
 }
 
 async fn login(server: &Server, target: &Target, contacts: usize, seconds: u64) -> io::Result<Figure> {

@@ -3,6 +3,7 @@
 use super::{Component, Connected, Policy, Queued};
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
+use crate::house::after_others;
 use crate::house::{House, Ready};
 use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
@@ -294,10 +295,13 @@ fn write(out: &mut Vec<u8>, stanza: &xmpp::Stanza, to: &Jid) {
     write_stanza(out, stanza, Some(to), &Additions::default(), Namespace::Component);
 }
 
-/// Something waits in the component's queue, or it was removed.
+/// Something waits in the component's queue, and with it what others on this thread had for it; or it was removed.
 async fn wake_of(component: Option<&Component>) {
     match component {
-        Some(component) => component.wake.notified().await,
+        Some(component) => {
+            component.wake.notified().await;
+            after_others().await;
+        }
         None => std::future::pending().await,
     }
 }

@@ -233,6 +233,7 @@ impl Edge {
                 return end;
             }
         }
+        let mut has_read = false;
         loop {
             // What was read and not taken (it had to wait) comes before new bytes.
             if !self.is_blocked()
@@ -240,16 +241,20 @@ impl Edge {
             {
                 return end;
             }
-            if let Err(end) = self.write_queue() {
-                return end;
+            // Answers to what was just read wait until the others have been at it, as all that is queued does.
+            if !has_read {
+                if let Err(end) = self.write_queue() {
+                    return end;
+                }
+                self.answer_acks();
             }
-            self.answer_acks();
             if self.may_leave() {
                 return End::Fault(StreamFault::SystemShutdown);
             }
             self.ack_asked = self.stream.awaits_ack().then(|| self.ack_asked.unwrap_or_else(Instant::now));
             let woke = self.wait().await;
             self.tell_written();
+            has_read = matches!(woke, Ok(Woke::Read(_)));
             match woke {
                 Ok(Woke::Queue) => {}
                 Ok(Woke::Read(true)) => {
@@ -286,6 +291,7 @@ impl Edge {
         if self.timer.deadline() > deadline || self.timer.is_elapsed() {
             self.timer.as_mut().reset(deadline);
         }
+        let mut gathers = true;
         poll_fn(|cx| {
             match self.wire.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.blocked_since = None,
@@ -300,8 +306,17 @@ impl Edge {
             if self.queue.is_empty() {
                 self.handle.take(&mut self.queue, Some(cx.waker()));
             }
+            // Once around all that is ready on this thread: what they have for this client goes in the same write, and
+            // writes to many clients come close together, which wakes their readers less often.
+            let mut gathered = || match std::mem::replace(&mut gathers, false) {
+                true => {
+                    cx.waker().wake_by_ref();
+                    Poll::Pending
+                }
+                false => Poll::Ready(Ok(Woke::Queue)),
+            };
             if !self.queue.is_empty() && taking {
-                return Poll::Ready(Ok(Woke::Queue));
+                return gathered();
             }
             self.handle.register(cx.waker());
             if let Some((ordinal, _)) = self.ack_wanted {
@@ -309,7 +324,7 @@ impl Edge {
                 // done meanwhile is not slept over.
                 self.handle.wants_done.store(true, Ordering::Release);
                 if self.handle.done_prefix().wrapping_sub(ordinal) < u32::MAX / 2 {
-                    return Poll::Ready(Ok(Woke::Queue));
+                    return gathered();
                 }
             }
             if (self.poke || !self.input.is_empty()) && !self.stream.is_waiting() {

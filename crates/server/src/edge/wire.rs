@@ -246,6 +246,13 @@ impl Wire {
         Poll::Ready(Ok(()))
     }
 
+    /// Has the kernel all that was written? Then [`Wire::poll_sent`] does not tell of it.
+    pub fn is_sent(&mut self) -> bool {
+        let sent = self.unsent() == 0;
+        self.written &= !sent;
+        sent
+    }
+
     /// Ready once after each time that something was written, when the kernel has all of it.
     pub fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let written = self.written || self.unsent() > 0;

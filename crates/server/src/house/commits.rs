@@ -49,7 +49,7 @@ pub async fn carry(house: Arc<House>) {
         let mut ready = Ready::new();
         for (n, note) in notes.into_iter().enumerate() {
             if n % super::CELLS_A_TURN == super::CELLS_A_TURN - 1 {
-                tokio::task::yield_now().await;
+                super::after_others().await;
             }
             match note.result {
                 Ok(outcomes) => {

@@ -75,8 +75,8 @@ fn give_back(ready: Ready) {
     }
 }
 
-/// Cells that are run before all else that waits for this thread has its turn: half a millisecond or so.
-const CELLS_A_TURN: usize = 64;
+/// Cells that are run before all else that waits for this thread has its turn: a quarter of a millisecond or so.
+const CELLS_A_TURN: usize = 32;
 
 /// Cells whose runner the holder is and that have had no turn yet. Whoever drops them lets a task of their own run them.
 #[must_use]
@@ -94,9 +94,23 @@ impl Rest {
 
 async fn turns(house: &Arc<House>, ready: &mut Ready) {
     while !ready.is_empty() {
-        tokio::task::yield_now().await;
+        after_others().await;
         house.turn(ready);
     }
+}
+
+/// Goes on behind all that is ready to run on this thread, and what the present task has woken. (Tokio's own `yield_now`
+/// comes back at the next look at the sockets, before most of them: what is woken piles up faster than it runs.)
+pub async fn after_others() {
+    let mut went = false;
+    std::future::poll_fn(|cx| match std::mem::replace(&mut went, true) {
+        true => std::task::Poll::Ready(()),
+        false => {
+            cx.waker().wake_by_ref();
+            std::task::Poll::Pending
+        }
+    })
+    .await;
 }
 
 impl Drop for Rest {

@@ -650,7 +650,7 @@ impl House {
             tokio::time::sleep(window).await;
             for account in accounts {
                 self.post(&account, Item::LedgerExpired);
-                tokio::task::yield_now().await;
+                super::after_others().await;
             }
         });
     }

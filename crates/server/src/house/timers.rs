@@ -57,7 +57,7 @@ pub async fn carry(house: Arc<House>) {
         };
         for (n, (cell, what)) in due.into_values().flatten().enumerate() {
             if n % super::CELLS_A_TURN == super::CELLS_A_TURN - 1 {
-                tokio::task::yield_now().await;
+                super::after_others().await;
             }
             let Some(cell) = cell.upgrade() else { continue };
             let item = match what {

@@ -2,7 +2,7 @@
 
 use super::flow::{Dead, Flow, Rest};
 use super::hubs::{JOINING_MAX, Ride};
-use super::outgoing::{Io, last_words, progress};
+use super::outgoing::{Io, last_words, progress, told};
 use super::presence::{Ended, SILENCE};
 use super::queue::{Link, Pushed, Question};
 use super::shown::{Opened, Showing};
@@ -273,15 +273,11 @@ impl Incoming {
                             self.federation.house.limit("s2s_bytes_per_second");
                         }
                     }
-                    Ok(Io::Flushed) => {
-                        self.blocked_since = None;
-                        self.flow.flushed();
-                    }
+                    Ok(Io::Flushed) => self.flushed(),
                     Ok(Io::Read(false)) | Err(_) => return End::Lost,
                 },
                 // Each turn looks at what these two tell of.
-                () = wake.notified() => {}
-                () = in_flight.done.notified() => {}
+                () = told(&wake, &in_flight.done) => {}
             }
         }
     }
@@ -583,6 +579,12 @@ impl Incoming {
         self.federation.is_vouched_for(domain, chain).await
     }
 
+    /// The kernel has all that was written.
+    fn flushed(&mut self) {
+        self.blocked_since = None;
+        self.flow.flushed();
+    }
+
     fn write_queue(&mut self) -> Result<(), End> {
         let room = SOCKET_BYTES_MAX.saturating_sub(self.wire.unsent() + self.out.len());
         if self.flow.write(&mut self.out, room) {
@@ -592,7 +594,10 @@ impl Incoming {
             let written = self.wire.write(&self.out);
             self.out.clear();
             written.map_err(|_| End::Lost)?;
-            self.blocked_since.get_or_insert_with(Instant::now);
+            match self.wire.is_sent() {
+                true => self.flushed(),
+                false => drop(self.blocked_since.get_or_insert_with(Instant::now)),
+            }
         }
         Ok(())
     }

@@ -11,15 +11,17 @@ use super::{Federation, Policy, dial, trust};
 use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
+use crate::house::after_others;
 use crate::limits_hit::{self, Of};
 use std::future::poll_fn;
 use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 use stream::server::OutEvent;
 use stream::{OutgoingStream, Pair, Verdict};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep_until, timeout};
 use xmpp::{StanzaCondition, StreamFault};
 
@@ -115,6 +117,19 @@ pub async fn progress(wire: &mut Wire, input: &mut Vec<u8>, may_read: bool) -> i
         }
     })
     .await
+}
+
+/// Either of the two was told of something, and all that is ready on this thread has had its turn: what others have for
+/// the stream goes in one write.
+pub async fn told(wake: &Notify, done: &Notify) {
+    let (mut wake, mut done) = (pin!(wake.notified()), pin!(done.notified()));
+    // Both are looked at: what both tell of is one turn.
+    poll_fn(|cx| match (wake.as_mut().poll(cx), done.as_mut().poll(cx)) {
+        (Poll::Pending, Poll::Pending) => Poll::Pending,
+        _ => Poll::Ready(()),
+    })
+    .await;
+    after_others().await;
 }
 
 /// Last bytes, and the socket's end.
@@ -259,16 +274,12 @@ impl<'a> Talk<'a> {
                             self.federation.house.limit("s2s_bytes_per_second");
                         }
                     }
-                    Ok(Io::Flushed) => {
-                        self.blocked_since = None;
-                        self.flow.flushed();
-                    }
+                    Ok(Io::Flushed) => self.flushed(),
                     Ok(Io::Read(false)) => return self.broken("the connection was closed"),
                     Err(error) => return self.broken(&error.to_string()),
                 },
                 // Each turn looks at what these two tell of.
-                () = wake.notified() => {}
-                () = in_flight.done.notified() => {}
+                () = told(&wake, &in_flight.done) => {}
             }
         }
     }
@@ -604,6 +615,12 @@ impl<'a> Talk<'a> {
     }
 
     /// Asks what there is to ask, proves who we are when something waits, and writes what waits.
+    /// The kernel has all that was written.
+    fn flushed(&mut self) {
+        self.blocked_since = None;
+        self.flow.flushed();
+    }
+
     fn write_queue(&mut self) -> Result<(), End> {
         if self.stream.is_open() {
             let first = self.first().link.clone();
@@ -633,7 +650,10 @@ impl<'a> Talk<'a> {
             if let Err(error) = written {
                 return Err(self.broken(&error.to_string()));
             }
-            self.blocked_since.get_or_insert_with(Instant::now);
+            match self.wire.is_sent() {
+                true => self.flushed(),
+                false => drop(self.blocked_since.get_or_insert_with(Instant::now)),
+            }
         }
         Ok(())
     }

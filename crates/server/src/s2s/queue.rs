@@ -206,8 +206,14 @@ impl Link {
                 queue.bytes += weight;
             }
         }
+        let may_go = queued.keeping != Keeping::Writing;
         queue.stanzas.push_back(Some(queued));
-        claim(queue)
+        match may_go {
+            true => claim(queue),
+            // Who works for the link is told when the row is written.
+            false if queue.owner != Owner::Nobody => Pushed::Queued,
+            false => claim(queue),
+        }
     }
 
     /// What was sent on a stream that broke goes before all that waits, in its order. Presence that has been replaced
