@@ -18,7 +18,7 @@ use crate::pseudonyms::{self, Pseudonyms};
 use crate::readers::{self, Readers};
 use crate::retention::Retention;
 use crate::roles::{self, Roles};
-use crate::roster::Roster;
+use crate::roster::{self, Roster};
 use crate::rules::{self, Rules};
 use crate::session::Session;
 use crate::strangers::Senders;
@@ -199,6 +199,18 @@ impl Account {
         self.ledger = stored.sessions.into_iter().filter(|row| row.epoch != self.epoch).collect();
         self.ledger.shrink_to_fit();
         self.sphere = rules::sphere::heard(self, None);
+    }
+
+    /// A commit failed, the one of this stanza: is the stored part of the state to be read again?
+    pub fn reads_again(&self, bounce: Option<&Stanza>) -> bool {
+        self.removed || crate::inbox::changes_the_record(bounce)
+    }
+
+    /// As [`Account::restore`], where sessions know of what was: of the roster they are told what differs.
+    pub(crate) fn restore_for_sessions(&mut self, stored: AccountRecord, fx: &mut Effects) {
+        let before = std::mem::take(&mut self.roster);
+        self.restore(stored);
+        roster::correct(self, &before, fx);
     }
 
     /// The key of an account that has none yet; random.

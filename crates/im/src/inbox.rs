@@ -455,7 +455,7 @@ pub(crate) fn keep_unlogged(account: &mut Account, fx: &mut Effects) {
 // ---- failures ----
 
 /// Was this to change roster, requests or blocks?
-fn changes_the_record(stanza: Option<&Stanza>) -> bool {
+pub(crate) fn changes_the_record(stanza: Option<&Stanza>) -> bool {
     stanza.is_some_and(|stanza| match stanza.kind {
         StanzaType::Iq(_) => true,
         StanzaType::Presence(kind) => crate::ways::is_subscription(kind),
@@ -491,8 +491,8 @@ pub fn commit_failed(
         }
     }
     match stored {
-        Some(stored) if account.removed || changes_the_record(bounce.as_deref()) => {
-            account.restore(*stored);
+        Some(stored) if account.reads_again(bounce.as_deref()) => {
+            account.restore_for_sessions(*stored, fx);
             // (Its removal may be what failed.)
             account.removed = false;
         }

@@ -3,8 +3,7 @@
 use crate::account::Account;
 use crate::effects::{Delivery, Effects};
 use crate::item::{SessionId, Ticket};
-use crate::presence;
-use crate::session;
+use crate::{doubts, presence, session};
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use store::{Change, RosterItem, Subscription};
@@ -22,6 +21,20 @@ pub struct Item {
     pub listed: bool,
     /// The roster's version after the change that made the item what it is; 0 if not listed.
     pub version: u64,
+}
+
+impl Item {
+    /// The same but for its version?
+    fn is_like(&self, other: &Item) -> bool {
+        let Item { jid, name, groups, subscription, listed, version: _ } = other;
+        (&self.jid, &self.name, &self.groups, &self.subscription, &self.listed)
+            == (jid, name, groups, subscription, listed)
+    }
+
+    /// What a client is shown of it. RFC 6121 Appendix A.1.
+    fn shows(&self) -> Option<Item> {
+        self.listed.then(|| Item { subscription: shown(self.subscription), ..self.clone() })
+    }
 }
 
 /// A subscription request that the user has not answered. RFC 6121 §3.1.3.
@@ -258,6 +271,25 @@ impl Roster {
         Catchup::Pushes(changes)
     }
 
+    /// The roster was read again, as a change of it could not be written, and was `before` in memory. Who was told of a
+    /// version that came to nothing must not take a later one for it, so the next is beyond both. Gives the contacts
+    /// whose items differ, by JID.
+    fn succeeds(&mut self, before: &Roster) -> Vec<BareJid> {
+        let differs = |item: &&Item, other: &Roster| !other.get(&item.jid).is_some_and(|it| it.is_like(item));
+        let mut contacts: Vec<BareJid> =
+            before.items.iter().filter(|item| differs(item, self)).map(|it| it.jid.clone()).collect();
+        contacts.extend(self.items.iter().filter(|item| differs(item, before)).map(|it| it.jid.clone()));
+        contacts.sort();
+        contacts.dedup();
+        self.stamp = self.stamp.max(before.stamp) + 1;
+        if before.version > self.version || !contacts.is_empty() {
+            self.version = self.version.max(before.version) + 1;
+            self.removals.clear();
+            self.removals_known_after = self.version;
+        }
+        contacts
+    }
+
     fn next_version(&mut self) -> u64 {
         self.version += 1;
         self.version
@@ -376,6 +408,24 @@ pub fn befriend(account: &mut Account, contact: &BareJid, ticket: &Ticket, fx: &
     fx.commit(changes, None, ticket);
     push(account, contact, fx);
     presence::reveal_to(account, contact, fx);
+}
+
+/// The roster is as the store has it, as a change of it could not be written; it was `before`. Whoever read it
+/// meanwhile is told how it stands, and contacts whose word was held against a state that never came to be are asked.
+pub(crate) fn correct(account: &mut Account, before: &Roster, fx: &mut Effects) {
+    for contact in account.roster.succeeds(before) {
+        let (was, is) = (before.get(&contact), account.roster.get(&contact));
+        let (was, is) = (was.and_then(Item::shows), is.and_then(Item::shows));
+        if !match (&was, &is) {
+            (Some(was), Some(is)) => was.is_like(is),
+            (was, is) => was.is_none() && is.is_none(),
+        } {
+            push(account, &contact, fx);
+        }
+        if before.subscription(&contact) != account.roster.subscription(&contact) {
+            doubts::of(account, contact, fx);
+        }
+    }
 }
 
 /// Tells all interested resources what has become of a contact's item, the one that changed it included.

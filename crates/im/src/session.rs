@@ -308,7 +308,7 @@ fn close_where(account: &mut Account, which: impl Fn(&Session) -> bool, fault: &
 
 /// A step ended in its middle: what is stored counts, and the session that asked for it is not gone on with.
 pub fn panicked(account: &mut Account, id: Option<SessionId>, stored: store::AccountRecord, fx: &mut Effects) {
-    account.restore(stored);
+    account.restore_for_sessions(stored, fx);
     if let Some(id) = id {
         close_where(account, |s| s.id == id, &StreamFault::InternalError, fx);
     }

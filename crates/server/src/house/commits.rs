@@ -1,11 +1,12 @@
 //! What the store's writer says, carried from its thread to the entities.
 
-use super::entity::CellItem;
+use super::entity::{CellItem, Lapsed};
 use super::{AccountCell, House, Ready};
 use cluster::Posted;
 use im::Ticket;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use store::{Outcome, StoreError};
 use tokio::sync::Notify;
 use xmpp::Stanza;
@@ -54,12 +55,7 @@ pub async fn carry(house: Arc<House>) {
             match note.result {
                 Ok(outcomes) => {
                     let item = CellItem::Committed { seq: note.seq, outcomes, ticket: note.ticket };
-                    match note.cell.cell.post(item) {
-                        Posted::Run => ready.push_back(note.cell),
-                        Posted::Queued | Posted::Gone(_) => {}
-                        // A commit's outcome must not be lost: wait for the mailbox on a task of its own.
-                        Posted::Full(item) => post_later(&house, note.cell, item),
-                    }
+                    post(&house, note.cell, item, &mut ready);
                     house.work(&mut ready);
                 }
                 Err(error) => {
@@ -67,22 +63,45 @@ pub async fn carry(house: Arc<House>) {
                         tracing::error!("another server owns this store now; this one must stop");
                         house.count("fenced");
                     }
-                    let house = house.clone();
-                    let (cell, seq, bounce) = (note.cell, note.seq, note.bounce);
+                    tracing::error!(account = %note.cell.jid, ?error, "a write failed");
                     // Presence goes on while the disk is full (LIMITS.md §3), and what stands behind such a commit is tried
                     // again and again if it does not happen.
                     let passes = note.upkeep && error != StoreError::Fenced;
                     // The ticket of a failed write is never done by itself: the error answer is its outcome.
-                    let ticket = note.ticket;
-                    tokio::spawn(async move {
-                        tracing::error!(account = %cell.jid, ?error, "a write failed");
-                        let stored = house.store.load_account(&cell.jid).await.ok().flatten().map(Box::new);
-                        house.post_to(&cell, CellItem::Failed { seq, passes, error, bounce, ticket, stored });
-                    });
+                    let Note { cell, seq, bounce, ticket, .. } = note;
+                    post(&house, cell, CellItem::Failed { seq, passes, error, bounce, ticket }, &mut ready);
+                    house.work(&mut ready);
                 }
             }
         }
     }
+}
+
+/// A commit's outcome must not be lost: one that has no room in the mailbox waits for it on a task of its own.
+fn post(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem, ready: &mut Ready) {
+    match cell.cell.post(item) {
+        Posted::Run => ready.push_back(cell),
+        Posted::Queued | Posted::Gone(_) => {}
+        Posted::Full(item) => post_later(house, cell, item),
+    }
+}
+
+/// A store that is busy is asked again after so long.
+const BUSY_RETRY: Duration = Duration::from_millis(20);
+
+/// A commit of what is stored of the account failed: that is read again when all that was written behind it is there, or
+/// failed as well.
+pub(super) fn read_again(house: &Arc<House>, cell: &Arc<AccountCell>, lapsed: Lapsed) {
+    let (house, cell) = (house.clone(), cell.clone());
+    house.runtime.clone().spawn(async move {
+        while let Err(StoreError::Busy) = house.commit(&cell.jid, Vec::new()).await {
+            tokio::time::sleep(BUSY_RETRY).await;
+        }
+        let stored = house.store.load_account(&cell.jid).await.ok().flatten().map(Box::new);
+        let mut ready = Ready::new();
+        post(&house, cell, CellItem::ReadAgain(Box::new((lapsed, stored))), &mut ready);
+        house.work(&mut ready);
+    });
 }
 
 fn post_later(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem) {
@@ -90,7 +109,7 @@ fn post_later(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem) {
     tokio::spawn(async move {
         let mut item = item;
         loop {
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            tokio::time::sleep(BUSY_RETRY).await;
             match cell.cell.post(item) {
                 Posted::Run => {
                     let mut ready = Ready::from([cell.clone()]);

@@ -32,8 +32,10 @@ pub struct Resident {
     may_go: bool,
     /// A step panicked, and what was to mend that did as well: nothing is done with this state any more.
     broken: bool,
-    /// A step panicked and the stored part is read again: what comes meanwhile, in order.
+    /// The stored part is read again, as a step panicked or a commit of it failed: what comes meanwhile, in order.
     mending: Option<VecDeque<Item>>,
+    /// How many such reads are under way.
+    reads: u32,
     /// Iqs whose queries are not asked yet, and the streams that wait for their answers.
     holds: Vec<(Arc<Stanza>, Hold)>,
     /// Sessions that wait for the answers of so many queries.
@@ -55,6 +57,7 @@ impl Resident {
             may_go: false,
             broken: false,
             mending: None,
+            reads: 0,
             holds: Vec::new(),
             asking: Vec::new(),
             behind: VecDeque::new(),
@@ -130,16 +133,16 @@ pub enum CellItem {
         outcomes: Vec<Outcome>,
         ticket: Ticket,
     },
-    /// The writer says: this commit failed; the stored part was read again. If it `passes`, what stands behind it
-    /// happens nevertheless.
+    /// The writer says: this commit failed. If it `passes`, what stands behind it happens nevertheless.
     Failed {
         seq: u64,
         passes: bool,
         error: StoreError,
         bounce: Option<Arc<Stanza>>,
         ticket: Ticket,
-        stored: Option<Box<AccountRecord>>,
     },
+    /// The stored part, read again after such a commit, if it could be.
+    ReadAgain(Box<(Lapsed, Option<Box<AccountRecord>>)>),
     /// A step panicked; the stored part was read again, if it could be.
     Mended(Box<Mended>),
     /// Look whether anybody needs the account in memory.
@@ -154,6 +157,14 @@ pub struct Hurt {
     /// Its session: it ends.
     session: Option<SessionId>,
     /// Somebody else's stanza: it is answered with an error, which is its outcome.
+    bounce: Option<Arc<Stanza>>,
+    ticket: Ticket,
+}
+
+/// A commit that failed.
+#[derive(Debug)]
+pub struct Lapsed {
+    error: StoreError,
     bounce: Option<Arc<Stanza>>,
     ticket: Ticket,
 }
@@ -359,7 +370,7 @@ impl House {
                 }
                 drop(ticket);
             }
-            CellItem::Failed { seq, passes, error, bounce, ticket, stored } => {
+            CellItem::Failed { seq, passes, error, bounce, ticket } => {
                 let resolved = resident.gate.resolve(seq, if passes { Verdict::Committed } else { Verdict::Void });
                 for effect in resolved.free {
                     self.perform(cell, resident, effect, ready);
@@ -373,11 +384,27 @@ impl House {
                 resident.gate.begin_step();
                 resident.account.step(Item::Dropped { effects: resolved.dropped }, now, &mut fx);
                 self.take_effects(cell, resident, std::mem::take(&mut fx), ready);
-                // A step of its own: the error must not stand behind a write that is tried again.
+                if error != StoreError::Fenced && resident.account.reads_again(bounce.as_deref()) {
+                    // What is decided meanwhile would be decided by what is not so.
+                    resident.mending.get_or_insert_default();
+                    resident.reads += 1;
+                    super::commits::read_again(self, cell, Lapsed { error, bounce, ticket });
+                } else {
+                    // A step of its own: the error must not stand behind a write that is tried again.
+                    resident.gate.begin_step();
+                    let failed = Item::CommitFailed { bounce, error, ticket: ticket.clone(), stored: None };
+                    resident.account.step(failed, now, &mut fx);
+                    kept = Some(ticket);
+                }
+            }
+            CellItem::ReadAgain(read) => {
+                let (Lapsed { error, bounce, ticket }, stored) = *read;
                 resident.gate.begin_step();
                 let failed = Item::CommitFailed { bounce, error, ticket: ticket.clone(), stored };
                 resident.account.step(failed, now, &mut fx);
-                kept = Some(ticket);
+                self.take_effects(cell, resident, std::mem::take(&mut fx), ready);
+                drop(resident.gate.keep(ticket));
+                self.go_on_mended(cell, resident, now, ready);
             }
             CellItem::Mended(mended) => return self.mended(cell, resident, *mended, now, ready),
             CellItem::Rest => {
@@ -625,7 +652,8 @@ impl House {
     ) {
         self.count("panics");
         tracing::error!(account = %cell.jid, session = ?hurt.session, "a step panicked; the account's state is read again");
-        resident.mending = Some(VecDeque::new());
+        resident.mending.get_or_insert_default();
+        resident.reads += 1;
         let dropped = fx.list.into_iter().filter(|effect| !matches!(effect, Effect::Commit { .. })).collect::<Vec<_>>();
         resident.let_go(&dropped);
         if !self.mending_step(cell, resident, Item::Dropped { effects: dropped }, now, ready) {
@@ -671,6 +699,15 @@ impl House {
                 ready,
             );
         if !is_well {
+            return;
+        }
+        self.go_on_mended(cell, resident, now, ready);
+    }
+
+    /// The stored part was read again. When no other read is under way, what waited for that comes.
+    fn go_on_mended(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, now: Now, ready: &mut Ready) {
+        resident.reads = resident.reads.saturating_sub(1);
+        if resident.reads > 0 {
             return;
         }
         for item in resident.mending.take().unwrap_or_default() {
@@ -1006,6 +1043,45 @@ pub(crate) mod tests {
                 }
             }
         }
+    }
+
+    /// What the stream was told of the roster until the answer of that id, that included.
+    async fn of_the_roster(edge: &EdgeHandle, last: &str) -> Vec<String> {
+        let mut told = Vec::new();
+        loop {
+            let EdgeItem::Deliver { delivery, .. } = next(edge).await else { continue };
+            told.push(String::from_utf8(xmpp::write::to_stored(&delivery.stanza)).expect("UTF-8"));
+            if delivery.stanza.id.as_deref() == Some(last) {
+                return told;
+            }
+        }
+    }
+
+    // RFC 6121 §2.1.6.
+    #[tokio::test]
+    async fn who_read_a_change_of_the_roster_that_is_refused_then_is_told_how_it_stands() {
+        let (house, memory) = house();
+        let (session, edge) = session(&house).await;
+        let roster = "jabber:iq:roster";
+        memory.fail_next(StoreError::Full);
+        // The second change is good, and its row may be on its way when the first is refused.
+        for (n, jid) in [(1, "lost@b.example"), (2, "kept@b.example")] {
+            let set = format!("<iq type='set' id='set{n}'><query xmlns='{roster}'><item jid='{jid}'/></query></iq>");
+            says(&house, session, n, &set);
+        }
+        says(&house, session, 3, &format!("<iq type='get' id='get'><query xmlns='{roster}'/></iq>"));
+        let mut told = of_the_roster(&edge, "set1").await;
+        says(&house, session, 4, &format!("<iq type='get' id='last'><query xmlns='{roster}'/></iq>"));
+        told.extend(of_the_roster(&edge, "last").await);
+        let at = |what: &str| told.iter().position(|it| it.contains(what));
+        let (read, mended) = (at("id='get'"), at("jid='lost@b.example' subscription='remove'"));
+        assert!(told[read.expect("it was read")].contains("lost@"), "{told:?}");
+        assert!(mended > read, "{told:?}");
+        let last = told.last().expect("an answer");
+        assert!(last.contains("kept@") && !last.contains("lost@"), "{told:?}");
+        // Whoever has the version of what came to nothing does not take a later one for it.
+        let ver = |text: &str| text.split("ver='").nth(1).and_then(|it| it.split('\'').next()).map(str::to_owned);
+        assert!(ver(&told[read.expect("it was read")]) != ver(last), "{told:?}");
     }
 
     // DESIGN.md D4: the effects behind a write that failed do not happen.

@@ -724,6 +724,7 @@ impl House {
             | CellItem::Committed { .. }
             | CellItem::Failed { .. }
             | CellItem::Mended(_)
+            | CellItem::ReadAgain(_)
             | CellItem::Sweep
             | CellItem::Rest => {}
         }
