@@ -26,13 +26,13 @@ unacked_stanzas_max = 16
     )
 });
 
-fn hit(server: &Server, limit: &str) -> u64 {
+pub fn hit(server: &Server, limit: &str) -> u64 {
     server.status()["counters"][format!("limit {limit}")].as_u64().unwrap_or(0)
 }
 
 /// What is said is over this limit, and counted so.
 #[track_caller]
-fn counts(server: &Server, limit: &str, does: impl FnOnce()) {
+pub fn counts(server: &Server, limit: &str, does: impl FnOnce()) {
     let before = hit(server, limit);
     does();
     eventually(&format!("{limit} is counted"), || hit(server, limit) > before);
@@ -220,6 +220,56 @@ fn bounds_of_rate_and_of_addresses_are_counted() {
         }
         alice.expect("<policy-violation");
     });
+}
+
+/// Romeo, who sees Juliet, fetches until he may not; gives the answer that said so.
+#[track_caller]
+fn fetches_too_often(config: &str) -> String {
+    let server = Server::start(&format!("[limits]\n{config}\n"));
+    let mut juliet = Client::available(&server, "juliet", "home");
+    let mut romeo = Client::available(&server, "romeo", "garden");
+    romeo.send("<presence type='subscribe' to='juliet@localhost'/>");
+    juliet.expect("type='subscribe'");
+    juliet.send("<presence type='subscribed' to='romeo@localhost'/>");
+    romeo.expect("from='juliet@localhost/home'");
+    let mut answer = String::new();
+    counts(&server, "fetches_per_minute", || {
+        // A second or two may pass: a bucket of two does not fill meanwhile.
+        for n in 0..4 {
+            romeo
+                .send(format!("<iq type='get' id='f{n}' to='juliet@localhost'><fetch xmlns='urn:waft:fetch:0'/></iq>"));
+            answer = romeo.expect("</iq>");
+        }
+    });
+    // Nobody else waits for that.
+    juliet.sync();
+    answer
+}
+
+#[test]
+fn a_watcher_that_fetches_too_often_is_told_to_wait() {
+    let answer = fetches_too_often("fetches_per_minute = 2");
+    assert!(answer.contains("<resource-constraint") && answer.contains("type='wait'"), "{answer}");
+}
+
+#[test]
+fn a_domain_that_fetches_too_often_is_told_to_wait() {
+    let answer = fetches_too_often("fetches_per_domain_per_minute = 2");
+    assert!(answer.contains("<resource-constraint") && answer.contains("type='wait'"), "{answer}");
+}
+
+#[test]
+fn directed_presence_to_more_than_so_many_is_refused_and_counted() {
+    let server = Server::start("[limits]\nrates = false\ndirected_presence_max = 2\n");
+    let mut juliet = Client::available(&server, "juliet", "home");
+    counts(&server, "directed_presence_max", || {
+        for n in 0..3 {
+            juliet.send(format!("<presence to='s{n}@localhost/x' id='p{n}'/>"));
+        }
+        let heard = juliet.expect("</presence>");
+        assert!(heard.contains("<resource-constraint") && heard.contains("id='p2'"), "{heard}");
+    });
+    juliet.sync();
 }
 
 #[test]

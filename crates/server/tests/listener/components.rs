@@ -179,6 +179,7 @@ fn a_component_that_takes_nothing_fills_its_bounded_queue_and_senders_hear_it() 
         }
     }
     assert!(refused.contains("resource-constraint") && refused.contains("type='wait'"), "{refused:.300}");
+    assert!(crate::bounds_counted::hit(&HOUSE.server, "component_queue_stanzas_max") > 0);
     // When it is gone, what waited comes back.
     drop(component);
     juliet.expect("remote-server-timeout");

@@ -1,6 +1,7 @@
 //! Servers of two domains, each through its real listeners: what the draft says of them, and that nothing is lost.
 //! [`crate::peer`] stands for a server that does what it likes.
 
+use crate::bounds_counted::{counts, hit};
 use crate::client::Client;
 use crate::peer::{Peer, Verifies, Wire, stays};
 use crate::server::{PATIENCE, Server, eventually, free_address};
@@ -361,11 +362,32 @@ fn a_full_outbox_refuses_and_the_rest_is_kept() {
         free_address()
     ));
     let mut juliet = user(&x, "juliet", "x.example");
-    for n in 0..17 {
-        juliet.send(chat("romeo@y.example", &format!("m{n}")));
-    }
-    let heard = juliet.expect("</message>");
-    assert!(heard.contains("<resource-constraint") && heard.contains("id='m16'"), "{heard}");
+    counts(&x, "s2s_queue_stanzas_max", || {
+        for n in 0..17 {
+            juliet.send(chat("romeo@y.example", &format!("m{n}")));
+        }
+        let heard = juliet.expect("</message>");
+        assert!(heard.contains("<resource-constraint") && heard.contains("id='m16'"), "{heard}");
+    });
+}
+
+#[test]
+fn an_outbox_full_of_bytes_refuses_too() {
+    let peer = free_address();
+    let x = Server::start(&format!(
+        "[host.\"x.example\"]\n[s2s]\n[s2s.domain.\"y.example\"]\naddress = \"{peer}\"\n[limits]\nrates = false\ns2s_queue_bytes_max = 65536\n[[listen]]\nkind = \"s2s\"\naddress = \"{}\"\n",
+        free_address()
+    ));
+    let mut juliet = user(&x, "juliet", "x.example");
+    let body = "m".repeat(20_000);
+    counts(&x, "s2s_queue_stanzas_max", || {
+        for n in 0..4 {
+            let to = "romeo@y.example";
+            juliet.send(format!("<message type='chat' to='{to}' id='m{n}'><body>{body}</body></message>"));
+        }
+        let heard = juliet.expect("</message>");
+        assert!(heard.contains("<resource-constraint") && heard.contains("id='m3'"), "{heard:.300}");
+    });
 }
 
 /// What a server has taken and not yet acknowledged is sent again when this one is killed: 64 messages at most, to one
@@ -461,6 +483,28 @@ fn more_than_eight_keys_at_once_are_not_verified() {
     }
     let refused = stream.expect("</db:result>");
     assert!(refused.contains("to='d8.y.example'") && refused.contains("<resource-constraint"), "{refused}");
+}
+
+/// LIMITS.md §1: each key makes us ask somebody, so an address has only so many verified at once, on all its streams.
+#[test]
+fn more_than_sixty_four_keys_at_once_from_one_address_are_not_verified() {
+    let peer = Peer::start("y.example", Verifies::Never);
+    let address = free_address();
+    let domains: Vec<String> = (0..8).map(|n| format!("d{n}.y.example")).collect();
+    let pins: Vec<_> = domains.iter().map(|domain| (&**domain, peer.address)).collect();
+    let x = server("x.example", address, "", &pins);
+    let from = crate::client::own_address();
+    let mut streams: Vec<Client> = (0..9).map(|_| peer.opens_from(from, address, "x.example")).collect();
+    counts(&x, "verifications_per_address", || {
+        // Eight of each stream, and eight of them all are too many, whichever these are.
+        for stream in &mut streams {
+            for domain in &domains {
+                stream.send(format!("<db:result from='{domain}' to='x.example'>key</db:result>"));
+            }
+        }
+    });
+    let refused = || streams.iter_mut().any(|it| it.hear(Duration::from_millis(20)).contains("<resource-constraint"));
+    eventually("one is refused", refused);
 }
 
 /// LIMITS.md §1, before authentication.
@@ -610,6 +654,7 @@ fn a_flood_of_unknown_domains_disturbs_nobody_else() {
     }
     let heard = mallory.expect("<resource-constraint");
     assert!(heard.len() < 10_000_000);
+    assert!(hit(&x, "s2s_dials_max") > 0);
 }
 
 // ---- presence ----

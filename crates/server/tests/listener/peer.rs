@@ -6,7 +6,7 @@ use crate::server::{PATIENCE, eventually, free_address};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -89,7 +89,12 @@ impl Peer {
 
     /// A stream of its own to the server, encrypted, up to the features.
     pub fn opens(&self, to: SocketAddr, host: &str) -> Client {
-        let mut client = Client::connect(to);
+        self.opens_from(crate::client::own_address(), to, host)
+    }
+
+    /// … from that address.
+    pub fn opens_from(&self, from: IpAddr, to: SocketAddr, host: &str) -> Client {
+        let mut client = Client::connect_from(from, to);
         let header = self.header(host);
         client.send(&header);
         client.expect("</stream:features>");
