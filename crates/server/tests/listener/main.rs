@@ -14,6 +14,7 @@
 //! - `model`: grants, spheres, pseudonyms, copies and leases, over restarts. RFC 2778.
 //! - `rules`: access rules, between two domains. RFC 2779.
 //! - `security`: what broke other servers. See docs/security.md.
+//! - `draft`: what the architecture says of two domains, item by item.
 //! - `federation`: servers of other domains; [`peer`]: one that says what it is told to.
 //! - `many`: very many contacts. `life`: start, reload, end.
 
@@ -29,6 +30,7 @@ mod bounds_counted;
 mod bounds_of_addresses;
 mod bounds_of_time;
 mod components;
+mod draft;
 mod federation;
 mod forwarding;
 mod life;

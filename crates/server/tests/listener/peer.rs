@@ -223,11 +223,18 @@ pub struct Wire {
     state: Arc<WireState>,
 }
 
+/// From who opened the connection, or to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    There,
+    Back,
+}
+
 struct WireState {
     to: SocketAddr,
     connections: AtomicUsize,
-    /// Bytes there that still pass; negative: no bound.
-    left: AtomicI64,
+    /// Bytes there, and back, that still pass; negative: no bound.
+    left: [AtomicI64; 2],
     down: AtomicBool,
     sockets: Mutex<Vec<TcpStream>>,
 }
@@ -239,7 +246,7 @@ impl Wire {
         let state = Arc::new(WireState {
             to,
             connections: AtomicUsize::new(0),
-            left: AtomicI64::new(-1),
+            left: [AtomicI64::new(-1), AtomicI64::new(-1)],
             down: AtomicBool::new(false),
             sockets: Mutex::default(),
         });
@@ -260,9 +267,9 @@ impl Wire {
         self.state.connections.load(Ordering::Acquire)
     }
 
-    /// The wire breaks when so many more bytes have gone there; then it is whole again.
-    pub fn break_after(&self, bytes: usize) {
-        self.state.left.store(i64::try_from(bytes).expect("a small number"), Ordering::Release);
+    /// The wire breaks when so many more bytes have gone that way; then it is whole again.
+    pub fn break_after(&self, way: Way, bytes: usize) {
+        self.state.left[way as usize].store(i64::try_from(bytes).expect("a small number"), Ordering::Release);
     }
 
     /// Cuts what is there now; `down`: nothing new passes either.
@@ -285,23 +292,24 @@ impl WireState {
         let [Some(near_read), Some(far_read), Some(near_kept), Some(far_kept)] = copies else { return };
         self.sockets.lock().expect("no panic holds it").extend([near_kept, far_kept]);
         let (there, back) = (self.clone(), self.clone());
-        std::thread::spawn(move || there.pump(near_read, far, true));
-        std::thread::spawn(move || back.pump(far_read, near, false));
+        std::thread::spawn(move || there.pump(near_read, far, Way::There));
+        std::thread::spawn(move || back.pump(far_read, near, Way::Back));
     }
 
-    fn pump(&self, mut from: TcpStream, mut to: TcpStream, there: bool) {
+    fn pump(&self, mut from: TcpStream, mut to: TcpStream, way: Way) {
+        let bound = &self.left[way as usize];
         let mut buffer = [0; 16 * 1024];
         while let Ok(count) = from.read(&mut buffer) {
             if count == 0 {
                 break;
             }
             let mut passes = count;
-            if there && self.left.load(Ordering::Acquire) >= 0 {
-                let left = self.left.fetch_sub(count as i64, Ordering::AcqRel);
+            if bound.load(Ordering::Acquire) >= 0 {
+                let left = bound.fetch_sub(count as i64, Ordering::AcqRel);
                 if left <= count as i64 {
                     passes = usize::try_from(left.max(0)).unwrap_or(0);
                     let _ = to.write_all(&buffer[..passes]);
-                    self.left.store(-1, Ordering::Release);
+                    bound.store(-1, Ordering::Release);
                     return self.cut();
                 }
             }
