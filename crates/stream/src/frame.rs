@@ -214,6 +214,15 @@ fn major(version: &str) -> Option<u32> {
     (digits(major) && digits(minor)).then(|| major.parse().unwrap_or(u32::MAX))
 }
 
+/// Longer language tags are not remembered; RFC 5646 §4.4.1 asks for 35. They are written with every stanza.
+const LANG_BYTES_MAX: usize = 64;
+
+/// The default `xml:lang` of the stanzas behind a header. RFC 6120 §4.7.4, §8.1.5; the shape is that of RFC 5646 §2.1.
+pub(crate) fn default_lang(header: &Header) -> Option<Box<str>> {
+    let lang = header.lang.as_deref().filter(|lang| !lang.is_empty() && lang.len() <= LANG_BYTES_MAX)?;
+    lang.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-').then(|| lang.into())
+}
+
 fn header_of_open(raw: &Raw) -> Header {
     let text = |name| raw.attribute(name).map(|value| value.into_owned());
     Header {
@@ -258,6 +267,15 @@ mod tests {
             content_ns: ns::CLIENT.into(),
             version: version.map(str::to_owned),
             ..Header::default()
+        }
+    }
+
+    #[test]
+    fn the_language_of_a_stream_is_a_short_tag_or_none() {
+        let of = |lang: &str| default_lang(&Header { lang: Some(lang.into()), ..header(None) });
+        assert_eq!(of("de-CH-1996").as_deref(), Some("de-CH-1996"));
+        for bad in ["", "e n", "'", "en_US", &"a".repeat(LANG_BYTES_MAX + 1)] {
+            assert_eq!(of(bad), None, "{bad}");
         }
     }
 

@@ -2,7 +2,7 @@
 //! [`crate::peer`] stands for a server that does what it likes.
 
 use crate::bounds_counted::{counts, hit};
-use crate::client::Client;
+use crate::client::{Client, attribute, between};
 use crate::peer::{Peer, Verifies, Wire, stays};
 use crate::server::{PATIENCE, Server, eventually, free_address};
 use std::net::SocketAddr;
@@ -421,6 +421,23 @@ fn row_26_an_address_is_no_way_into_the_house() {
         juliet.send(chat(&format!("root@{domain}"), "hi"));
         let heard = juliet.expect("</message>");
         assert!(heard.contains("<remote-server-not-found"), "{domain}: {heard}");
+    }
+}
+
+/// RFC 6120 §8.1.5, both ways: what a client or a server said of its stream is true of each stanza that does not say.
+#[test]
+fn a_stanza_between_domains_is_in_the_language_of_the_stream_that_it_came_by() {
+    let (x, peer, address) = with_peer(Verifies::Valid, "");
+    let mut juliet = user(&x, "juliet", "x.example");
+    juliet.send(chat("romeo@y.example", "hi"));
+    peer.hears("<body>hi</body>");
+    assert!(attribute(between(&peer.heard(), "<message", "<body>hi"), "xml:lang") == "en", "{}", peer.heard());
+    let mut stream = peer.opens_saying(crate::client::own_address(), address, "x.example", " xml:lang='de'");
+    peer.proves_on(&mut stream, "x.example");
+    for (own, heard) in [("", "de"), (" xml:lang='fr'", "fr")] {
+        stream.send(format!("<message from='romeo@y.example' to='{}'{own}><body>{heard}</body></message>", juliet.jid));
+        let message = juliet.expect("</message>");
+        assert_eq!(attribute(&message, "xml:lang"), heard, "{message}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a client sends comes out right at the other, whatever was declared where. RFC 6120 §4.8, §8; LIMITS row 14.
 
-use crate::client::{Client, header};
+use crate::client::{Client, attribute, between, header};
 use crate::server::Server;
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -116,6 +116,22 @@ fn the_language_of_stanza_and_child_is_kept() {
     let bodies: Vec<_> =
         element.elements().filter(|it| &*it.name == "body").map(|it| it.attribute("xml:lang")).collect();
     assert_eq!(bodies, [None, Some("de")]);
+}
+
+// RFC 6120 §8.1.5: also where all streams here are in the same language, as what is kept may be read elsewhere.
+#[test]
+fn the_language_of_the_senders_stream_is_written_to_what_is_delivered_kept_and_found_again() {
+    SERVER.ensure("kept@localhost");
+    let mut client = sender("");
+    client.send("<message to='kept@localhost' type='chat'><body>a</body></message>");
+    client.sync();
+    let mut reader = Client::session(&SERVER, "kept", "r");
+    reader.send("<presence/>");
+    let element = parsed(&reader.expect("</message>"));
+    assert_eq!(element.attribute("xml:lang"), Some("en"), "{element:?}");
+    reader.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'/></iq>");
+    let found = reader.expect("</forwarded>");
+    assert_eq!(attribute(between(&found, "<message xmlns='jabber:client'", "<body>"), "xml:lang"), "en", "{found}");
 }
 
 #[test]

@@ -89,13 +89,18 @@ impl Peer {
 
     /// A stream of its own to the server, encrypted, up to the features.
     pub fn opens(&self, to: SocketAddr, host: &str) -> Client {
-        self.opens_from(crate::client::own_address(), to, host)
+        self.opens_saying(crate::client::own_address(), to, host, "")
     }
 
     /// … from that address.
     pub fn opens_from(&self, from: IpAddr, to: SocketAddr, host: &str) -> Client {
+        self.opens_saying(from, to, host, "")
+    }
+
+    /// … with further attributes of the header.
+    pub fn opens_saying(&self, from: IpAddr, to: SocketAddr, host: &str, more: &str) -> Client {
         let mut client = Client::connect_from(from, to);
-        let header = self.header(host);
+        let header = header(self.domain, host, more);
         client.send(&header);
         client.expect("</stream:features>");
         client.send("<starttls xmlns='urn:ietf:params:xml:ns:xmpp-tls'/>");
@@ -111,13 +116,13 @@ impl Peer {
     /// … and proved by dialback.
     pub fn proves(&self, to: SocketAddr, host: &str) -> Client {
         let mut client = self.opens(to, host);
-        client.send(format!("<db:result from='{}' to='{host}'>key</db:result>", self.domain));
-        client.expect("type='valid'/>");
+        self.proves_on(&mut client, host);
         client
     }
 
-    fn header(&self, to: &str) -> String {
-        header(self.domain, to, "")
+    pub fn proves_on(&self, client: &mut Client, host: &str) {
+        client.send(format!("<db:result from='{}' to='{host}'>key</db:result>", self.domain));
+        client.expect("type='valid'/>");
     }
 }
 

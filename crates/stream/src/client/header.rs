@@ -4,7 +4,7 @@ use super::{ClientStream, Stage};
 use crate::config::HostAuth;
 use crate::event::TlsInfo;
 use crate::features;
-use crate::frame::{Said, check_header};
+use crate::frame::{Said, check_header, default_lang};
 use crate::sasl::offer::Offer;
 use xmpp::xml::Header;
 use xmpp::{Jid, StreamCondition, StreamFault, ns};
@@ -23,8 +23,7 @@ impl ClientStream {
             return Err(StreamFault::Other(StreamCondition::ImproperAddressing, "The stream's 'from' is no address."));
         }
         self.check_from(&host)?;
-        let lang = header.lang.filter(|lang| !lang.is_empty() && !lang.eq_ignore_ascii_case(&self.config.lang));
-        self.lang = lang.map(Into::into);
+        self.lang = default_lang(&header);
         self.host = Some(host);
         self.open(out);
         if self.account.is_none() {

@@ -69,7 +69,7 @@ pub struct ClientStream {
     fault: Option<StreamFault>,
     encrypted: bool,
     host: Option<Box<str>>,
-    /// The client's default `xml:lang`, where it is not ours.
+    /// The client's default `xml:lang`.
     lang: Option<Box<str>>,
     /// Who it is, once authenticated.
     account: Option<BareJid>,

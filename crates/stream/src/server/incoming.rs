@@ -9,7 +9,7 @@ use super::{BIDI, BIDI_FEATURE, Pair, PeerCertificate, ServerConfig, peer_error}
 use crate::config::{Framing, Tls};
 use crate::crypto::Crypto;
 use crate::event::{Managed, ResumeRequest};
-use crate::frame::{FEATURES_END, Frames, Said, check_header};
+use crate::frame::{FEATURES_END, Frames, Said, check_header, default_lang};
 use crate::management;
 use crate::sasl::Condition;
 use crate::sasl::wire::{Profile, success};
@@ -75,6 +75,8 @@ pub struct IncomingStream {
     certificate: Option<PeerCertificate>,
     /// Of our header; dialback keys are about it.
     id: String,
+    /// The peer's default `xml:lang`, where it is not ours.
+    lang: Option<Box<str>>,
     /// Who the header says it is; not believed.
     from: Option<Box<str>>,
     to: Option<Box<str>>,
@@ -117,6 +119,7 @@ impl IncomingStream {
             encrypted: false,
             certificate: None,
             id: String::new(),
+            lang: None,
             from: None,
             to: None,
             pairs: BTreeSet::new(),
@@ -201,6 +204,7 @@ impl IncomingStream {
         {
             return Err(StreamFault::FromNotOurs(from.unwrap_or_default()));
         }
+        self.lang = default_lang(&header).filter(|lang| !lang.eq_ignore_ascii_case(&self.config.lang));
         self.from = from;
         self.to = Some(to);
         self.open(out);
@@ -271,7 +275,7 @@ impl IncomingStream {
             if self.pairs.is_empty() {
                 return Err(StreamFault::StanzaBeforeAuth);
             }
-            return Ok(Some(match super::stanza(raw, &self.pairs)? {
+            return Ok(Some(match super::stanza(raw, &self.pairs, self.lang.as_deref())? {
                 Ok(stanza) => InEvent::Stanza(stanza),
                 Err(fault) => InEvent::BadStanza(fault),
             }));

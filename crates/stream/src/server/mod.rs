@@ -99,12 +99,14 @@ impl Default for ServerConfig {
 }
 
 /// A stanza on a stream that is authenticated for `pairs`, or why it may not be one. RFC 6120 §8.1.1.2, §8.1.2.2.
+/// `lang`: what it is in when it does not say (§8.1.5), if our own streams say another.
 ///
 /// # Errors
 /// The inner ones are for the stanza's sender, who was verified.
 pub(crate) fn stanza<'a>(
     raw: Raw,
     pairs: impl IntoIterator<Item = &'a Pair>,
+    lang: Option<&str>,
 ) -> Result<Result<Stanza, Box<xmpp::stanza::StanzaFault>>, StreamFault> {
     let domain = |name| {
         let said = raw.attribute(name)?;
@@ -127,7 +129,12 @@ pub(crate) fn stanza<'a>(
     {
         return Err(StreamFault::FromNotOurs(format!("{from} to {to}").into()));
     }
-    Ok(Stanza::from_raw(raw))
+    Ok(Stanza::from_raw(raw).map(|mut stanza| {
+        if stanza.lang.is_none() {
+            stanza.lang = lang.map(Into::into);
+        }
+        stanza
+    }))
 }
 
 /// The condition of a `<stream:error/>` that the peer sent; RFC 6120 §4.9.3.
@@ -146,7 +153,7 @@ mod tests {
     }
 
     fn judged(xml: &str) -> Result<bool, StreamFault> {
-        stanza(raw(xml), &[Pair::new("montague.example", "capulet.example")]).map(|stanza| stanza.is_ok())
+        stanza(raw(xml), &[Pair::new("montague.example", "capulet.example")], None).map(|stanza| stanza.is_ok())
     }
 
     #[test]

@@ -5,7 +5,7 @@ use super::marks::{self, Managing};
 use super::{Pair, PeerCertificate, ServerConfig, peer_error};
 use crate::config::{Framing, Tls};
 use crate::crypto::Crypto;
-use crate::frame::{Frames, check_header};
+use crate::frame::{Frames, check_header, default_lang};
 use crate::management;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -77,6 +77,8 @@ pub struct OutgoingStream {
     certificate: Option<PeerCertificate>,
     /// Of the peer's header.
     id: String,
+    /// The peer's default `xml:lang`, where it is not ours.
+    lang: Option<Box<str>>,
     /// The peer's header declares dialback.
     speaks_dialback: bool,
     offer: Offer,
@@ -145,6 +147,7 @@ impl OutgoingStream {
             encrypted: false,
             certificate: None,
             id: String::new(),
+            lang: None,
             speaks_dialback: false,
             offer: Offer::default(),
             asked: Vec::new(),
@@ -225,6 +228,7 @@ impl OutgoingStream {
             .filter(|id| !id.is_empty())
             .ok_or(StreamFault::Other(StreamCondition::BadFormat, "The answer to a stream header needs an id."))?;
         self.speaks_dialback = header.prefixes.iter().any(|(_, ns)| ns == dialback::NS);
+        self.lang = default_lang(header).filter(|lang| !lang.eq_ignore_ascii_case(&self.config.lang));
         self.stage = Stage::Features;
         Ok(())
     }
@@ -374,7 +378,7 @@ impl OutgoingStream {
                 return Err(StreamFault::StanzaBeforeAuth);
             }
             let back: Vec<Pair> = self.pairs.iter().map(Pair::inverse).collect();
-            return Ok(Some(match super::stanza(raw, &back)? {
+            return Ok(Some(match super::stanza(raw, &back, self.lang.as_deref())? {
                 Ok(stanza) => OutEvent::Stanza(stanza),
                 Err(fault) => OutEvent::BadStanza(fault),
             }));

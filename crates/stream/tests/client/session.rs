@@ -71,7 +71,7 @@ fn the_streams_language_is_that_of_its_stanzas() {
     };
     assert_eq!(lang("xml:lang='de'", "").as_deref(), Some("de"));
     assert_eq!(lang("xml:lang='de'", "xml:lang='it'").as_deref(), Some("it"));
-    assert_eq!(lang("xml:lang='en'", ""), None, "our own need not be said");
+    assert_eq!(lang("xml:lang='en'", "").as_deref(), Some("en"), "also where it is our own");
     assert_eq!(lang("", ""), None);
 }
 
