@@ -135,6 +135,15 @@ impl Session {
         }
     }
 
+    /// What its client has not taken yet, in stanzas and rough bytes: not acknowledged (XEP-0198), or not written to its
+    /// stream.
+    pub fn waiting(&self) -> (u64, usize) {
+        match &self.management {
+            Some(management) => (management.unacked.len() as u64, management.unacked_bytes),
+            None => (self.queued.saturating_sub(self.written), self.queued_bytes),
+        }
+    }
+
     /// RFC 6121 §1.4: has sent presence and not yet unavailable.
     pub fn is_available(&self) -> bool {
         self.presence.is_some()
@@ -322,13 +331,11 @@ pub fn panicked(account: &mut Account, id: Option<SessionId>, stored: store::Acc
 /// The session's stream has written so many of its deliveries.
 pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: u64, fx: &mut Effects) {
     if let Some(session) = account.session_mut(id).filter(|s| s.edge == Some(edge)) {
+        // (Each of what is left is as large as each of the rest was.)
+        let (before, left) =
+            (session.queued.saturating_sub(session.written), session.queued.saturating_sub(deliveries));
+        session.queued_bytes = (session.queued_bytes as u64 * left / before.max(1)) as usize;
         session.written = deliveries;
-        if deliveries >= session.queued {
-            session.queued_bytes = 0;
-        } else {
-            // (What is left is as large as the rest was.)
-            session.queued_bytes /= 2;
-        }
     }
     inbox::written(account, id, edge, deliveries, fx);
     late::follow(account, id, fx);

@@ -366,20 +366,20 @@ impl House {
 
     fn queues(&self) -> Value {
         let figures = self.store.figures();
-        let mut slow: Vec<(usize, u64, FullJid)> = Vec::new();
+        let mut slow: Vec<((u64, usize), FullJid)> = Vec::new();
         for cell in self.accounts_in_memory() {
             let queued = cell.cell.peek(|resident| {
-                let sessions = resident.account.sessions.iter().filter(|it| it.queued > it.written);
-                let shown = |it: &im::session::Session| (it.queued_bytes, it.queued - it.written, it.jid.clone());
-                sessions.map(shown).collect::<Vec<_>>()
+                let shown = |it: &im::session::Session| (it.waiting(), it.jid.clone());
+                let sessions = resident.account.sessions.iter().map(shown);
+                sessions.filter(|((stanzas, _), _)| *stanzas > 0).collect::<Vec<_>>()
             });
             slow.extend(queued.into_iter().flatten());
         }
-        slow.sort_by(|a, b| b.cmp(a));
+        slow.sort_by(|((_, a), _), ((_, b), _)| b.cmp(a));
         slow.truncate(SLOW_SHOWN);
         let clients: Vec<Value> = slow
             .into_iter()
-            .map(|(bytes, stanzas, jid)| json!({ "jid": jid.as_str(), "stanzas": stanzas, "bytes": bytes }))
+            .map(|((stanzas, bytes), jid)| json!({ "jid": jid.as_str(), "stanzas": stanzas, "bytes": bytes }))
             .collect();
         let links = self.federation.get().map(|it| it.shown()).unwrap_or_default();
         let links: Vec<Value> = links

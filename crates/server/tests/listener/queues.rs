@@ -111,10 +111,21 @@ fn who_acknowledges_nothing_is_sent_so_many_and_the_rest_when_it_does() {
     writer.sync();
     let heard = reader.hear(Duration::from_millis(700));
     assert_eq!(heard.matches("<body>").count(), 16, "{heard}");
+    // As `waft queues` prints it: what it has not acknowledged, and nobody who has taken all.
+    let waits = |jid: &str| {
+        let queues = SERVER.ask(&serde_json::json!({ "do": "act", "act": { "do": "queues" } }));
+        let clients = &queues["value"]["clients"];
+        clients.as_array().unwrap().iter().find(|it| it["jid"] == *jid).cloned()
+    };
+    let ours = waits(&reader.jid).expect("it has some that wait");
+    assert_eq!(ours["stanzas"], 16, "{ours}");
+    assert!(ours["bytes"].as_u64() > Some(16 * 100), "{ours}");
     reader.send("<a xmlns='urn:xmpp:sm:3' h='16'/>");
     for n in 16..24 {
         reader.expect(&format!("<body>{n}:"));
     }
+    reader.send("<a xmlns='urn:xmpp:sm:3' h='24'/>");
+    eventually("nothing of it waits", || waits(&reader.jid).is_none());
     assert!(!reader.sync().contains("<body>"));
 }
 
