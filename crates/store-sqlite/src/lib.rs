@@ -30,6 +30,7 @@ pub use schema::SCHEMA;
 use parking_lot::Mutex;
 use read::{JOBS_MAX, Job, Reader};
 use rusqlite::config::DbConfig;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -321,9 +322,8 @@ impl Store for SqliteStore {
         self.read(move |reader| reader.accounts(&host, &after, limit))
     }
 
-    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures> {
-        let host = host.to_owned();
-        self.read(move |reader| reader.key_figures(&host))
+    fn key_figures(&self) -> Reply<'_, BTreeMap<Box<str>, KeyFigures>> {
+        self.read(Reader::key_figures)
     }
 
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {

@@ -7,6 +7,7 @@ use crate::upkeep::Unreadable;
 use crate::writer::Shared;
 use parking_lot::Mutex;
 use rusqlite::{Connection, OptionalExtension, Params, Row, params};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use store::*;
 use tokio::sync::mpsc;
@@ -427,17 +428,18 @@ impl Reader {
         self.rows(sql, params![host, after], limit, decode, |row, reason| account_unreadable(row, 5, reason))
     }
 
-    pub fn key_figures(&self, host: &str) -> rusqlite::Result<KeyFigures> {
+    pub fn key_figures(&self) -> rusqlite::Result<BTreeMap<Box<str>, KeyFigures>> {
         let sql = "
-            SELECT sha1, sha256, count(*) FROM (
-                SELECT account, max(mechanism = ?2) AS sha1, max(mechanism = ?3) AS sha256 FROM credentials
+            SELECT sha1, sha256, count(*), host FROM (
+                SELECT account, max(mechanism = ?1) AS sha1, max(mechanism = ?2) AS sha256 FROM credentials
                 GROUP BY account)
-            JOIN accounts ON accounts.id = account WHERE host = ?1 GROUP BY sha1, sha256";
-        let mut figures = KeyFigures::default();
+            JOIN accounts ON accounts.id = account GROUP BY host, sha1, sha256";
+        let mut figures: BTreeMap<Box<str>, KeyFigures> = BTreeMap::new();
         let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(params![host, SCRAM_SHA_1, SCRAM_SHA_256])?;
+        let mut rows = statement.query(params![SCRAM_SHA_1, SCRAM_SHA_256])?;
         while let Some(row) = rows.next()? {
-            figures.add(row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.unsigned_abs());
+            let of_host = figures.entry(row.get(3)?).or_default();
+            of_host.add(row.get(0)?, row.get(1)?, row.get::<_, i64>(2)?.unsigned_abs());
         }
         Ok(figures)
     }

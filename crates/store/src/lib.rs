@@ -17,6 +17,7 @@ pub use change::{CLOSED, Change, Committed, Outcome, TRIM_MAX, position_must_gro
 pub use key::{Fence, Key, Partition};
 pub use record::*;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
@@ -97,8 +98,8 @@ pub trait Store: Send + Sync + 'static {
     fn blob<'a>(&'a self, account: &'a BareJid, space: &'a str, key: &'a str) -> Reply<'a, Option<Vec<u8>>>;
     /// All accounts of a host, by name (the localpart); `after` is exclusive: a localpart or bare JID, or empty.
     fn accounts<'a>(&'a self, host: &'a str, after: &'a str, limit: usize) -> Reply<'a, Vec<AccountSummary>>;
-    /// How many accounts of a host have keys of which mechanisms.
-    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures>;
+    /// How many accounts of each host have keys of which mechanisms. A host without accounts is not named.
+    fn key_figures(&self) -> Reply<'_, BTreeMap<Box<str>, KeyFigures>>;
     /// The session ledger as it was left: whose sessions of an earlier epoch must be ended. DESIGN.md D11.
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>>;
     /// What waits for other domains: rows with ids greater than `after`, by id, at most `limit`.

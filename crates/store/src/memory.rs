@@ -269,12 +269,12 @@ impl Store for MemoryStore {
         ready(found)
     }
 
-    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures> {
+    fn key_figures(&self) -> Reply<'_, BTreeMap<Box<str>, KeyFigures>> {
         let world = self.disk.lock();
-        let mut figures = KeyFigures::default();
-        for (_, account) in world.accounts.iter().filter(|(jid, _)| jid.domain() == host) {
+        let mut figures: BTreeMap<Box<str>, KeyFigures> = BTreeMap::new();
+        for (jid, account) in &world.accounts {
             let Credentials { scram_sha1, scram_sha256 } = &account.credentials;
-            figures.add(scram_sha1.is_some(), scram_sha256.is_some(), 1);
+            figures.entry(jid.domain().into()).or_default().add(scram_sha1.is_some(), scram_sha256.is_some(), 1);
         }
         ready(figures)
     }

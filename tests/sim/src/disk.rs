@@ -2,6 +2,7 @@
 
 use crate::random::Random;
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -163,8 +164,8 @@ impl Store for Disk {
         self.store.accounts(host, after, limit)
     }
 
-    fn key_figures<'a>(&'a self, host: &'a str) -> Reply<'a, KeyFigures> {
-        self.store.key_figures(host)
+    fn key_figures(&self) -> Reply<'_, BTreeMap<Box<str>, KeyFigures>> {
+        self.store.key_figures()
     }
 
     fn session_ledger(&self) -> Reply<'_, Vec<(BareJid, SessionRow)>> {

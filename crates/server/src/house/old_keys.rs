@@ -89,9 +89,10 @@ pub async fn count(house: &House) -> Result<(), StoreError> {
     let keys = &house.old_keys;
     let hosts: Vec<Box<str>> = house.hosts.read().keys().cloned().collect();
     let before = keys.held();
+    let figures = house.store.key_figures().await?;
     for domain in hosts {
         let was = keys.of(&domain);
-        let now = was.after(house.store.key_figures(&domain).await?);
+        let now = was.after(figures.get(&domain).copied().unwrap_or_default());
         if now.sha1_first != was.sha1_first || now.figures.sha1_alone > was.figures.sha1_alone {
             say(&domain, now);
         }
