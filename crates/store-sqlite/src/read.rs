@@ -51,20 +51,20 @@ impl Reader {
         find.query_row(params![account.domain(), account.local().unwrap_or_default()], |row| row.get(0)).optional()
     }
 
-    /// Rows that can be read, at most `limit`; the others are passed over and told to the writer. `key` names a row
+    /// Rows that can be read, as long as more are `wanted`; the others are passed over and told to the writer. `key` names a row
     /// within its account.
     fn rows<T>(
         &self,
         sql: &'static str,
         values: impl Params,
-        limit: usize,
+        mut wanted: impl FnMut(&[T]) -> bool,
         decode: impl Fn(&Row<'_>) -> Decoded<T>,
         blame: impl Fn(&Row<'_>, String) -> Option<Unreadable>,
     ) -> rusqlite::Result<Vec<T>> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query(values)?;
         let mut read = Vec::new();
-        while read.len() < limit {
+        while wanted(&read) {
             let Some(row) = rows.next()? else { break };
             match decode(row) {
                 Ok(value) => read.push(value),
@@ -90,7 +90,7 @@ impl Reader {
             let key = rows::text(row, 0).unwrap_or("?").into();
             Some(Unreadable { source, account, key, reason, position: None })
         };
-        self.rows(sql, [account], usize::MAX, decode, blame)
+        self.rows(sql, [account], |_| true, decode, blame)
     }
 
     fn records(
@@ -100,11 +100,45 @@ impl Reader {
         account: i64,
         limit: usize,
     ) -> rusqlite::Result<Vec<Record>> {
+        self.records_while(sql, values, account, |read| read.len() < limit)
+    }
+
+    /// So many records of the page, and one more that says that there are others, or as many as it has bytes for.
+    fn records_of(
+        &self,
+        sql: &'static str,
+        values: impl Params,
+        account: i64,
+        query: &PageQuery,
+    ) -> rusqlite::Result<Page> {
+        let (limit, mut bytes) = (query.limit.saturating_add(1), 0);
+        let mut counted = 0;
+        let wanted = |read: &[Record]| {
+            bytes += read[counted..].iter().map(|record| record.stanza.len()).sum::<usize>();
+            counted = read.len();
+            read.len() < limit && query.has_room(bytes)
+        };
+        let mut records = self.records_while(sql, values, account, wanted)?;
+        let complete = records.len() <= query.limit && query.has_room(bytes);
+        records.truncate(query.limit);
+        if query.backwards {
+            records.reverse();
+        }
+        Ok(Page { records, complete, ..Page::default() })
+    }
+
+    fn records_while(
+        &self,
+        sql: &'static str,
+        values: impl Params,
+        account: i64,
+        wanted: impl FnMut(&[Record]) -> bool,
+    ) -> rusqlite::Result<Vec<Record>> {
         let blame = |row: &Row<'_>, reason| {
             let key = rows::integer(row, rows::RECORD_COLUMNS - 1).unwrap_or_default().to_string();
             Some(Unreadable { source: "log", account, key, reason, position: rows::integer(row, 0).ok() })
         };
-        self.rows(sql, values, limit, rows::record, blame)
+        self.rows(sql, values, wanted, rows::record, blame)
     }
 
     pub fn load_account(&self, account: &BareJid) -> rusqlite::Result<Option<AccountRecord>> {
@@ -201,7 +235,7 @@ impl Reader {
         };
         let sql = "SELECT client, mechanism, secret, expires, previous, previous_expires, count FROM tokens
                    WHERE account = ?1 AND client = ?2 ORDER BY mechanism";
-        self.rows(sql, params![id, client], usize::MAX, rows::token, blame)
+        self.rows(sql, params![id, client], |_| true, rows::token, blame)
     }
 
     pub fn inbox_after(
@@ -284,7 +318,7 @@ impl Reader {
     }
 
     fn page_of_range(&self, id: i64, query: &PageQuery) -> rusqlite::Result<Page> {
-        let mut page = Page { complete: true, ..Page::default() };
+        let page = Page { complete: true, ..Page::default() };
         // No position lies behind the greatest number, or before the least.
         let first = query.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
         let last = query.before.map_or(Some(i64::MAX), |before| before.checked_sub(1));
@@ -293,21 +327,14 @@ impl Reader {
         };
         let (first, last) = (first.max(query.first_position()), last.min(query.last_position()));
         let (peer, resource) = with(query);
-        let limit = query.limit.saturating_add(1);
-        page.records = match (peer, query.backwards) {
-            (None, false) => self.records(FORWARDS, [id, first, last], id, limit)?,
-            (None, true) => self.records(BACKWARDS, [id, first, last], id, limit)?,
+        match (peer, query.backwards) {
+            (None, false) => self.records_of(FORWARDS, [id, first, last], id, query),
+            (None, true) => self.records_of(BACKWARDS, [id, first, last], id, query),
             (Some(peer), backwards) => {
                 let sql = if backwards { BACKWARDS_WITH } else { FORWARDS_WITH };
-                self.records(sql, params![id, first, last, peer, resource], id, limit)?
+                self.records_of(sql, params![id, first, last, peer, resource], id, query)
             }
-        };
-        page.complete = page.records.len() <= query.limit;
-        page.records.truncate(query.limit);
-        if query.backwards {
-            page.records.reverse();
         }
-        Ok(page)
     }
 
     /// XEP-0431. The index gives its rows in the order of arrival, which within an account is that of positions.
@@ -328,7 +355,7 @@ impl Reader {
             WHERE fulltext MATCH ?6 AND log.account = ?1 AND log.position BETWEEN ?2 AND ?3 AND log.archived
                 AND (?4 IS NULL OR peer = ?4) AND (?5 IS NULL OR resource = ?5)
             ORDER BY fulltext.rowid DESC";
-        let mut page = Page { complete: true, ..Page::default() };
+        let page = Page { complete: true, ..Page::default() };
         let first = query.after.map_or(Some(i64::MIN), |after| after.checked_add(1));
         let last = query.before.map_or(Some(i64::MAX), |before| before.checked_sub(1));
         let (Some(first), Some(last), Some(words)) = (first, last, fulltext::expression(id, text)) else {
@@ -337,14 +364,7 @@ impl Reader {
         let (first, last) = (first.max(query.first_position()), last.min(query.last_position()));
         let (peer, resource) = with(query);
         let sql = if query.backwards { BACKWARDS } else { FORWARDS };
-        let limit = query.limit.saturating_add(1);
-        page.records = self.records(sql, params![id, first, last, peer, resource, words], id, limit)?;
-        page.complete = page.records.len() <= query.limit;
-        page.records.truncate(query.limit);
-        if query.backwards {
-            page.records.reverse();
-        }
-        Ok(page)
+        self.records_of(sql, params![id, first, last, peer, resource, words], id, query)
     }
 
     /// How many match up to a position; `None` if too much had to be looked at for that.
@@ -425,7 +445,13 @@ impl Reader {
             })
         };
         let sql = if after.is_empty() { FIRST } else { NEXT };
-        self.rows(sql, params![host, after], limit, decode, |row, reason| account_unreadable(row, 5, reason))
+        self.rows(
+            sql,
+            params![host, after],
+            |read| read.len() < limit,
+            decode,
+            |row, reason| account_unreadable(row, 5, reason),
+        )
     }
 
     pub fn key_figures(&self) -> rusqlite::Result<BTreeMap<Box<str>, KeyFigures>> {
@@ -455,7 +481,7 @@ impl Reader {
         let sql = "SELECT resource, epoch, resume_id_hash, presence, directed, since, received, host, local, id
                    FROM sessions JOIN accounts ON accounts.id = sessions.account
                    WHERE epoch < ?1 ORDER BY sessions.account, resource";
-        self.rows(sql, [self.shared.epoch as i64], usize::MAX, decode, blame)
+        self.rows(sql, [self.shared.epoch as i64], |_| true, decode, blame)
     }
 }
 
@@ -466,7 +492,7 @@ impl Reader {
             let key = rows::integer(row, 0).unwrap_or_default().to_string();
             Some(Unreadable { source: "outbox", account: 0, key, reason, position: None })
         };
-        self.rows(sql, [after], limit, rows::outbox, blame)
+        self.rows(sql, [after], |read| read.len() < limit, rows::outbox, blame)
     }
 
     pub fn domains_reached(&self) -> rusqlite::Result<Vec<(BareJid, Box<str>, Stamp)>> {
@@ -475,7 +501,7 @@ impl Reader {
             let key = rows::text(row, 1).unwrap_or("?").into();
             Some(Unreadable { source: "domains", account: 0, key, reason, position: None })
         };
-        self.rows(sql, [], usize::MAX, rows::domain, blame)
+        self.rows(sql, [], |_| true, rows::domain, blame)
     }
 }
 

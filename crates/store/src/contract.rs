@@ -59,6 +59,7 @@ macro_rules! contract_tests {
             a_page_is_bound_by_times_inclusively,
             a_page_with_a_bare_jid_has_all_its_resources_and_a_full_one_has_one,
             a_page_of_ids_has_these_alone,
+            a_page_ends_with_the_record_by_which_it_has_enough_bytes,
             a_page_tells_how_many_match_and_where_it_starts,
             a_page_of_none_is_a_count,
             what_is_only_queued_is_in_no_page,
@@ -769,6 +770,23 @@ pub fn a_page_with_a_bare_jid_has_all_its_resources_and_a_full_one_has_one<S: Su
     assert_eq!(with("romeo@montague.example/garden"), (vec![7, 9], Some(5)));
     assert_eq!(with("nurse@capulet.example"), (vec![11], Some(1)));
     assert_eq!(with("tybalt@capulet.example"), (vec![], Some(0)));
+}
+
+pub fn a_page_ends_with_the_record_by_which_it_has_enough_bytes<S: Subject>() {
+    let subject = with_archive::<S>();
+    let one = record(1).stanza.len();
+    let told = |bytes_max, backwards, with: Option<&str>| {
+        let with = with.map(jid);
+        let query = PageQuery { bytes_max: Some(bytes_max), backwards, with, limit: 9, ..PageQuery::default() };
+        let page = page(&subject, query);
+        (positions(page.records), page.complete)
+    };
+    assert_eq!(told(2 * one, false, None), (vec![1, 2, 3], false));
+    assert_eq!(told(2 * one, true, None), (vec![7, 8, 9], false));
+    assert_eq!(told(0, true, None), (vec![9], false), "one there is always");
+    assert_eq!(told(one, false, Some("romeo@montague.example/orchard")), (vec![2, 4], false));
+    assert!(told(9 * one, false, None).1);
+    assert_eq!(told(9 * one, false, None).0.len(), 9);
 }
 
 pub fn a_page_of_ids_has_these_alone<S: Subject>() {

@@ -578,12 +578,23 @@ impl Account {
         let matches: Vec<&Record> =
             self.log.values().filter(|record| record.archived && query.matches(record)).collect();
         let paged: Vec<&Record> = matches.iter().copied().filter(|record| query.pages(record.position)).collect();
-        let complete = paged.len() <= query.limit;
-        let records: Vec<Record> = if query.backwards {
-            paged[paged.len().saturating_sub(query.limit)..].iter().copied().cloned().collect()
-        } else {
-            paged.into_iter().take(query.limit).cloned().collect()
+        let mut bytes = 0;
+        let fits = |record: &&Record| {
+            let fits = query.has_room(bytes);
+            bytes += record.stanza.len();
+            fits
         };
+        let all = paged.len();
+        let mut records: Vec<Record> = if query.backwards {
+            paged.into_iter().rev().take(query.limit).take_while(fits).cloned().collect()
+        } else {
+            paged.into_iter().take(query.limit).take_while(fits).cloned().collect()
+        };
+        if query.backwards {
+            records.reverse();
+        }
+        let told = records.iter().map(|record| record.stanza.len()).sum();
+        let complete = records.len() == all && query.has_room(told);
         let first_index = records
             .first()
             .map(|first| matches.iter().filter(|record| record.position < first.position).count() as u64);

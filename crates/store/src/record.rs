@@ -173,10 +173,17 @@ pub struct PageQuery {
     /// Take the last `limit` of the range instead of the first.
     pub backwards: bool,
     pub limit: usize,
+    /// The page ends with the record by which its stanzas have more bytes than that.
+    pub bytes_max: Option<usize>,
     pub want_count: bool,
 }
 
 impl PageQuery {
+    /// Has a page with so many bytes of stanzas room for another record?
+    pub fn has_room(&self, bytes: usize) -> bool {
+        self.bytes_max.is_none_or(|max| bytes <= max)
+    }
+
     /// Does the filter match the record, paging left out?
     pub fn matches(&self, record: &Record) -> bool {
         let with = match &self.with {

@@ -106,6 +106,7 @@ impl Wanted {
         named.sort_unstable();
         named.dedup();
         paging.apply(&mut page, limits.archive_page_default, limits.archive_page_max);
+        page.bytes_max = Some(PAGE_BYTES_MAX);
         Ok(Wanted { page, named })
     }
 }

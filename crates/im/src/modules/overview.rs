@@ -23,12 +23,14 @@ pub const NS: &str = "urn:xmpp:inbox:1";
 const MARKERS: &str = "urn:xmpp:chat-markers:0";
 /// The latest messages of the archive that are looked at.
 const WINDOW: usize = 2_000;
+/// … and their bytes: they are all in memory at once.
+const WINDOW_BYTES_MAX: usize = 8 << 20;
 /// Rides in the request from one query to the next.
 const READ: &str = "urn:waft:read";
 
 pub static MODULE: Module = Module {
     name: "overview",
-    specs: &[xep(430, "0.2.0").without("conversations that are not among the latest 2,000 messages")],
+    specs: &[xep(430, "0.2.0").without("conversations that are not among the latest 2,000 messages, or 8 MiB")],
     account_features: &[NS],
     account_iq: &[(IqType::Get, NS, "inbox", Who::Owner, inbox)],
     offered: |policy| policy.archive,
@@ -94,7 +96,7 @@ fn after_markers(
         Some(Element::new("read", READ).attr("jid", jid).attr("id", id))
     });
     let request = Stanza { payload: iq.payload.with(read), ..Stanza::clone(iq) };
-    let query = PageQuery { limit: WINDOW, backwards: true, ..PageQuery::default() };
+    let query = PageQuery { limit: WINDOW, bytes_max: Some(WINDOW_BYTES_MAX), backwards: true, ..PageQuery::default() };
     let query = Query::Page { account: account.jid.clone(), query };
     fx.push(Effect::Query { query, iq: Arc::new(request), session, then: show });
 }

@@ -17,6 +17,7 @@ pub const NS: &str = "urn:xmpp:message-retract:1";
 const TOMBSTONE: &str = "urn:xmpp:message-retract:1#tombstone";
 /// Messages of the conversation that are looked through, the latest first, and how old they may be.
 const SEARCH_MAX: usize = 256;
+const SEARCH_BYTES_MAX: usize = 4 << 20;
 const SEARCH_SECONDS: i64 = 30 * 24 * 3_600;
 
 pub static MODULE: Module = Module {
@@ -49,6 +50,7 @@ pub fn kept(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> R
         before: Some(position),
         backwards: true,
         limit: SEARCH_MAX,
+        bytes_max: Some(SEARCH_BYTES_MAX),
         ..PageQuery::default()
     };
     let query = Query::Page { account: account.jid.clone(), query };
