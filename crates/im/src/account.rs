@@ -53,6 +53,9 @@ pub struct Account {
     pub inbox: Inbox,
     /// Services that wake the account's clients. XEP-0357.
     pub push: Vec<push::Registration>,
+    /// Of push services that are registered no more: what the worst of them has not answered, and since when (monotonic
+    /// milliseconds).
+    pub(crate) push_gone: (u32, u64),
     /// What positions of the log are called outside. The house gives an account without a key one: `offer_key`.
     pub archive_ids: ArchiveIds,
     /// XEP-0441.
@@ -132,6 +135,7 @@ impl Account {
             solicited: None,
             inbox: Inbox::default(),
             push: Vec::new(),
+            push_gone: (0, 0),
             archive_ids: ArchiveIds::fresh([0; 32]),
             archive_preferences: Preferences::default(),
             outcomes: BTreeMap::new(),

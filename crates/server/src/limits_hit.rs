@@ -68,8 +68,14 @@ pub const OPTIONS: [&str; 57] = [
 ];
 
 /// What is counted ([`House::count`]) when a limit is hit that no option sets.
-pub const FIXED: [&str; 5] =
-    ["accept_errors", "displayed_markers_refused", "mailbox_full", "s2s_leases_full", "s2s_verifications_full"];
+pub const FIXED: [&str; 6] = [
+    "accept_errors",
+    "displayed_markers_refused",
+    "mailbox_full",
+    "push_unanswered",
+    "s2s_leases_full",
+    "s2s_verifications_full",
+];
 
 /// All limits that can be hit, with how often they were.
 pub fn all(house: &House) -> BTreeMap<&'static str, u64> {

@@ -24,6 +24,11 @@ pub const KEY: &str = "push";
 /// Services and nodes of one account; the oldest goes first.
 const REGISTRATIONS_MAX: usize = 16;
 const REGISTRATION_BYTES_MAX: usize = 4 << 10;
+/// Notifications of one service that it has not answered with a result: what comes beyond waits for that. A client may name
+/// anybody as its service, who must not hear of each message.
+const UNANSWERED_MAX: u32 = 8;
+/// … or for a service that is back again, so long after the latest.
+const UNANSWERED_MS: u64 = 60_000;
 /// After so many passing errors in a row the operator reads of it.
 const ERRORS_TOLD: u32 = 5;
 /// Conditions by which a service says that it does not know the registration, or wants no more of it: it ends. Others
@@ -70,6 +75,11 @@ pub struct Registration {
     /// Which session enabled it, if that was since the account was loaded: while it has a stream, it needs no waking.
     session: Option<SessionId>,
     errors: u32,
+    /// Notifications since the last result, and when the latest was sent (monotonic milliseconds).
+    unanswered: u32,
+    told_at: u64,
+    /// One was not sent that is due.
+    owed: bool,
 }
 
 /// As they were stored, with what is known of them since; what cannot be read is left out.
@@ -79,6 +89,8 @@ pub fn restored(value: Option<&[u8]>, known: &[Registration]) -> Vec<Registratio
         let same = |k: &&Registration| k.service == registration.service && k.node == registration.node;
         if let Some(known) = known.iter().find(same) {
             (registration.session, registration.errors) = (known.session, known.errors);
+            (registration.unanswered, registration.told_at) = (known.unanswered, known.told_at);
+            registration.owed = known.owed;
         }
     }
     registrations
@@ -107,7 +119,16 @@ fn registration(enable: &Element, session: Option<SessionId>) -> Result<Registra
         return Err(StanzaCondition::BadRequest.into());
     }
     let (service, node) = names(enable)?;
-    Ok(Registration { service, node: node.unwrap_or_default(), options: options.cloned(), session, errors: 0 })
+    Ok(Registration {
+        service,
+        node: node.unwrap_or_default(),
+        options: options.cloned(),
+        session,
+        errors: 0,
+        unanswered: 0,
+        told_at: 0,
+        owed: false,
+    })
 }
 
 fn names(command: &Element) -> Result<(Jid, Option<String>), StanzaError> {
@@ -118,16 +139,19 @@ fn names(command: &Element) -> Result<(Jid, Option<String>), StanzaError> {
 
 /// The same service and node again: the last request counts. §5.
 fn enable(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
-    let new = registration(iq.child, iq.session)?;
+    let mut new = registration(iq.child, iq.session)?;
     if new.service.same_bare(&account.jid) {
         return Err(StanzaCondition::NotAcceptable.into());
     }
     if iq.child.to_bytes("").len() > REGISTRATION_BYTES_MAX {
         return Err(StanzaCondition::ResourceConstraint.into());
     }
+    // Asking again does not make up for what is not answered.
+    let known = account.push.iter().filter(|known| known.service == new.service).map(debt);
+    (new.unanswered, new.told_at) = known.chain([account.push_gone]).max().unwrap_or_default();
     account.push.retain(|known| (&known.service, &known.node) != (&new.service, &new.node));
     if account.push.len() >= REGISTRATIONS_MAX {
-        account.push.remove(0);
+        account.push_gone = account.push_gone.max(debt(&account.push.remove(0)));
     }
     account.push.push(new);
     save(account, Some(iq.stanza), iq.ticket, fx);
@@ -137,13 +161,20 @@ fn enable(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
 /// Without a node: all of the service. §6.
 fn disable(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let (service, node) = names(iq.child)?;
-    let before = account.push.len();
-    account.push.retain(|known| known.service != service || node.as_ref().is_some_and(|node| *node != known.node));
-    if account.push.len() == before {
+    let stays =
+        |known: &Registration| known.service != service || node.as_ref().is_some_and(|node| *node != known.node);
+    let Some(gone) = account.push.iter().filter(|known| !stays(known)).map(debt).max() else {
         return Err(StanzaCondition::ItemNotFound.into());
-    }
+    };
+    account.push_gone = account.push_gone.max(gone);
+    account.push.retain(stays);
     save(account, Some(iq.stanza), iq.ticket, fx);
     Ok(Answer::Result(None))
+}
+
+/// What it has not answered, and since when.
+fn debt(registration: &Registration) -> (u32, u64) {
+    (registration.unanswered, registration.told_at)
 }
 
 fn save(account: &Account, bounce: Option<&Arc<Stanza>>, ticket: &Ticket, fx: &mut Effects) {
@@ -187,11 +218,20 @@ fn is_worth(stanza: &Stanza) -> bool {
 
 fn notify(account: &mut Account, which: impl Fn(&Registration) -> bool, fx: &mut Effects) {
     let waiting = account.inbox.waiting().max(1).to_string();
-    for registration in account.push.iter().filter(|registration| which(registration)) {
+    let now = account.now.mono_ms;
+    let mut push = std::mem::take(&mut account.push);
+    for registration in push.iter_mut().filter(|registration| which(registration)) {
         let session = registration.session.and_then(|id| account.session(id));
         if session.is_some_and(|session| session.edge.is_some()) {
             continue;
         }
+        if registration.unanswered >= UNANSWERED_MAX && now < registration.told_at + UNANSWERED_MS {
+            registration.owed = true;
+            fx.push(Effect::Count("push_unanswered"));
+            continue;
+        }
+        registration.unanswered = registration.unanswered.saturating_add(1);
+        (registration.told_at, registration.owed) = (now, false);
         let summary = data_form::form("submit", SUMMARY).child(data_form::field("message-count", [waiting.as_str()]));
         let item = Element::new("item", PUBSUB).child(Element::new("notification", NS).child(summary));
         let node = Some(&registration.node).filter(|node| !node.is_empty());
@@ -210,6 +250,7 @@ fn notify(account: &mut Account, which: impl Fn(&Registration) -> bool, fx: &mut
             ticket: Ticket::default(),
         });
     }
+    account.push = push;
 }
 
 /// Names the registration in the answer, which carries no node.
@@ -251,7 +292,10 @@ pub fn answered(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     let Some(index) = asked else { return Ok(Flow::Next) };
     let registration = &mut account.push[index];
     let Some(reason) = (kind == IqType::Error).then(|| condition(&passage.stanza)) else {
-        registration.errors = 0;
+        (registration.errors, registration.unanswered) = (0, 0);
+        if std::mem::take(&mut registration.owed) {
+            notify(account, |known| known.service == *from && id_of(known) == id, fx);
+        }
         return Ok(Flow::Done);
     };
     registration.errors += 1;
@@ -320,6 +364,38 @@ mod tests {
         juliet.closes("phone");
         let fx = chat(&mut juliet, "<body>hi</body>");
         assert_eq!((fx.written_to(), notified(&fx).len()), (vec!["home".to_owned()], 1));
+    }
+
+    // LIMITS.md §2 row 44.
+    #[test]
+    fn a_service_that_answers_nothing_is_told_little_and_one_that_does_hears_what_it_missed() {
+        let mut juliet = juliet();
+        juliet.closes("phone");
+        let told: Vec<String> = (0..50).flat_map(|_| notified(&chat(&mut juliet, "<body>hi</body>"))).collect();
+        assert_eq!(told.len() as u32, UNANSWERED_MAX);
+        // To ask anew changes nothing.
+        let mut other = juliet.connected("phone");
+        other.sends("phone", &format!("<iq type='set' id='0'><disable xmlns='{NS}' jid='push.client.example'/></iq>"));
+        enables(&mut other, "n1", FORM);
+        other.closes("phone");
+        let mut juliet = other;
+        assert!(notified(&chat(&mut juliet, "<body>hi</body>")).is_empty());
+        let id = told[0].split("id='").nth(1).and_then(|it| it.split('\'').next()).expect("an id").to_owned();
+        let answer = |kind: &str, more: &str| {
+            let to = "to='juliet@capulet.example'";
+            format!("<iq from='push.client.example' {to} type='{kind}' id='{id}'>{more}</iq>")
+        };
+        // An error that passes is no answer that calls for more.
+        let busy = "<error type='cancel'><service-unavailable xmlns='urn:ietf:params:xml:ns:xmpp-stanzas'/></error>";
+        assert!(notified(&juliet.receive(&answer("error", busy))).is_empty());
+        assert!(notified(&chat(&mut juliet, "<body>hi</body>")).is_empty());
+        // One that is back is found.
+        juliet.after_ms(UNANSWERED_MS);
+        assert_eq!(notified(&chat(&mut juliet, "<body>hi</body>")).len(), 1);
+        assert!(notified(&chat(&mut juliet, "<body>hi</body>")).is_empty());
+        assert_eq!(notified(&juliet.receive(&answer("result", ""))).len(), 1, "what was missed");
+        assert!(notified(&juliet.receive(&answer("result", ""))).is_empty());
+        assert_eq!(notified(&chat(&mut juliet, "<body>hi</body>")).len(), 1);
     }
 
     #[test]
