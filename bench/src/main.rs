@@ -36,7 +36,7 @@ struct Options {
     /// The waft binary.
     #[arg(long, default_value = "target/release/waft")]
     waft: PathBuf,
-    /// Runs of each, all servers in turn; medians are printed, and the spread.
+    /// Runs of each, all servers in turn; medians are printed, and the spread. What takes minutes to set up is run once.
     #[arg(long, default_value_t = 1)]
     runs: usize,
     /// Seconds of each measured span.
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
     let mut results = Results::default();
     let mut failed = false;
     for (w, workload) in WORKLOADS.iter().enumerate().filter(|(_, it)| is_wanted(it.name)) {
-        for _ in 0..options.runs {
+        for _ in 0..if workload.is_long() { 1 } else { options.runs } {
             for kind in workload.servers {
                 if !options.servers.is_empty() && !options.servers.contains(kind) {
                     continue;

@@ -3,7 +3,7 @@
 use crate::client::{Target, trusting};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,8 @@ pub enum Kind {
     Waft,
     /// waft with the archive off: messages are delivered live.
     WaftLive,
-    /// waft as it comes, with room for 20,000 contacts.
+    /// waft as it comes, with room for 20,000 contacts. On memory, where there is a file system of that kind: what others
+    /// wait for is the server then, and not the disk of the machine.
     WaftRoomy,
     Prosody,
     Ejabberd,
@@ -113,8 +114,12 @@ impl Server {
     }
 
     /// Starts a server on `core` and waits until it accepts connections.
-    pub fn start(kind: Kind, waft: &std::path::Path, core: usize) -> io::Result<Server> {
-        let folder = tempfile::tempdir()?;
+    pub fn start(kind: Kind, waft: &Path, core: usize) -> io::Result<Server> {
+        let memory = Path::new("/dev/shm");
+        let folder = match kind {
+            Kind::WaftRoomy if memory.is_dir() => tempfile::tempdir_in(memory)?,
+            _ => tempfile::tempdir()?,
+        };
         let (clear, direct) = (free_port()?, free_port()?);
         let mut pinned = Command::new("taskset");
         pinned.args(["-c", &core.to_string()]);

@@ -278,6 +278,17 @@ impl Workload {
         }
     }
 
+    /// What takes minutes to set up is run once, and is little different from run to run.
+    pub fn is_long(&self) -> bool {
+        match self.work {
+            Work::Idle { sessions, .. } => sessions > 1_000,
+            Work::Presence { watchers } => watchers > 200,
+            Work::Pages { .. } => true,
+            Work::Large(large) => matches!(large, Large::Broadcast { .. } | Large::Removal { .. }),
+            Work::Chat(_) | Work::Paced { .. } | Work::Login { .. } | Work::OfflineStore | Work::OfflineFetch => false,
+        }
+    }
+
     /// Is memory what is looked at?
     pub fn is_memory(&self) -> bool {
         matches!(self.work, Work::Idle { .. })
