@@ -10,6 +10,8 @@ use xmpp::{BareJid, Jid};
 pub struct Limits {
     pub sessions_per_account_max: usize,
     pub roster_items_max: usize,
+    /// Addresses, names and groups of a roster.
+    pub roster_bytes_max: usize,
     pub groups_per_item_max: usize,
     pub block_items_max: usize,
     pub offline_messages_max: usize,
@@ -57,6 +59,7 @@ impl Default for Limits {
         Limits {
             sessions_per_account_max: 16,
             roster_items_max: 2_000,
+            roster_bytes_max: 1_048_576,
             groups_per_item_max: 32,
             block_items_max: 2_000,
             offline_messages_max: 1_000,

@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effects};
 use crate::item::{SessionId, Ticket};
 use crate::{doubts, presence, session};
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use store::{Change, RosterItem, Subscription};
 use xmpp::{BareJid, Element, IqType, Jid, Stamp, Stanza, ns};
@@ -29,6 +29,11 @@ impl Item {
         let Item { jid, name, groups, subscription, listed, version: _ } = other;
         (&self.jid, &self.name, &self.groups, &self.subscription, &self.listed)
             == (jid, name, groups, subscription, listed)
+    }
+
+    fn bytes(&self) -> usize {
+        let groups = self.groups.iter().map(|group| group.len()).sum::<usize>();
+        self.jid.as_str().len() + self.name.as_deref().map_or(0, str::len) + groups
     }
 
     /// What a client is shown of it. RFC 6121 Appendix A.1.
@@ -137,6 +142,13 @@ impl Roster {
         self.listed
     }
 
+    /// Would its items have more than `max` bytes if this one were so large? None is refused that does not grow.
+    pub fn exceeds(&self, contact: &Jid, name: Option<&str>, groups: &[String], max: usize) -> bool {
+        let new = contact.bare_str().len() + name.map_or(0, str::len) + groups.iter().map(String::len).sum::<usize>();
+        let old = self.get(contact).map_or(0, Item::bytes);
+        new > old && self.items.iter().map(Item::bytes).sum::<usize>() - old + new > max
+    }
+
     pub fn is_empty(&self) -> bool {
         self.listed == 0
     }
@@ -159,7 +171,7 @@ impl Roster {
     /// Name and groups as the client wants them; the subscription stays. RFC 6121 §2.3, §2.4.
     pub fn set(&mut self, owner: &BareJid, contact: &BareJid, name: Option<&str>, groups: &[String]) -> Vec<Change> {
         self.stamp += 1;
-        let groups = groups.iter().map(|group| self.group_name(group)).collect();
+        let groups = self.group_names(groups);
         let version = self.next_version();
         let item = self.entry(contact);
         item.name = name.map(Into::into);
@@ -322,14 +334,18 @@ impl Roster {
         self.items.binary_search_by(|item| item.jid.as_str().cmp(bare))
     }
 
-    /// The group's name as another item holds it.
-    fn group_name(&self, name: &str) -> Arc<str> {
-        self.items
-            .iter()
-            .flat_map(|item| item.groups.iter())
-            .find(|group| &***group == name)
-            .cloned()
-            .unwrap_or_else(|| name.into())
+    /// The groups' names as other items hold them. All of the roster is looked through once, not once for each.
+    fn group_names(&self, names: &[String]) -> Box<[Arc<str>]> {
+        let mut known: HashMap<&str, Option<Arc<str>>> = names.iter().map(|name| (name.as_str(), None)).collect();
+        for group in self.items.iter().flat_map(|item| item.groups.iter()) {
+            if let Some(place) = known.get_mut(&**group)
+                && place.is_none()
+            {
+                *place = Some(group.clone());
+            }
+        }
+        let name = |name: &String| known.get(name.as_str()).cloned().flatten().unwrap_or_else(|| name.as_str().into());
+        names.iter().map(name).collect()
     }
 
     fn put_request(&mut self, request: Request) {

@@ -7,7 +7,7 @@ use crate::roster::{self, Request};
 use crate::rules::Handling;
 use crate::watchers::{self, Event};
 use crate::ways::{Flow, Passage};
-use crate::{leases, presence, pseudonyms, session, view};
+use crate::{leases, modules, presence, pseudonyms, session, view};
 use std::sync::Arc;
 use store::Subscription;
 use xmpp::write::{Additions, to_stored};
@@ -150,13 +150,14 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
     let before = account.roster.subscription(&contact);
     let Transition { state, passes, .. } = of_user(before, act);
     let is_new = account.roster.get(&contact).is_none_or(|item| !item.listed);
-    if is_new
-        && (state.pending_out || state.from || state.approved)
-        && account.roster.len() >= account.policy.limits.roster_items_max
-    {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
-            .with_text("The roster is full.")
-            .over("roster_items_max"));
+    if is_new && (state.pending_out || state.from || state.approved) {
+        let limits = &account.policy.limits;
+        if account.roster.len() >= limits.roster_items_max {
+            return Err(modules::roster::full("roster_items_max"));
+        }
+        if account.roster.exceeds(&contact, None, &[], limits.roster_bytes_max) {
+            return Err(modules::roster::full("roster_bytes_max"));
+        }
     }
     // With what ends a subscription it says why. RFC 3265 §3.2.4.
     let has_lease = matches!(act, Act::Subscribe | Act::Subscribed);

@@ -7,7 +7,7 @@ use xmpp::StreamFault;
 use xmpp::xml::XmlFault;
 
 /// Options whose limits are counted by their names ([`House::limit`]).
-pub const OPTIONS: [&str; 57] = [
+pub const OPTIONS: [&str; 58] = [
     "ack_seconds",
     "attribute_bytes_max",
     "auth_failures_delay_after",
@@ -43,6 +43,7 @@ pub const OPTIONS: [&str; 57] = [
     "private_bytes_max",
     "registrations_per_hour",
     "requests_max",
+    "roster_bytes_max",
     "roster_items_max",
     "s2s_bytes_per_second",
     "s2s_connect_seconds",

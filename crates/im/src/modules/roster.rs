@@ -79,14 +79,20 @@ fn set(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let groups = groups_of(item, account.policy.limits.groups_per_item_max)?;
     let is_new = account.roster.get(&contact).is_none_or(|item| !item.listed);
     if is_new && account.roster.len() >= account.policy.limits.roster_items_max {
-        return Err(StanzaError::from(StanzaCondition::ResourceConstraint)
-            .with_text("The roster is full.")
-            .over("roster_items_max"));
+        return Err(full("roster_items_max"));
+    }
+    if account.roster.exceeds(&contact, name, &groups, account.policy.limits.roster_bytes_max) {
+        return Err(full("roster_bytes_max"));
     }
     let changes = account.roster.set(&account.jid, &contact, name, &groups);
     fx.commit(changes, Some(iq.stanza), iq.ticket);
     roster::push(account, &contact, fx);
     Ok(Answer::Result(None))
+}
+
+/// There is no room for it.
+pub(crate) fn full(limit: &'static str) -> StanzaError {
+    StanzaError::from(StanzaCondition::ResourceConstraint).with_text("The roster is full.").over(limit)
 }
 
 /// Takes an item out, and the subscriptions with it. RFC 6121 §2.5.2, §2.5.3.

@@ -447,6 +447,8 @@ section! {
 
         /// Items of one roster.
         roster_items_max: usize = 2_000, in 1 ..= 1_000_000;
+        /// Bytes of one roster: addresses, names and groups.
+        roster_bytes_max: usize = 1_048_576, in 65_536 ..= 1_073_741_824;
         /// Groups of one roster item.
         groups_per_item_max: usize = 32, in 1 ..= 10_000;
         /// Items of one block list.

@@ -51,6 +51,7 @@ impl Limits {
         im::Limits {
             sessions_per_account_max: self.sessions_per_account_max,
             roster_items_max: self.roster_items_max,
+            roster_bytes_max: self.roster_bytes_max,
             groups_per_item_max: self.groups_per_item_max,
             block_items_max: self.block_items_max,
             offline_messages_max: self.offline_messages_max,

@@ -222,6 +222,30 @@ fn bounds_of_rate_and_of_addresses_are_counted() {
     });
 }
 
+#[test]
+fn a_roster_has_so_many_bytes() {
+    let server = Server::start("[limits]\nrates = false\nroster_bytes_max = 65536\n");
+    let mut alice = Client::available(&server, "alice", "r");
+    let mut set = |jid: &str, letter: &str| {
+        let groups: String = (10..40).map(|n| format!("<group>{n}{}</group>", letter.repeat(1_000))).collect();
+        alice.send(format!(
+            "<iq type='set' id='{jid}'><query xmlns='jabber:iq:roster'><item jid='{jid}@localhost'>{groups}</item></query></iq>"
+        ));
+        alice.sync()
+    };
+    for jid in ["one", "two"] {
+        assert!(!set(jid, "x").contains("<error"));
+    }
+    counts(&server, "roster_bytes_max", || {
+        let refused = set("three", "x");
+        assert!(refused.contains("<resource-constraint") && refused.contains("The roster is full."), "{refused}");
+    });
+    // What is there may be changed.
+    assert!(!set("two", "y").contains("<error"));
+    alice.send("<presence type='subscribe' to='four@localhost'/>");
+    assert!(!alice.sync().contains("<resource-constraint"), "there is room for an address");
+}
+
 /// Romeo, who sees Juliet, fetches until he may not; gives the answer that said so.
 #[track_caller]
 fn fetches_too_often(config: &str) -> String {
