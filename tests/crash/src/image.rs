@@ -3,6 +3,8 @@
 //! Of each file everything is there that was written before its last sync began; of what was written later any part
 //! may be, in pieces of 512 bytes, in any order; of names that were made, changed or removed since the folder was
 //! last synced the first few. What was written before a sync that failed may be lost even if a later one did not fail.
+//! A file that was cut shorter is so, or is as long as it was with all that was in it: file systems keep a length and the
+//! blocks behind it together.
 
 use crate::disk::layout::{Head, what};
 use crate::random::Random;
@@ -77,6 +79,8 @@ struct Patch {
     offset: u64,
     before: Vec<u8>,
     after_len: u64,
+    /// It made the file shorter: its place in [`Unsynced::lens`].
+    cut: Option<usize>,
 }
 
 #[derive(Clone)]
@@ -104,7 +108,7 @@ impl Patch {
             true => self.before[(from - self.offset) as usize..(to.min(end) - self.offset) as usize].to_vec(),
             false => Vec::new(),
         };
-        Patch { offset: from, before, after_len: to - from }
+        Patch { offset: from, before, after_len: to - from, cut: self.cut }
     }
 }
 
@@ -125,7 +129,10 @@ impl Unsynced {
     }
 
     fn sync_failed(&mut self) {
-        for patch in std::mem::take(&mut self.patches) {
+        // (Lengths are the file system's own, and come to the disk another way.)
+        let (cuts, written) = std::mem::take(&mut self.patches).into_iter().partition(|patch| patch.cut.is_some());
+        self.patches = cuts;
+        for patch in written {
             self.doomed.extend(patch.units(PAGE).map(|page| patch.part(PAGE, page)));
         }
     }
@@ -142,7 +149,10 @@ impl Unsynced {
         if patches.is_empty() && self.lens.len() < 2 {
             return Ok(());
         }
-        let kept = self.kept(&patches, &left, random);
+        let mut kept = self.kept(&patches, &left, random);
+        let nth = if random.one_in(2) { self.lens.len() - 1 } else { random.below(self.lens.len() as u64) as usize };
+        let len = self.lens.get(nth).copied().unwrap_or(self.len);
+        hold_together(&patches, nth, &mut kept);
         let file = File::options().read(true).write(true).open(path)?;
         for patch in patches.iter().rev() {
             for sector in patch.units(SECTOR) {
@@ -157,7 +167,6 @@ impl Unsynced {
                 file.write_all_at(&bytes, part.offset)?;
             }
         }
-        let len = if random.one_in(2) { self.len } else { self.lens[random.below(self.lens.len() as u64) as usize] };
         file.set_len(len)
     }
 
@@ -185,6 +194,22 @@ impl Unsynced {
                 sectors.sort_unstable();
                 sectors.into_iter().map(|(sector, all)| (*sector, random.below(all + 1))).collect()
             }
+        }
+    }
+}
+
+/// What was behind a cut is there if the length of before is (`nth` of the lengths is on disk), and nothing that was
+/// written there later; else the cut came to the disk.
+fn hold_together(patches: &[&Patch], nth: usize, kept: &mut HashMap<u64, u64>) {
+    let mut seen: HashMap<u64, u64> = HashMap::new();
+    for patch in patches {
+        for sector in patch.units(SECTOR) {
+            let before = seen.entry(sector).or_default();
+            if let Some(at) = patch.cut {
+                let kept = kept.entry(sector).or_default();
+                *kept = if nth >= at { (*kept).max(*before + 1) } else { (*kept).min(*before) };
+            }
+            *before += 1;
         }
     }
 }
@@ -227,13 +252,15 @@ impl Journal {
             what::WRITTEN => {
                 let file = self.file(name);
                 let after_len = after.len() as u64;
-                file.patches.push(Patch { offset: *offset, before: before.clone(), after_len });
+                file.patches.push(Patch { offset: *offset, before: before.clone(), after_len, cut: None });
                 file.grown(file.len.max(offset + after_len));
             }
             what::CUT => {
                 let file = self.file(name);
-                file.patches.push(Patch { offset: *offset, before: before.clone(), after_len: 0 });
+                let shorter = *offset < file.len;
                 file.grown(*offset);
+                let cut = shorter.then(|| file.lens.len() - 1);
+                file.patches.push(Patch { offset: *offset, before: before.clone(), after_len: 0, cut });
             }
             what::SYNCED => self.file(name).synced(),
             what::SYNC_FAILED => self.file(name).sync_failed(),
@@ -371,6 +398,18 @@ mod tests {
         assert!(found.contains(&Some(torn)), "a sector may be, and the next not");
         let firsts: std::collections::BTreeSet<u8> = found.iter().flatten().map(|bytes| bytes[0]).collect();
         assert_eq!(firsts, [1, 2].into());
+    }
+
+    #[test]
+    fn a_file_that_was_cut_shorter_is_so_or_is_whole() {
+        let entries = [
+            other(what::MADE, "a", 0),
+            other(what::FOLDER_SYNCED, "", 0),
+            written("a", 0, &[], &[1; 2048]),
+            other(what::SYNCED, "a", 0),
+            Entry { before: vec![1; 2048], ..other(what::CUT, "a", 0) },
+        ];
+        assert_eq!(outcomes(&entries), [Some(Vec::new()), Some(vec![1; 2048])].into());
     }
 
     #[test]

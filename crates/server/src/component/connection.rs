@@ -3,7 +3,6 @@
 use super::{Component, Connected, Policy, Queued};
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
-use crate::house::after_others;
 use crate::house::{House, Ready};
 use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
@@ -300,7 +299,7 @@ async fn wake_of(component: Option<&Component>) {
     match component {
         Some(component) => {
             component.wake.notified().await;
-            after_others().await;
+            tokio::task::yield_now().await;
         }
         None => std::future::pending().await,
     }

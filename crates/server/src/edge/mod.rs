@@ -22,10 +22,10 @@ use socket::Socket;
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::IpAddr;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use stream::event::{ClientCert, TlsInfo};
 use stream::{ClientStream, Crypto};
@@ -291,7 +291,7 @@ impl Edge {
         if self.timer.deadline() > deadline || self.timer.is_elapsed() {
             self.timer.as_mut().reset(deadline);
         }
-        let mut gathers = true;
+        let (mut around, mut went_around) = (pin!(tokio::task::yield_now()), false);
         poll_fn(|cx| {
             match self.wire.poll_flush(cx) {
                 Poll::Ready(Ok(())) => self.blocked_since = None,
@@ -308,15 +308,15 @@ impl Edge {
             }
             // Once around all that is ready on this thread: what they have for this client goes in the same write, and
             // writes to many clients come close together, which wakes their readers less often.
-            let mut gathered = || match std::mem::replace(&mut gathers, false) {
-                true => {
-                    cx.waker().wake_by_ref();
-                    Poll::Pending
+            let mut gathered = |cx: &mut Context<'_>| {
+                if !went_around {
+                    ready!(around.as_mut().poll(cx));
+                    went_around = true;
                 }
-                false => Poll::Ready(Ok(Woke::Queue)),
+                Poll::Ready(Ok(Woke::Queue))
             };
             if !self.queue.is_empty() && taking {
-                return gathered();
+                return gathered(cx);
             }
             self.handle.register(cx.waker());
             if let Some((ordinal, _)) = self.ack_wanted {
@@ -324,7 +324,7 @@ impl Edge {
                 // done meanwhile is not slept over.
                 self.handle.wants_done.store(true, Ordering::Release);
                 if self.handle.done_prefix().wrapping_sub(ordinal) < u32::MAX / 2 {
-                    return gathered();
+                    return gathered(cx);
                 }
             }
             if (self.poke || !self.input.is_empty()) && !self.stream.is_waiting() {

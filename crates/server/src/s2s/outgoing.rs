@@ -11,7 +11,6 @@ use super::{Federation, Policy, dial, trust};
 use crate::edge::rates::Rates;
 use crate::edge::socket::Socket;
 use crate::edge::wire::Wire;
-use crate::house::after_others;
 use crate::limits_hit::{self, Of};
 use std::future::poll_fn;
 use std::io;
@@ -129,7 +128,7 @@ pub async fn told(wake: &Notify, done: &Notify) {
         _ => Poll::Ready(()),
     })
     .await;
-    after_others().await;
+    tokio::task::yield_now().await;
 }
 
 /// Last bytes, and the socket's end.
