@@ -129,9 +129,8 @@ impl Running {
 
     /// Speaks with a domain no more, or again.
     fn block(&self, domain: &str, blocked: bool) -> Result<Value, String> {
-        let (below, name) = domain.strip_prefix("*.").map_or(("", domain), |name| ("*.", name));
-        let name = xmpp::jid::prepare_domain(name).map_err(|_| format!("\"{domain}\" is no domain"))?;
-        let domain = format!("{below}{name}");
+        let domain = blocked_name(domain)?;
+        let name = domain.strip_prefix("*.").unwrap_or(&domain);
         let config = self.house.config.read().clone();
         let mut all = crate::config::blocked_domains(&config.data);
         let before = all.len();
@@ -180,6 +179,16 @@ fn hosted(house: &House, jid: &str) -> Result<BareJid, String> {
 
 fn bare(text: &str) -> Result<BareJid, String> {
     BareJid::parse(text).map_err(|_| format!("\"{text}\" is no address"))
+}
+
+/// A domain, or `*.` and a domain for all below it, as it stands in the list of those that are blocked.
+///
+/// # Errors
+/// For people: it is none.
+pub(super) fn blocked_name(said: &str) -> Result<String, String> {
+    let (below, name) = said.strip_prefix("*.").map_or(("", said), |name| ("*.", name));
+    let name = xmpp::jid::prepare_domain(name).map_err(|_| format!("\"{said}\" is no domain"))?;
+    Ok(format!("{below}{name}"))
 }
 
 fn log_level(house: &House, level: Option<String>) -> Result<Value, String> {

@@ -13,7 +13,9 @@ use im::Ticket;
 use im::modules::commands::{NS, items_at_host};
 use im::modules::data_form::{field, form};
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use xmpp::ns::{DATA_FORM, DISCO_INFO, DISCO_ITEMS};
 use xmpp::{Element, IqType, Jid, Stanza, StanzaCondition, StanzaError, StanzaType};
 
@@ -24,11 +26,17 @@ const WAFT: &str = "urn:waft:admin:0";
 /// XEP-0401 §5.4, §12.1.
 const CREATE_ACCOUNT: (&str, &str) = ("urn:xmpp:invite", "create-account");
 const INVITATION: &str = "urn:xmpp:invite#invitation";
+/// XEP-0133 §4.11.
+const EDIT_BLACKLIST: (&str, &str) = (ADMIN, "edit-blacklist");
+const BLACKLIST: &str = "blacklistjids";
 /// Addresses in one form.
 const JIDS_MAX: usize = 100;
 
 /// A field of a form: variable, kind, label, whether it must be filled in.
 type Field = (&'static str, &'static str, &'static str, bool);
+
+/// Values of fields.
+type Present = Vec<(&'static str, Vec<String>)>;
 
 struct Command {
     /// Behind [`ADMIN`] or [`WAFT`] and `#`.
@@ -36,13 +44,16 @@ struct Command {
     name: &'static str,
     fields: &'static [Field],
     /// The requests of a filled-in form.
-    requests: fn(&Filled<'_>) -> Result<Vec<Request>, String>,
+    requests: Requests,
+    /// What its fields are now, for forms that change it.
+    present: fn(&House) -> Present,
     /// The variable under which an answer is shown.
     shown: &'static str,
 }
 
 const JIDS: Field = ("accountjids", "jid-multi", "Accounts", true);
 const DOMAIN: Field = ("domain", "text-single", "Domain", true);
+const MOTD: Field = ("motd", "text-multi", "Text", true);
 const JID: Field = ("accountjid", "jid-single", "Account", true);
 
 static COMMANDS: &[Command] = &[
@@ -95,7 +106,7 @@ static COMMANDS: &[Command] = &[
         &[("subject", "text-single", "Subject", false), ("announcement", "text-multi", "Text", true)],
         "",
         |it| {
-            let text = it.all("announcement").join("\n");
+            let text = it.text("announcement");
             Ok(vec![Request::Act { act: Act::Announce { domain: None, subject: it.one("subject"), text } }])
         },
     ),
@@ -107,13 +118,15 @@ static COMMANDS: &[Command] = &[
         count(it, "disabled")
     }),
     command("get-online-users-num", "Count users who are there", &[DOMAIN], "onlineusersnum", |it| count(it, "online")),
-    command("set-motd", "Set the message of the day", &[("motd", "text-multi", "Text", true)], "", |it| {
-        notice(it, Occasion::Motd, "motd")
-    }),
+    command("set-motd", "Set the message of the day", &[MOTD], "", |it| notice(it, Occasion::Motd, "motd")),
+    // XEP-0133 §4.25: "which SHOULD include the current message of the day".
+    command("edit-motd", "Edit the message of the day", &[MOTD], "", |it| notice(it, Occasion::Motd, "motd"))
+        .showing(|house| vec![("motd", told_now(house, Occasion::Motd))]),
     command("delete-motd", "Remove the message of the day", &[], "", |_| Ok(vec![no_notice(Occasion::Motd)])),
     command("set-welcome", "Set the welcome", &[("welcome", "text-multi", "Text", true)], "", |it| {
         notice(it, Occasion::Welcome, "welcome")
-    }),
+    })
+    .showing(|house| vec![("welcome", told_now(house, Occasion::Welcome))]),
     command("delete-welcome", "Remove the welcome", &[], "", |_| Ok(vec![no_notice(Occasion::Welcome)])),
     own("notices", "Show the message of the day and the welcome", &[], "notices", |_| {
         Ok(vec![Request::Act { act: Act::Notices }])
@@ -124,6 +137,15 @@ static COMMANDS: &[Command] = &[
     own("unblock", "Speak with a domain again", &[DOMAIN], "", |it| {
         Ok(vec![Request::Act { act: Act::Block { domain: it.must("domain")?, blocked: false } }])
     }),
+    // XEP-0133 §4.11. What is asked for is what differs: see `blacklist`.
+    Command {
+        node: EDIT_BLACKLIST,
+        name: "Edit the list of blocked domains",
+        fields: &[(BLACKLIST, "jid-multi", "Domains", false)],
+        requests: |_| Ok(Vec::new()),
+        present: |house| vec![(BLACKLIST, blocked_now(house))],
+        shown: "",
+    },
     own("blocked", "List blocked domains", &[], "domains", |_| Ok(vec![Request::Act { act: Act::Blocked }])),
     command("shutdown", "Stop the server", &[], "", |_| Ok(vec![Request::Stop])),
     own(
@@ -187,10 +209,12 @@ static COMMANDS: &[Command] = &[
     }),
     own("log-level", "Change what is logged", &[("level", "text-single", "Level", false)], "level", |it| {
         Ok(vec![Request::Act { act: Act::LogLevel { level: it.one("level") } }])
-    }),
+    })
+    .showing(|_| vec![("level", vec![crate::log::level()])]),
     own("drain", "Take no new connections, or take them again", &[("on", "boolean", "Drain", false)], "", |it| {
         Ok(vec![Request::Act { act: Act::Drain { on: it.yes("on") } }])
-    }),
+    })
+    .showing(|house| vec![("on", vec![u8::from(house.draining.load(Ordering::Acquire)).to_string()])]),
     // XEP-0401 §5.4. What is asked for depends on who asks: see `invitation`.
     Command {
         node: CREATE_ACCOUNT,
@@ -200,6 +224,7 @@ static COMMANDS: &[Command] = &[
             ("roster-subscription", "boolean", "Roster subscription", false),
         ],
         requests: |_| Ok(Vec::new()),
+        present: |_| Vec::new(),
         shown: "",
     },
     own("reload", "Read configuration and certificates again", &[], "notes", |_| Ok(vec![Request::Reload])),
@@ -214,7 +239,7 @@ const fn command(
     shown: &'static str,
     requests: Requests,
 ) -> Command {
-    Command { node: (ADMIN, node), name, fields, requests, shown }
+    Command { node: (ADMIN, node), name, fields, requests, present: |_| Vec::new(), shown }
 }
 
 const fn own(
@@ -224,7 +249,7 @@ const fn own(
     shown: &'static str,
     requests: Requests,
 ) -> Command {
-    Command { node: (WAFT, node), name, fields, requests, shown }
+    Command { node: (WAFT, node), name, fields, requests, present: |_| Vec::new(), shown }
 }
 
 /// A figure of one domain.
@@ -233,7 +258,7 @@ fn count(it: &Filled<'_>, only: &str) -> Result<Vec<Request>, String> {
 }
 
 fn notice(it: &Filled<'_>, occasion: Occasion, field: &str) -> Result<Vec<Request>, String> {
-    let text = Some(it.all(field).join("\n")).filter(|text| !text.is_empty());
+    let text = Some(it.text(field)).filter(|text| !text.is_empty());
     let text = text.ok_or_else(|| format!("\"{field}\" must be filled in"))?;
     Ok(vec![Request::Act { act: Act::NoticeSet { occasion, subject: None, text: Some(text) } }])
 }
@@ -242,15 +267,33 @@ fn no_notice(occasion: Occasion) -> Request {
     Request::Act { act: Act::NoticeSet { occasion, subject: None, text: None } }
 }
 
+/// A text as the lines of a field.
+fn told_now(house: &House, occasion: Occasion) -> Vec<String> {
+    let text = house.notices.of(occasion).map(|notice| notice.text).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn blocked_now(house: &House) -> Vec<String> {
+    crate::config::blocked_domains(&house.config.read().data)
+}
+
 impl Command {
+    /// Its form shows what there is.
+    const fn showing(self, present: fn(&House) -> Present) -> Command {
+        Command { present, ..self }
+    }
+
     fn node(&self) -> String {
         format!("{}#{}", self.node.0, self.node.1)
     }
 
     /// XEP-0133 §4: each form has the same FORM_TYPE.
-    fn form(&self) -> Element {
+    fn form(&self, house: &House) -> Element {
+        let present = (self.present)(house);
         let fields = self.fields.iter().map(|(var, kind, label, required)| {
-            let asked = field(var, []).attr("type", kind).attr("label", label);
+            let values = present.iter().find(|(known, _)| known == var).map(|(_, values)| values.as_slice());
+            let values = values.unwrap_or_default().iter().map(String::as_str);
+            let asked = field(var, values).attr("type", kind).attr("label", label);
             if *required { asked.child(Element::new("required", DATA_FORM)) } else { asked }
         });
         let title = Element::new("title", DATA_FORM).text(self.name);
@@ -262,11 +305,20 @@ impl Command {
 struct Filled<'a>(Option<&'a Element>);
 
 impl Filled<'_> {
-    fn all(&self, var: &str) -> Vec<String> {
+    /// As many as a stanza holds.
+    fn values(&self, var: &str) -> impl Iterator<Item = String> {
         let fields = self.0.into_iter().flat_map(Element::elements);
-        let values = fields.filter(|it| it.attribute("var") == Some(var)).flat_map(Element::elements);
-        let values = values.filter(|it| it.is("value", DATA_FORM)).map(Element::text_content);
-        values.filter(|it| !it.is_empty()).take(JIDS_MAX).collect()
+        let values = fields.filter(move |it| it.attribute("var") == Some(var)).flat_map(Element::elements);
+        values.filter(|it| it.is("value", DATA_FORM)).map(Element::text_content)
+    }
+
+    fn all(&self, var: &str) -> Vec<String> {
+        self.values(var).filter(|it| !it.is_empty()).take(JIDS_MAX).collect()
+    }
+
+    /// A text of several lines, with those that are empty.
+    fn text(&self, var: &str) -> String {
+        self.values(var).collect::<Vec<_>>().join("\n").trim().to_owned()
     }
 
     fn one(&self, var: &str) -> Option<String> {
@@ -350,11 +402,12 @@ impl House {
         let submitted = child.find("x", DATA_FORM).filter(|form| form.attribute("type") == Some("submit"));
         if submitted.is_none() && !command.fields.is_empty() {
             let actions = Element::new("actions", NS).attr("execute", "complete").child(Element::new("complete", NS));
-            return Ok(answer("executing").child(actions).child(command.form()));
+            return Ok(answer("executing").child(actions).child(command.form(self)));
         }
         let refused = |why: String| StanzaError::from(StanzaCondition::NotAcceptable).with_text(why);
         let requests = match command.node {
             CREATE_ACCOUNT => vec![invitation(&Filled(submitted), by)],
+            EDIT_BLACKLIST => blacklist(&Filled(submitted), blocked_now(self)).map_err(refused)?,
             _ => (command.requests)(&Filled(submitted)).map_err(refused)?,
         };
         let ops = self.admin.get().ok_or(StanzaCondition::InternalServerError)?;
@@ -402,6 +455,20 @@ fn invitation(filled: &Filled<'_>, by: &str) -> Request {
         inviter: filled.yes("roster-subscription").then(|| by.to_owned()),
         ..InviteWish::default()
     })
+}
+
+/// What makes the list of blocked domains the one that was filled in.
+///
+/// # Errors
+/// For people: one of them is no domain; then nothing is to be done.
+fn blacklist(filled: &Filled<'_>, present: Vec<String>) -> Result<Vec<Request>, String> {
+    let wanted = filled.values(BLACKLIST).map(|it| it.trim().to_owned()).filter(|it| !it.is_empty());
+    // As they are kept: one that is written otherwise is no other.
+    let wanted: BTreeSet<String> = wanted.map(|it| super::acts::blocked_name(&it)).collect::<Result<_, _>>()?;
+    let present: BTreeSet<String> = present.into_iter().collect();
+    let request = |domain: &String, blocked| Request::Act { act: Act::Block { domain: domain.clone(), blocked } };
+    let more = wanted.difference(&present).map(|domain| request(domain, true));
+    Ok(more.chain(present.difference(&wanted).map(|domain| request(domain, false))).collect())
 }
 
 /// XEP-0050 §2.2, §2.3.

@@ -67,7 +67,7 @@ impl Notices {
         Ok(())
     }
 
-    fn of(&self, occasion: Occasion) -> Option<Notice> {
+    pub(super) fn of(&self, occasion: Occasion) -> Option<Notice> {
         self.all.read().get(&occasion).cloned()
     }
 

@@ -38,3 +38,43 @@ fn a_welcome_is_heard_by_who_is_new_and_the_message_of_the_day_once_by_everybody
     let heard = late.sync();
     assert!(!heard.contains("<body>"), "{heard}");
 }
+
+// XEP-0133 §4.25, §4.11: a form that edits shows what there is, and what is not filled in any more goes.
+#[test]
+fn a_form_that_edits_shows_what_there_is_and_an_empty_line_of_a_text_stays() {
+    let server = Server::start("[admin]\naccounts = [\"root@localhost\"]\n[limits]\nrates = false\n");
+    let mut root = Client::session(&server, "root", "x");
+    let mut runs = |node: &str, form: &str| {
+        root.send(format!(
+            "<iq type='set' id='{node}' to='localhost'><command xmlns='http://jabber.org/protocol/commands' \
+             node='{node}'>{form}</command></iq>"
+        ));
+        root.expect(&format!("id='{node}'")) + &root.expect("</iq>")
+    };
+    let filled = |var: &str, values: &[&str]| {
+        let values: String = values.iter().map(|value| format!("<value>{value}</value>")).collect();
+        format!("<x xmlns='jabber:x:data' type='submit'><field var='{var}'>{values}</field></x>")
+    };
+    let admin = |node: &str| format!("http://jabber.org/protocol/admin#{node}");
+    let lines = ["We move", "", "on Sunday"];
+    runs(&admin("set-motd"), &filled("motd", &lines));
+    let form = runs(&admin("edit-motd"), "");
+    assert!(
+        form.contains("<value>We move</value><value></value><value>on Sunday</value>")
+            || form.contains("<value>We move</value><value/><value>on Sunday</value>"),
+        "{form}"
+    );
+    assert!(!runs(&admin("set-motd"), "").contains("We move"), "a new one begins empty");
+    runs(&admin("edit-blacklist"), &filled("blacklistjids", &["bad.example", "*.Worse.example"]));
+    let form = runs(&admin("edit-blacklist"), "");
+    assert!(form.contains("<value>bad.example</value>") && form.contains("<value>*.worse.example</value>"), "{form}");
+    // Written otherwise it is the same; one that is none changes nothing.
+    runs(&admin("edit-blacklist"), &filled("blacklistjids", &["BAD.example"]));
+    assert!(
+        runs(&admin("edit-blacklist"), &filled("blacklistjids", &["good.example", "@"])).contains("<not-acceptable ")
+    );
+    let form = runs(&admin("edit-blacklist"), "");
+    assert_eq!(form.matches(".example</value>").count(), 1, "{form}");
+    assert!(form.contains("<value>bad.example</value>"), "{form}");
+    assert!(runs("urn:waft:admin:0#drain", "").contains("<value>0</value>"));
+}
