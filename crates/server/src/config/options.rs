@@ -201,7 +201,7 @@ section! {
     /// hosts here and, where the server federates, with everybody.
     pub struct Component = "component" {
         /// The component's domain, such as `"irc.example.org"`. The hosts above it list it to clients that look for
-        /// services; when none is above it, all do.
+        /// services, also while it is away, as clients look once and remember; when none is above it, all do.
         domain: Option<String> = None;
         /// A file with the secret that the component knows, too, readable by its owner alone.
         secret: Option<PathBuf> = None;
