@@ -112,6 +112,7 @@ static TITLES: &[(Spec, &str)] = &[
     (Xep(379), "Pre-Authenticated Roster Subscription"),
     (Xep(386), "Bind 2"),
     (Xep(388), "Extensible SASL Profile"),
+    (Xep(398), "User Avatar to vCard-Based Avatars Conversion"),
     (Xep(401), "Ad-hoc Account Invitation Generation"),
     (Xep(424), "Message Retraction"),
     (Xep(430), "Inbox"),

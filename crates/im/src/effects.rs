@@ -83,6 +83,11 @@ pub enum Query {
         space: Box<str>,
         keys: Vec<Box<str>>,
     },
+    /// The same of several spaces: spaces and keys. Those that there are come as [`QueryAnswer::Blobs`], by their keys.
+    Places {
+        account: BareJid,
+        places: Vec<(Box<str>, Box<str>)>,
+    },
     Page {
         account: BareJid,
         query: PageQuery,

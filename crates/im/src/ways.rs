@@ -28,8 +28,14 @@ static MESSAGE_OUTBOUND: &[Step] = &[
 ];
 static SUBSCRIPTION_OUTBOUND: &[Step] =
     &[operations::outbound, roles::outbound, block::outbound, subscription::outbound];
-static PRESENCE_OUTBOUND: &[Step] =
-    &[operations::outbound, roles::outbound, block::outbound, presence::outbound, modules::interest::presence];
+static PRESENCE_OUTBOUND: &[Step] = &[
+    operations::outbound,
+    roles::outbound,
+    block::outbound,
+    modules::avatar::outbound,
+    presence::outbound,
+    modules::interest::presence,
+];
 static IQ_OUTBOUND: &[Step] = &[
     operations::outbound,
     roles::outbound,

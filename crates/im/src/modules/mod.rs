@@ -9,6 +9,7 @@ pub mod access_rules_forms;
 pub mod amp;
 pub mod archive;
 pub mod archive_preferences;
+pub mod avatar;
 pub mod blocking;
 pub mod caps;
 pub mod carbons;
@@ -74,6 +75,7 @@ pub static MODULES: &[&Module] = &[
     &disco::MODULE,
     &private::MODULE,
     &vcard::MODULE,
+    &avatar::MODULE,
     &rsm::MODULE,
     &pubsub::MODULE,
     &register::MODULE,

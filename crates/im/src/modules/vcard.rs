@@ -7,7 +7,8 @@ use crate::account::Account;
 use crate::effects::{Effects, Query, QueryAnswer};
 use crate::item::SessionId;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
-use crate::modules::{answer, unexpected, unknown};
+use crate::modules::{answer, avatar, unexpected, unknown};
+use crate::nodes;
 use crate::view::Exit;
 use std::sync::Arc;
 use store::Change;
@@ -32,14 +33,27 @@ pub static MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-fn read(account: &mut Account, _: &Iq<'_>, _: &mut Effects) -> Handled {
-    let query = Query::Blob { account: account.jid.clone(), space: SPACE.into(), key: KEY.into() };
+/// The card, with the avatar that is published elsewhere if the viewer may see it: [`super::avatar`].
+fn read(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled {
+    let owner = account.jid.clone();
+    let query = match avatar::keys(account, iq.session.is_none().then_some(iq.from)) {
+        None => Query::Blob { account: owner, space: SPACE.into(), key: KEY.into() },
+        Some(keys) => {
+            let of_avatar = keys.map(|key| (nodes::SPACE.into(), key));
+            let places = [(SPACE.into(), KEY.into())].into_iter().chain(of_avatar).collect();
+            Query::Places { account: owner, places }
+        }
+    };
     Ok(Answer::Query(query, show))
 }
 
 /// No card: the owner hears `item-not-found` (XEP-0054 §3.1), others what an account that does not exist would say
 /// (§3.3).
 fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, stored: QueryAnswer, fx: &mut Effects) {
+    let stored = match stored {
+        QueryAnswer::Blobs(found) => return answer(account, iq, session, merged(found, session).map(Some), fx),
+        stored => stored,
+    };
     let content = match stored {
         QueryAnswer::Blob(Some(bytes)) => parse(&bytes).map(Some),
         QueryAnswer::Blob(None) if session.is_some() => Err(StanzaCondition::ItemNotFound.into()),
@@ -47,6 +61,19 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, sto
         other => Err(unexpected(other)),
     };
     answer(account, iq, session, content, fx);
+}
+
+/// What was found of card and avatar.
+fn merged(found: Vec<(Box<str>, Vec<u8>)>, session: Option<SessionId>) -> Result<Element, StanzaError> {
+    let (cards, avatar): (Vec<_>, Vec<_>) = found.into_iter().partition(|(key, _)| **key == *KEY);
+    let card = cards.first().map(|(_, bytes)| parse(bytes)).transpose()?;
+    let empty = || Element::new("vCard", NS);
+    match (&avatar[..], card) {
+        ([(_, metadata), (_, data)], card) => Ok(avatar::with_photo(card.unwrap_or_else(empty), metadata, data)),
+        (_, Some(card)) => Ok(card),
+        (_, None) if session.is_some() => Err(StanzaCondition::ItemNotFound.into()),
+        (_, None) => Err(unknown()),
+    }
 }
 
 fn parse(bytes: &[u8]) -> Result<Element, StanzaError> {

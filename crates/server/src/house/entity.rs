@@ -603,6 +603,18 @@ impl House {
         });
     }
 
+    /// Those of the places, spaces and keys, where there is something.
+    async fn blobs(&self, account: &BareJid, places: Vec<(Box<str>, Box<str>)>) -> QueryAnswer {
+        let mut found = Vec::with_capacity(places.len());
+        for (space, key) in places {
+            match self.store.blob(account, &space, &key).await {
+                Ok(value) => found.extend(value.map(|value| (key, value))),
+                Err(error) => return QueryAnswer::Failed(error),
+            }
+        }
+        QueryAnswer::Blobs(found)
+    }
+
     async fn answer(self: &Arc<House>, query: Query) -> QueryAnswer {
         match query {
             Query::Blob { account, space, key } => match self.store.blob(&account, &space, &key).await {
@@ -610,15 +622,9 @@ impl House {
                 Err(error) => QueryAnswer::Failed(error),
             },
             Query::Blobs { account, space, keys } => {
-                let mut found = Vec::with_capacity(keys.len());
-                for key in keys {
-                    match self.store.blob(&account, &space, &key).await {
-                        Ok(value) => found.extend(value.map(|value| (key, value))),
-                        Err(error) => return QueryAnswer::Failed(error),
-                    }
-                }
-                QueryAnswer::Blobs(found)
+                self.blobs(&account, keys.into_iter().map(|key| (space.clone(), key)).collect()).await
             }
+            Query::Places { account, places } => self.blobs(&account, places).await,
             Query::Page { account, query } => match self.store.inbox_page(&account, &query).await {
                 Ok(page) => QueryAnswer::Page(page),
                 Err(error) => QueryAnswer::Failed(error),
