@@ -28,7 +28,7 @@ pub struct Sender {
     pub archive: Archive,
     pub resumed: u64,
     pub resent: u64,
-    /// How long the slowest acknowledgement took in this cycle.
+    /// How long the slowest acknowledgement took in this cycle, or was waited for when the server ended.
     pub slowest: Duration,
     /// The disk is full for a while: the sender's own copy may be missing of what the recipient has.
     pub may_lack: bool,
@@ -71,8 +71,12 @@ impl Sender {
     /// Sends until the server is no more.
     pub fn run(&mut self, address: SocketAddr, ledger: &Ledger, trap: &Trap<'_>) -> io::Result<()> {
         self.slowest = Duration::ZERO;
+        let began = Instant::now();
         let mut client = Client::login(address, &self.name, PASSWORD)?;
         let result = self.send_all(&mut client, ledger, trap);
+        if let Some(oldest) = self.unacked.iter().find(|out| out.at >= began) {
+            self.slowest = self.slowest.max(oldest.at.elapsed());
+        }
         if let (Some((_, handled)), Some(h)) = (&mut self.resumption, client.handled) {
             *handled = h;
         }
