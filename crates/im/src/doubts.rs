@@ -1,5 +1,6 @@
 //! Contacts whose subscription may have changed without our knowing: what said so could not be written (the disk was
-//! full), or came while a change of ours was on its way that could not be. They are asked, as at a login: who sees nobody any more hears `unsubscribed`. RFC 6121 §4.3.2 rule 1.
+//! full), or came while a change of ours was on its way that could not be. They are asked, as at a login: who sees nobody
+//! any more hears `unsubscribed`. RFC 6121 §4.3.2 rule 1.
 
 use crate::account::Account;
 use crate::effects::{Effect, Effects};

@@ -613,13 +613,13 @@ impl<'a> Talk<'a> {
         }
     }
 
-    /// Asks what there is to ask, proves who we are when something waits, and writes what waits.
     /// The kernel has all that was written.
     fn flushed(&mut self) {
         self.blocked_since = None;
         self.flow.flushed();
     }
 
+    /// Asks what there is to ask, proves who we are when something waits, and writes what waits.
     fn write_queue(&mut self) -> Result<(), End> {
         if self.stream.is_open() {
             let first = self.first().link.clone();

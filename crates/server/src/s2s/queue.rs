@@ -208,12 +208,11 @@ impl Link {
         }
         let may_go = queued.keeping != Keeping::Writing;
         queue.stanzas.push_back(Some(queued));
-        match may_go {
-            true => claim(queue),
-            // Who works for the link is told when the row is written.
-            false if queue.owner != Owner::Nobody => Pushed::Queued,
-            false => claim(queue),
+        if may_go || queue.owner == Owner::Nobody {
+            return claim(queue);
         }
+        // Who works for the link is told when the row is written.
+        Pushed::Queued
     }
 
     /// What was sent on a stream that broke goes before all that waits, in its order. Presence that has been replaced
