@@ -243,10 +243,9 @@ impl Edge {
             }
             // Answers to what was just read wait until the others have been at it, as all that is queued does.
             if !has_read {
-                if let Err(end) = self.write_queue() {
+                if let Err(end) = self.write_queue().and_then(|()| self.answer_acks()) {
                     return end;
                 }
-                self.answer_acks();
             }
             if self.may_leave() {
                 return End::Fault(StreamFault::SystemShutdown);
@@ -285,6 +284,12 @@ impl Edge {
         true
     }
 
+    /// Does the peer take what is written? One that does not gets nothing more: its queue fills at the house, which has
+    /// the bound, and may have closed it for that.
+    fn is_taking(&self) -> bool {
+        self.wire.unsent() < self.config.limits.queue_bytes_max / 4 || self.handle.overran.load(Ordering::Relaxed)
+    }
+
     /// Sleeps until the queue has something, bytes came, or a deadline passed. Sends what is unsent meanwhile.
     async fn wait(&mut self) -> std::io::Result<Woke> {
         let deadline = self.deadline();
@@ -300,8 +305,7 @@ impl Edge {
                     self.blocked_since.get_or_insert_with(Instant::now);
                 }
             }
-            // A peer that takes nothing gets nothing more: its queue fills at the house, which has the bound.
-            let taking = self.wire.unsent() < self.config.limits.queue_bytes_max / 4;
+            let taking = self.is_taking();
             self.handle.blocked.store(!taking, Ordering::Relaxed);
             if self.queue.is_empty() {
                 self.handle.take(&mut self.queue, Some(cx.waker()));
@@ -319,7 +323,9 @@ impl Edge {
                 return gathered(cx);
             }
             self.handle.register(cx.waker());
-            if let Some((ordinal, _)) = self.ack_wanted {
+            if let Some((ordinal, _)) = self.ack_wanted
+                && taking
+            {
                 // Said again each time, as the stanza done first has taken the wish; looked at afterwards, so that one
                 // done meanwhile is not slept over.
                 self.handle.wants_done.store(true, Ordering::Release);
@@ -389,7 +395,9 @@ impl Edge {
         if let Some(due) = self.told_due {
             sooner(due);
         }
-        if let Some((_, since)) = self.ack_wanted {
+        if let Some((_, since)) = self.ack_wanted
+            && self.is_taking()
+        {
             sooner(since + talk::ACK_PATIENCE);
         }
         if let Some(until) = self.rates.paused_until() {
@@ -499,9 +507,10 @@ impl Edge {
     /// Last words, the session's end or rest, and the socket's.
     async fn finish(&mut self, end: End) {
         let mut out = Vec::new();
-        if self.stream.is_managed() && !matches!(end, End::Lost) {
+        if self.stream.is_managed() && !matches!(end, End::Lost | End::Fault(StreamFault::SlowReader)) {
             // XEP-0198 §4: the last word on what was handled.
             let done = self.handle.done_prefix().wrapping_sub(self.managed_from);
+            self.write_errors(&mut out);
             self.stream.write_ack(done, &mut out);
         }
         let reason = match &end {

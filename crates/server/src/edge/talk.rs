@@ -7,6 +7,7 @@ use crate::watches::Way;
 use im::operations::Link;
 use im::{Delivery, EdgeItem, Ingress, Item, SessionId};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -90,12 +91,17 @@ impl Edge {
         self.ack_wanted = Some((self.received, since));
     }
 
-    pub(super) fn answer_acks(&mut self) {
-        let Some((ordinal, since)) = self.ack_wanted else { return };
+    /// Says what is done, if the client waits for that.
+    ///
+    /// The error of a stanza is queued before the stanza is done, so what is queued by then goes first: of a message that
+    /// was acknowledged and refused the client has heard both, whenever the server dies.
+    pub(super) fn answer_acks(&mut self) -> Result<(), End> {
+        let Some((ordinal, since)) = self.ack_wanted.filter(|_| self.is_taking()) else { return Ok(()) };
         let done = self.handle.done_prefix();
         let reached = done.wrapping_sub(ordinal) < u32::MAX / 2;
         if reached || since.elapsed() >= ACK_PATIENCE {
             self.ack_wanted = None;
+            self.write_queue()?;
             let mut out = Vec::new();
             self.stream.write_ack(done.wrapping_sub(self.managed_from), &mut out);
             // A wire that broke is seen by the next flush.
@@ -103,6 +109,7 @@ impl Edge {
         } else {
             self.handle.wants_done.store(true, Ordering::Release);
         }
+        Ok(())
     }
 
     /// Must the stream wait before it takes its next stanza? DESIGN.md D8, D10.
@@ -114,6 +121,9 @@ impl Edge {
 
     /// Serialises what is queued and hands it to the wire, all in one write.
     pub(super) fn write_queue(&mut self) -> Result<(), End> {
+        if !self.is_taking() {
+            return Ok(());
+        }
         if self.queue.is_empty() {
             self.handle.take(&mut self.queue, None);
             if self.queue.is_empty() {
@@ -166,6 +176,21 @@ impl Edge {
             (Some(end), _) => Err(end),
             (None, Err(_)) => Err(End::Lost),
             (None, Ok(())) => Ok(()),
+        }
+    }
+
+    /// The last that a client hears: of what is queued the errors. (The rest is its session's, which goes on or gives it
+    /// back.)
+    pub(super) fn write_errors(&mut self, out: &mut Vec<u8>) {
+        let mut behind = VecDeque::new();
+        self.handle.take(&mut behind, None);
+        for item in std::mem::take(&mut self.queue).into_iter().chain(behind) {
+            if let EdgeItem::Deliver { delivery, .. } = item
+                && delivery.stanza.is_error()
+            {
+                let wire = self.stream.wire();
+                xmpp::write::write_stanza(out, &delivery.stanza, delivery.to.as_ref(), &delivery.more, wire);
+            }
         }
     }
 

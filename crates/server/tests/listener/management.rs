@@ -92,6 +92,38 @@ fn the_server_asks_for_acknowledgement_of_what_it_sent() {
 }
 
 #[test]
+fn the_error_of_a_stanza_comes_before_its_acknowledgement() {
+    // Else a server that dies in between has acknowledged a message that nobody has and nobody was told of.
+    let mut client = Client::available(&SERVER, "refused", "here");
+    client.manage();
+    let mut errors = 0;
+    for round in 1..=100 {
+        let each = (0..30).map(|n| message(&format!("nobody{round}-{n}@localhost"), "x"));
+        client.send(each.collect::<String>() + R);
+        let heard = client.expect("<a xmlns='urn:xmpp:sm:3' h='") + &client.expect("/>");
+        errors += heard.matches("type='error'").count();
+        let acked: usize = attribute(&heard[heard.rfind("<a ").unwrap()..], "h").parse().unwrap();
+        assert!(errors >= acked, "round {round}: {acked} acknowledged after {errors} errors");
+        client.send(ack(errors as u32));
+    }
+}
+
+#[test]
+fn who_closes_hears_the_errors_of_what_is_acknowledged() {
+    for round in 0..20 {
+        let mut client = Client::available(&SERVER, "closes", "here");
+        client.manage();
+        let each = (0..30).map(|n| message(&format!("nobody-closes{round}-{n}@localhost"), "x"));
+        client.send(each.collect::<String>() + "</stream:stream>");
+        let heard = client.expect_end();
+        let last = &heard[heard.rfind("<a ").expect("the last word on what was handled")..];
+        let acked: usize = attribute(last, "h").parse().unwrap();
+        let errors = heard.matches("type='error'").count();
+        assert!(errors >= acked, "{acked} acknowledged after {errors} errors");
+    }
+}
+
+#[test]
 fn a_count_that_is_none_ends_the_stream() {
     for h in ["x", "-1", "4294967296", ""] {
         let mut client = Client::available(&SERVER, "nocount", "here");
