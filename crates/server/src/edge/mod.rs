@@ -242,10 +242,8 @@ impl Edge {
                 return end;
             }
             // Answers to what was just read wait until the others have been at it, as all that is queued does.
-            if !has_read {
-                if let Err(end) = self.write_queue().and_then(|()| self.answer_acks()) {
-                    return end;
-                }
+            if !has_read && let Err(end) = self.write_queue().and_then(|()| self.answer_acks()) {
+                return end;
             }
             if self.may_leave() {
                 return End::Fault(StreamFault::SystemShutdown);
