@@ -92,7 +92,7 @@ async fn oldest_settled(store: &dyn Store, account: &BareJid, before: i64) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::house::entity::tests::{create, house, juliet, record};
+    use crate::house::testing::{create, house, juliet, record};
     use store::TRIM_MAX;
 
     async fn filled(count: i64) -> (std::sync::Arc<crate::house::House>, std::sync::Arc<store::memory::MemoryStore>) {

@@ -522,3 +522,31 @@ pub fn of_store(error: &StoreError) -> StanzaError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::house::testing::{create, house, juliet, record};
+
+    // XEP-0386 §3.2.
+    #[tokio::test]
+    async fn a_client_that_binds_hears_where_its_archive_begins_and_ends() {
+        let (house, _) = house();
+        create(&house).await;
+        let metadata = async || house.archive_metadata(&juliet()).await.expect("there is an archive");
+        assert_eq!(metadata().await.elements().count(), 0);
+        let key = [7; 32];
+        let ids = im::archive_ids::ArchiveIds::from_stored(Some(&key)).expect("a key");
+        let (space, name) = (store::SETTINGS.into(), im::archive_ids::KEY.into());
+        let kept = Change::BlobPut { account: juliet(), space, key: name, value: key.to_vec() };
+        house.commit(&juliet(), vec![kept]).await.expect("it is kept");
+        for position in [7_000_000, 8_000_000, 9_000_000] {
+            let change = Change::Append { account: juliet(), record: record(position) };
+            house.commit(&juliet(), vec![change]).await.expect("it grows");
+        }
+        let text = String::from_utf8(metadata().await.to_bytes("")).expect("UTF-8");
+        let start = format!("<start id='{:016x}' timestamp='1970-01-01T00:00:07Z'/>", ids.id(7_000_000));
+        let end = format!("<end id='{:016x}' timestamp='1970-01-01T00:00:09Z'/>", ids.id(9_000_000));
+        assert_eq!(text, format!("<metadata xmlns='urn:xmpp:mam:2'>{start}{end}</metadata>"));
+    }
+}

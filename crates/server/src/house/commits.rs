@@ -1,13 +1,14 @@
 //! What the store's writer says, carried from its thread to the entities.
 
-use super::entity::{CellItem, Lapsed};
+use super::entity::CellItem;
+use super::mending::Lapsed;
 use super::{AccountCell, House, Ready};
 use cluster::Posted;
 use im::Ticket;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use store::{Outcome, StoreError};
+use store::{Change, Outcome, StoreError};
 use tokio::sync::Notify;
 use xmpp::Stanza;
 
@@ -17,9 +18,27 @@ pub struct Note {
     pub seq: u64,
     pub result: Result<Vec<Outcome>, StoreError>,
     pub bounce: Option<Arc<Stanza>>,
-    /// Nothing was promised on the strength of it, see [`is_upkeep`](super::entity::is_upkeep).
+    /// Nothing was promised on the strength of it, see [`is_upkeep`].
     pub upkeep: bool,
     pub ticket: Ticket,
+}
+
+/// Does the change only keep the books, which can be behind for a while? Presence and messages between those who are
+/// there go on without it, and it is tried again.
+pub fn is_upkeep(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::SessionPut { .. }
+            | Change::SessionDelete { .. }
+            | Change::LastActivity { .. }
+            | Change::Taken { .. }
+            | Change::Trim { .. }
+    ) || is_ledger_of_watchers(change)
+        || matches!(change, Change::BlobDelete { space, key, .. } if im::modules::outcome::is_key(space, key))
+}
+
+fn is_ledger_of_watchers(change: &Change) -> bool {
+    matches!(change, Change::BlobPut { space, key, .. } if (&**space, &**key) == (store::SETTINGS, im::watchers::KEY))
 }
 
 /// Bounded by the writer's queue: each note is one commit that was in it.
@@ -69,7 +88,12 @@ pub async fn carry(house: Arc<House>) {
                     let passes = note.upkeep && error != StoreError::Fenced;
                     // The ticket of a failed write is never done by itself: the error answer is its outcome.
                     let Note { cell, seq, bounce, ticket, .. } = note;
-                    post(&house, cell, CellItem::Failed { seq, passes, error, bounce, ticket }, &mut ready);
+                    post(
+                        &house,
+                        cell,
+                        CellItem::Failed { seq, passes, lapsed: Lapsed { error, bounce, ticket } },
+                        &mut ready,
+                    );
                     house.work(&mut ready);
                 }
             }
@@ -78,7 +102,7 @@ pub async fn carry(house: Arc<House>) {
 }
 
 /// A commit's outcome must not be lost: one that has no room in the mailbox waits for it on a task of its own.
-fn post(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem, ready: &mut Ready) {
+pub(super) fn post(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem, ready: &mut Ready) {
     match cell.cell.post(item) {
         Posted::Run => ready.push_back(cell),
         Posted::Queued | Posted::Gone(_) => {}
@@ -87,22 +111,7 @@ fn post(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem, ready: &mut 
 }
 
 /// A store that is busy is asked again after so long.
-const BUSY_RETRY: Duration = Duration::from_millis(20);
-
-/// A commit of what is stored of the account failed: that is read again when all that was written behind it is there, or
-/// failed as well.
-pub(super) fn read_again(house: &Arc<House>, cell: &Arc<AccountCell>, lapsed: Lapsed) {
-    let (house, cell) = (house.clone(), cell.clone());
-    house.runtime.clone().spawn(async move {
-        while let Err(StoreError::Busy) = house.commit(&cell.jid, Vec::new()).await {
-            tokio::time::sleep(BUSY_RETRY).await;
-        }
-        let stored = house.store.load_account(&cell.jid).await.ok().flatten().map(Box::new);
-        let mut ready = Ready::new();
-        post(&house, cell, CellItem::ReadAgain(Box::new((lapsed, stored))), &mut ready);
-        house.work(&mut ready);
-    });
-}
+pub(super) const BUSY_RETRY: Duration = Duration::from_millis(20);
 
 fn post_later(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem) {
     let house = house.clone();
@@ -120,4 +129,21 @@ fn post_later(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem) {
             }
         }
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::house::testing::juliet;
+    use xmpp::Stamp;
+
+    #[test]
+    fn only_what_keeps_the_books_passes_a_full_disk() {
+        let account = juliet();
+        let left = Change::LastActivity { account: account.clone(), left: Stamp(0), status: "".into() };
+        assert!(is_upkeep(&left));
+        assert!(is_upkeep(&Change::SessionDelete { account: account.clone(), resource: "home".into() }));
+        assert!(is_upkeep(&Change::Taken { account: account.clone(), positions: vec![1] }));
+        assert!(!is_upkeep(&Change::RequestDelete { account: account.clone(), contact: account }));
+    }
 }

@@ -1,7 +1,8 @@
 //! The house: entities and what carries items between them, the store, and streams.
 //!
-//! - [`entity`]: an account in memory, its gate, and what becomes of each effect.
-//! - [`gate`]: effects wait for the commits they stand behind.
+//! - [`entity`]: an account in memory and its turns. [`effects`]: what becomes of each effect of a step. [`gate`]: effects
+//!   wait for the commits they stand behind. [`questions`]: sessions wait for what the store is asked. [`mending`]: what is
+//!   stored is read again after a commit that failed, or a panic.
 //! - [`edges`]: the streams of this node and their queues.
 //! - [`timers`]: ticks. [`commits`]: what the writer says. [`accounts`]: create, remove, passwords.
 //! - [`retention`]: archives of those who do not come any more. [`overdue`]: what waits for them in vain.
@@ -16,15 +17,20 @@ pub mod aliases;
 pub mod classes;
 pub mod commits;
 pub mod edges;
+mod effects;
 pub mod entity;
 pub mod gate;
+pub mod mending;
 pub mod moving;
 pub mod notices;
 pub mod old_keys;
 pub mod operations;
 pub mod overdue;
+pub mod questions;
 pub mod retention;
 pub mod run;
+#[cfg(test)]
+pub mod testing;
 pub mod timers;
 
 use crate::component::Components;

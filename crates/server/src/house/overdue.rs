@@ -55,7 +55,7 @@ async fn round(house: &Arc<House>) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::house::entity::tests::{create, house, juliet, record};
+    use crate::house::testing::{create, house, juliet, record};
     use store::{Change, Store};
 
     #[tokio::test(start_paused = true)]

@@ -65,7 +65,7 @@ async fn cut(house: &House, summary: &AccountSummary) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::house::entity::tests::{create, house, juliet, record};
+    use crate::house::testing::{create, house, juliet, record};
     use store::{PageQuery, Store};
 
     #[tokio::test(start_paused = true)]
