@@ -46,6 +46,12 @@ def shown(command):
     return [value.text for value in command.iter("{jabber:x:data}value")]
 
 
+def fields(command):
+    """The fields of the form, by variable."""
+    form = command.find("{jabber:x:data}x")
+    return {field.get("var"): [value.text for value in field] for field in form.findall("{jabber:x:data}field")}
+
+
 @scene(PEER)
 async def an_administrator_makes_and_ends_accounts_by_forms_and_it_is_noted(house):
     jid = f"made{next(house.names)}@{DOMAIN}"
@@ -55,10 +61,12 @@ async def an_administrator_makes_and_ends_accounts_by_forms_and_it_is_noted(hous
         await execute(admin, f"{ADMIN}#add-user", accountjid=jid, password=PASSWORD, **{"password-verify": PASSWORD})
         async with Person(house, jid) as made:
             await made.login()
-            online = shown(await execute(admin, f"{ADMIN}#get-online-users-list"))
-            assert made.boundjid.full in online, online
-            stats = shown(await execute(admin, f"{ADMIN}#user-stats", accountjids=jid))
-            assert any(line.startswith("created") for line in stats), stats
+            online = shown(await execute(admin, f"{ADMIN}#get-online-users-list", max_items="none"))
+            assert jid in online and made.boundjid.full not in online, online
+            assert made.boundjid.full in shown(await execute(admin, f"{WAFT}#sessions"))
+            stats = fields(await execute(admin, f"{ADMIN}#user-stats", accountjid=jid))
+            assert stats["rostersize"] == ["0"] and stats["onlineresources"] == [made.boundjid.resource], stats
+            assert any(line.startswith("created") for line in stats["stats"]), stats
             await execute(admin, f"{ADMIN}#end-user-session", accountjids=jid)
             await made.sees("disconnected", "killed")
         await execute(admin, f"{ADMIN}#delete-user", accountjids=jid)
@@ -100,10 +108,12 @@ async def somebody_else_finds_no_commands_of_administrators(house):
 @scene(PEER)
 async def an_administrator_counts_blocks_and_forgets_by_forms(house):
     async with await administrator(house) as admin:
-        *_, registered = shown(await execute(admin, f"{ADMIN}#get-registered-users-num", domain=DOMAIN))
-        *_, online = shown(await execute(admin, f"{ADMIN}#get-online-users-num", domain=DOMAIN))
-        *_, disabled = shown(await execute(admin, f"{ADMIN}#get-disabled-users-num", domain=DOMAIN))
-        assert int(registered) >= int(online) >= 1 and int(disabled) >= 0, (registered, online, disabled)
+        kinds = ("registered", "disabled", "online", "active", "idle")
+        numbers = {}
+        for kind in kinds:
+            answer = fields(await execute(admin, f"{ADMIN}#get-{kind}-users-num"))
+            numbers[kind] = int(answer[f"{kind}usersnum"][0])
+        assert numbers["registered"] >= numbers["online"] == numbers["active"] + numbers["idle"] >= 1, numbers
         await execute(admin, f"{WAFT}#block", domain="*.spam.example")
         assert "*.spam.example" in shown(await execute(admin, f"{WAFT}#blocked"))
         await execute(admin, f"{WAFT}#unblock", domain="*.spam.example")
@@ -115,3 +125,40 @@ async def an_administrator_counts_blocks_and_forgets_by_forms(house):
                 assert why in error.iq["error"]["text"], error
             else:
                 raise AssertionError("it was taken")
+
+
+@scene(PEER)
+async def an_administrator_lists_who_is_there_who_is_away_and_who_is_shut_out(house):
+    """XEP-0133 §4.18 to §4.22, §4.8, §4.9."""
+    async with await administrator(house) as admin:
+        await admin.come()
+        async with Person(house, house.account("idle")) as idle:
+            await idle.login()
+            idle.send_presence(pshow="away")
+            jid = idle.boundjid.bare
+
+            async def of(node, var):
+                return fields(await execute(admin, f"{ADMIN}#{node}", max_items="200"))[var]
+
+            while jid not in await of("get-idle-users", "activeuserjids"):
+                pass
+            assert jid not in await of("get-active-users", "activeuserjids")
+            assert admin.boundjid.bare in await of("get-active-users", "activeuserjids")
+            assert jid in await of("get-registered-users-list", "registereduserjids")
+            iq = idle.make_iq_set()
+            iq["roster"]["items"] = {"hamlet@example.org": {"name": "Hamlet", "subscription": "", "groups": []}}
+            await iq.send()
+            roster = await execute(admin, f"{ADMIN}#get-user-roster", accountjids=jid)
+            item = roster.find("{jabber:x:data}x/{jabber:iq:roster}query/{jabber:iq:roster}item")
+            assert (item.get("jid"), item.get("name")) == ("hamlet@example.org", "Hamlet"), ET.tostring(roster)
+            last = fields(await execute(admin, f"{ADMIN}#get-user-lastlogin", accountjids=jid))
+            assert last["accountjids"] == [jid] and last["lastlogin"][0].endswith("Z"), last
+        assert jid not in await of("get-disabled-users-list", "disableduserjids")
+        await execute(admin, f"{ADMIN}#disable-user", accountjids=jid)
+        assert jid in await of("get-disabled-users-list", "disableduserjids")
+        try:
+            await execute(admin, f"{ADMIN}#get-user-roster", accountjids="nobody-at-all@" + DOMAIN)
+        except IqError as error:
+            assert "nobody-at-all" in error.iq["error"]["text"], error
+        else:
+            raise AssertionError("it was answered")

@@ -70,12 +70,17 @@ pub enum Act {
         subject: Option<String>,
         text: Option<String>,
     },
-    /// How many accounts of a domain there are (`registered`), are `disabled`, are there (`online`); one of them, if it
-    /// is named.
+    /// How many accounts of a domain there are of each kind; of one, if it is named.
     Count {
         domain: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        only: Option<String>,
+        only: Option<Kept>,
+    },
+    /// The addresses of accounts of a domain, of a kind; at most so many.
+    Accounts {
+        domain: String,
+        only: Kept,
+        max: usize,
     },
     /// Domains that were blocked at run time.
     Blocked,
@@ -98,6 +103,20 @@ pub enum Act {
     },
 }
 
+/// A kind of accounts. XEP-0133 §4.13 to §4.17.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    Registered,
+    Disabled,
+    /// With a session that has a stream.
+    Online,
+    /// Online, and available with one of them at least, not away.
+    Active,
+    /// Online, and not active.
+    Idle,
+}
+
 impl Act {
     /// For the audit log; `None`: it only looks.
     pub fn audited(&self) -> Option<Map<String, Value>> {
@@ -108,6 +127,7 @@ impl Act {
             | Act::DomainList
             | Act::Notices
             | Act::Count { .. }
+            | Act::Accounts { .. }
             | Act::Blocked
             | Act::Queues
             | Act::Limits

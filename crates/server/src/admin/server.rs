@@ -363,7 +363,9 @@ async fn answer(request: Request, ops: &dyn AdminOps, by: &str) -> Answer {
         Request::Act { act } => {
             // (What is announced is no business of the log.)
             let name = act.audited().and_then(|it| it.get("do").and_then(|name| name.as_str()).map(str::to_owned));
-            tracing::info!(act = name.unwrap_or_default(), by, "admin: act");
+            if let Some(name) = name {
+                tracing::info!(act = name, by, "admin: act");
+            }
             match ops.act(act).await {
                 Ok(value) => Answer::Value { value },
                 Err(why) => Answer::Refused { why },

@@ -1,9 +1,10 @@
 //! What acts of administration do to the running house.
 
+use super::AccountCell;
 use super::House;
 use super::entity::CellItem;
 use super::run::Running;
-use crate::admin::acts::Act;
+use crate::admin::acts::{Act, Kept};
 use crate::admin::server::account;
 use crate::commands::moving::value_of;
 use crate::config::{Added, DOMAINS_FILE, Log};
@@ -62,13 +63,14 @@ impl Running {
             Act::DomainRemove { domain } => self.remove_domain(&domain),
             Act::Notices => Ok(house.notices.shown()),
             Act::NoticeSet { occasion, subject, text } => house.set_notice(occasion, subject, text),
-            Act::Count { domain, only } => {
-                let counted = house.accounts_of(&domain).await?;
-                Ok(match only {
-                    Some(name) => counted.get(&name).cloned().ok_or_else(|| format!("{name} is not counted"))?,
-                    None => counted,
-                })
+            Act::Count { domain, only: Some(only) } => Ok(json!(house.accounts_of(&domain, only, 0).await?.0)),
+            Act::Count { domain, only: None } => {
+                let (registered, _) = house.accounts_of(&domain, Kept::Registered, 0).await?;
+                let (disabled, _) = house.accounts_of(&domain, Kept::Disabled, 0).await?;
+                let (online, _) = house.accounts_of(&domain, Kept::Online, 0).await?;
+                Ok(json!({ "domain": domain, "registered": registered, "disabled": disabled, "online": online }))
             }
+            Act::Accounts { domain, only, max } => Ok(json!(house.accounts_of(&domain, only, max).await?.1)),
             Act::Blocked => Ok(json!(crate::config::blocked_domains(&house.config.read().data))),
             Act::Block { domain, blocked } => self.block(&domain, blocked),
             Act::Queues => Ok(house.queues()),
@@ -281,26 +283,35 @@ impl House {
         Ok(json!({ "accounts": accounts }))
     }
 
-    /// Accounts of a domain: all, disabled, with a session.
-    async fn accounts_of(&self, domain: &str) -> Result<Value, String> {
+    /// Accounts of a domain, of a kind: how many, and the addresses of the first `max`.
+    async fn accounts_of(&self, domain: &str, only: Kept, max: usize) -> Result<(usize, Vec<String>), String> {
         if self.host(domain).is_none() {
             return Err(format!("{domain} is not hosted here\n`waft domain list` shows the domains that are"));
         }
-        let (mut registered, mut disabled, mut after) = (0, 0, String::new());
+        let (mut count, mut jids, mut after) = (0, Vec::new(), String::new());
+        if let Kept::Online | Kept::Active | Kept::Idle = only {
+            let of_domain = self.accounts_in_memory().into_iter().filter(|cell| cell.jid.domain() == domain);
+            let is_so = |cell: &Arc<AccountCell>| cell.cell.peek(|it| is_there(&it.account, only)) == Some(true);
+            jids = of_domain.filter(is_so).map(|cell| cell.jid.to_string()).collect();
+            count = jids.len();
+            jids.sort_unstable();
+            jids.truncate(max);
+            return Ok((count, jids));
+        }
         loop {
             let page = self.store.accounts(domain, &after, COUNTED_AT_ONCE).await;
             let page = page.map_err(|error| format!("the store cannot be read: {error}"))?;
-            registered += page.len();
-            disabled += page.iter().filter(|it| it.disabled).count();
+            let kept = page.iter().filter(|it| only == Kept::Registered || it.disabled);
+            let kept: Vec<String> = kept.map(|it| it.account.to_string()).collect();
+            count += kept.len();
+            jids.extend(kept.into_iter().take(max - jids.len()));
             match page.last() {
-                Some(last) if page.len() == COUNTED_AT_ONCE => after = last.account.as_str().to_owned(),
-                _ => break,
+                Some(last) if page.len() == COUNTED_AT_ONCE && (max == 0 || jids.len() < max) => {
+                    after = last.account.as_str().to_owned();
+                }
+                _ => return Ok((count, jids)),
             }
         }
-        let online = self.accounts_in_memory().into_iter().filter(|cell| cell.jid.domain() == domain).filter(|cell| {
-            cell.cell.peek(|it| it.account.sessions.iter().any(|session| session.edge.is_some())) == Some(true)
-        });
-        Ok(json!({ "domain": domain, "registered": registered, "disabled": disabled, "online": online.count() }))
     }
 
     // ---- rosters ----
@@ -412,4 +423,21 @@ impl House {
         let map: Map<String, Value> = met.map(|(name, count)| (name.to_owned(), count.into())).collect();
         Value::Object(map)
     }
+}
+
+/// Is somebody there, of this kind?
+fn is_there(account: &im::Account, kind: Kept) -> bool {
+    let mut sessions = account.sessions.iter().filter(|session| session.edge.is_some()).peekable();
+    let is_online = sessions.peek().is_some();
+    let is_active = sessions.any(|session| session.presence.as_ref().is_some_and(|presence| !is_away(presence)));
+    match kind {
+        Kept::Active => is_active,
+        Kept::Idle => is_online && !is_active,
+        _ => is_online,
+    }
+}
+
+fn is_away(presence: &Stanza) -> bool {
+    let show = presence.payload.child("show", ns::CLIENT).map(|show| show.to_element().text_content());
+    matches!(show.as_deref(), Some("away" | "xa"))
 }
