@@ -6,6 +6,8 @@ use crate::cli;
 use crate::config::{Config, ListenKind, ListenTls};
 use crate::s2s::dns::{DnsFault, Resolve, System};
 use serde::Serialize;
+use std::future::poll_fn;
+use std::task::Poll;
 
 /// Labels above a name at which CAA records are looked for (RFC 8659 §3).
 const ABOVE_MAX: usize = 16;
@@ -82,19 +84,30 @@ pub fn plan(config: &Config, domain: &str, host: &str, certificate: Option<&Cert
     records
 }
 
-/// Asks DNS for each of them. `authority`: who signs certificates, by the name that CAA records have for it.
+/// Asks DNS for all of them at once: a name server that is silent is waited for once. `authority`: who signs certificates,
+/// by the name that CAA records have for it.
 pub async fn look(records: &mut [Record], resolver: &dyn Resolve, authority: Option<&str>) {
-    for record in records {
-        let name = format!("{}.", record.name);
-        record.found = Some(match record.kind {
-            "SRV" => srv(resolver, &name, &record.data).await,
-            "CAA" => caa(resolver, &record.name, authority).await,
-            "TLSA" => tlsa(resolver, &name, &record.data).await,
-            _ => match resolver.addresses(&name).await {
-                Ok(found) => Found::Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
-                Err(fault) => fault.into(),
-            },
-        });
+    let mut asked: Vec<_> = records
+        .iter_mut()
+        .map(|record| Box::pin(async { record.found = Some(ask(record, resolver, authority).await) }))
+        .collect();
+    poll_fn(|cx| {
+        asked.retain_mut(|it| it.as_mut().poll(cx).is_pending());
+        if asked.is_empty() { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+}
+
+async fn ask(record: &Record, resolver: &dyn Resolve, authority: Option<&str>) -> Found {
+    let name = format!("{}.", record.name);
+    match record.kind {
+        "SRV" => srv(resolver, &name, &record.data).await,
+        "CAA" => caa(resolver, &record.name, authority).await,
+        "TLSA" => tlsa(resolver, &name, &record.data).await,
+        _ => match resolver.addresses(&name).await {
+            Ok(found) => Found::Ok(found.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")),
+            Err(fault) => fault.into(),
+        },
     }
 }
 
@@ -238,6 +251,7 @@ mod tests {
     use crate::s2s::dane::Tlsa;
     use crate::s2s::dns::{Answer, Srv};
     use std::net::IpAddr;
+    use std::time::Duration;
 
     #[derive(Default)]
     struct Table {
@@ -297,6 +311,40 @@ mod tests {
         let mut records = planned();
         look(&mut records, table, Some("letsencrypt.org")).await;
         records.into_iter().map(|it| (it.line(), it.found)).collect()
+    }
+
+    /// Answers nothing for five seconds.
+    struct Silent;
+
+    fn silent<T: Send + 'static>() -> Answer<'static, T> {
+        Box::pin(async {
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            Err(DnsFault::Failed("no answer".into()))
+        })
+    }
+
+    impl Resolve for Silent {
+        fn srv<'a>(&'a self, _: &'a str) -> Answer<'a, Srv> {
+            silent()
+        }
+        fn addresses<'a>(&'a self, _: &'a str) -> Answer<'a, IpAddr> {
+            silent()
+        }
+        fn caa<'a>(&'a self, _: &'a str) -> Answer<'a, (String, String)> {
+            silent()
+        }
+        fn tlsa<'a>(&'a self, _: &'a str) -> Answer<'a, Tlsa> {
+            silent()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_server_that_is_silent_is_waited_for_once() {
+        let began = tokio::time::Instant::now();
+        let mut records = planned();
+        look(&mut records, &Silent, None).await;
+        assert!(records.iter().all(|it| matches!(it.found, Some(Found::Unknown(_)))));
+        assert_eq!(began.elapsed(), Duration::from_secs(5));
     }
 
     #[test]
