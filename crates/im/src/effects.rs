@@ -6,7 +6,7 @@ use crate::modules::reports::Report;
 use std::sync::Arc;
 use store::{Change, Page, PageQuery, StoreError};
 use xmpp::write::Additions;
-use xmpp::{BareJid, FullJid, Jid, Stanza, StanzaError, StreamFault};
+use xmpp::{BareJid, FullJid, IqType, Jid, Stanza, StanzaError, StreamFault};
 
 /// One stanza for one session's stream.
 #[derive(Debug, Clone)]
@@ -202,5 +202,12 @@ impl Effects {
     /// Writes with an error answer for `bounce` on failure.
     pub fn commit(&mut self, changes: Vec<Change>, bounce: Option<&Arc<Stanza>>, ticket: &Ticket) {
         self.push(Effect::Commit { changes, bounce: bounce.cloned(), ticket: ticket.clone() });
+    }
+
+    /// Writes what the operator asked for: of the iq of somebody who has no address. On failure the state is as it was
+    /// before, as for each iq, and nobody is answered.
+    pub fn commit_for_operator(&mut self, changes: Vec<Change>, ticket: &Ticket) {
+        let asked = Arc::new(Stanza::iq(IqType::Set, "operator"));
+        self.commit(changes, Some(&asked), ticket);
     }
 }

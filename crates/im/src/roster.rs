@@ -421,7 +421,7 @@ pub fn befriend(account: &mut Account, contact: &BareJid, ticket: &Ticket, fx: &
     if changes.is_empty() {
         return;
     }
-    fx.commit(changes, None, ticket);
+    fx.commit_for_operator(changes, ticket);
     push(account, contact, fx);
     presence::reveal_to(account, contact, fx);
 }
@@ -493,6 +493,28 @@ mod tests {
         assert!(fx.list.iter().any(|it| matches!(it, crate::Effect::Commit { .. })));
         // Once is enough.
         assert!(juliet.item(befriend()).commits().is_empty());
+    }
+
+    #[test]
+    fn whom_the_operator_befriends_while_nothing_can_be_written_is_not_in_the_roster_and_may_be_put_there_again() {
+        let mut juliet = account("juliet@example.com").with("balcony", 0);
+        let romeo = || bare("romeo@example.net");
+        let befriend = || crate::Item::Befriend { contact: romeo(), ticket: Ticket::default() };
+        let bounce = juliet.item(befriend()).list.iter().find_map(|it| match it {
+            crate::Effect::Commit { bounce, .. } => Some(bounce.clone()),
+            _ => None,
+        });
+        let bounce = bounce.expect("a commit");
+        assert!(juliet.reads_again(bounce.as_deref()));
+        let fx = juliet.item(crate::Item::CommitFailed {
+            bounce,
+            error: store::StoreError::Full,
+            ticket: Ticket::default(),
+            stored: Some(Default::default()),
+        });
+        assert!(fx.told().is_empty(), "nobody has asked: {:?}", fx.told());
+        assert!(juliet.roster.get(&romeo()).is_none());
+        assert!(!juliet.item(befriend()).commits().is_empty());
     }
 
     fn owner() -> BareJid {

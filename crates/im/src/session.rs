@@ -463,7 +463,7 @@ pub fn set_roles(account: &mut Account, roles: Roles, ticket: Ticket, fx: &mut E
         Roles::ALL => Change::BlobDelete { account: owner, space, key },
         some => Change::BlobPut { account: owner, space, key, value: some.to_element().to_bytes("") },
     };
-    fx.commit(vec![change], None, &ticket);
+    fx.commit_for_operator(vec![change], &ticket);
     close_where(
         account,
         |s| s.roles.and(roles) != s.roles,

@@ -250,7 +250,7 @@ impl House {
     /// The roles that an account may have; its sessions that have more end.
     ///
     /// # Errors
-    /// `item-not-found` if there is no such account.
+    /// `item-not-found` if there is no such account, `internal-server-error` if it could not be written.
     pub async fn set_roles(self: &Arc<House>, account: &BareJid, roles: im::roles::Roles) -> Result<(), StanzaError> {
         match self.store.login(account).await {
             Ok(Some(_)) => {}
@@ -259,18 +259,29 @@ impl House {
         }
         let (tell, told) = oneshot::channel();
         self.post(account, Item::SetRoles { roles, ticket: Ticket(Some(Arc::new(Told(Some(tell))))) });
-        // Comes when the commit is on disk.
+        // Comes when the commit is on disk, or the account is again as it was.
         let _ = told.await;
-        Ok(())
+        match self.look_at(account, |it| it.roles).await {
+            Ok(now) if now == roles => Ok(()),
+            _ => Err(StanzaCondition::InternalServerError.into()),
+        }
     }
 
     /// Puts a contact into an account's roster, each subscribed to the other as far as this one knows.
-    pub async fn befriend(self: &Arc<House>, account: &BareJid, contact: &BareJid) {
+    ///
+    /// # Errors
+    /// For people: it could not be written.
+    pub async fn befriend(self: &Arc<House>, account: &BareJid, contact: &BareJid) -> Result<(), String> {
         let (tell, told) = oneshot::channel();
         let ticket = Ticket(Some(Arc::new(Told(Some(tell)))));
         self.post(account, Item::Befriend { contact: contact.clone(), ticket });
-        // Comes when the commit is on disk.
+        // Comes when the commit is on disk, or the account is again as it was.
         let _ = told.await;
+        let subscription = self.look_at(account, |it| it.roster.subscription(contact)).await?;
+        match subscription.to && subscription.from {
+            true => Ok(()),
+            false => Err(format!("{contact} could not be put into the roster of {account}\nsee the log of the server")),
+        }
     }
 
     /// Looks at an account as it is now, in memory or else as it is stored.
@@ -527,6 +538,25 @@ pub fn of_store(error: &StoreError) -> StanzaError {
 mod tests {
     use super::*;
     use crate::house::testing::{create, house, juliet, record};
+    use im::roles::Roles;
+
+    #[tokio::test]
+    async fn what_the_operator_asks_of_an_account_and_cannot_be_written_is_not_so_and_the_operator_hears_of_it() {
+        let (house, memory) = house();
+        create(&house).await;
+        let romeo = BareJid::parse("romeo@montague.example").expect("a bare JID in a test");
+        let befriended = async || {
+            let look = house.look_at(&juliet(), |it| it.roster.subscription(&romeo).to).await;
+            look.expect("there is an account")
+        };
+        memory.fail_next(StoreError::Full);
+        assert!(house.befriend(&juliet(), &romeo).await.is_err() && !befriended().await);
+        assert!(house.befriend(&juliet(), &romeo).await.is_ok() && befriended().await);
+        memory.fail_next(StoreError::Full);
+        assert!(house.set_roles(&juliet(), Roles::NONE).await.is_err());
+        assert_eq!(house.look_at(&juliet(), |it| it.roles).await, Ok(Roles::ALL));
+        assert!(house.set_roles(&juliet(), Roles::NONE).await.is_ok());
+    }
 
     // XEP-0386 §3.2.
     #[tokio::test]

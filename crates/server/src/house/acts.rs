@@ -346,8 +346,8 @@ impl House {
         if both {
             hosted(self, contact.as_str())?;
             self.must_be(contact).await?;
-            self.befriend(jid, contact).await;
-            self.befriend(contact, jid).await;
+            self.befriend(jid, contact).await?;
+            self.befriend(contact, jid).await?;
         }
         if !both || name.is_some() || !groups.is_empty() {
             let item = Element::new("item", ns::ROSTER)
