@@ -1,14 +1,12 @@
 //! The task of one connection of a component.
 
 use super::{Component, Connected, Policy, Queued};
+use crate::edge::line::{Io, Line};
 use crate::edge::socket::Socket;
-use crate::edge::wire::Wire;
 use crate::house::{House, Ready};
 use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
 use crate::s2s::flow::InFlight;
-use crate::s2s::outgoing::{Io, last_words, progress};
-use crate::s2s::presence::SILENCE;
 use im::watchers::Authenticated;
 use im::{Ingress, Ticket};
 use std::net::IpAddr;
@@ -16,16 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use stream::{ComponentEvent, ComponentStream};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 use xmpp::write::{Additions, Wire as Namespace, write_stanza};
 use xmpp::{Jid, StreamCondition, StreamFault};
-
-/// Bytes handed to a socket and not taken by the kernel.
-const SOCKET_BYTES_MAX: usize = 256 << 10;
-/// It takes nothing for so long: end.
-const WRITE_PATIENCE: Duration = Duration::from_secs(60);
-/// For the close tag of the component after ours. RFC 6120 §4.4.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(500);
 
 enum End {
     Closed,
@@ -44,19 +35,14 @@ impl Drop for Run {
 
 /// Serves one connection to its end.
 pub async fn serve(house: Arc<House>, socket: Socket, address: IpAddr, permit: Permit) {
-    socket.hurry();
     house.components.running.fetch_add(1, Ordering::AcqRel);
     let run = Run(house.clone());
     let policy = house.components.policy();
     let mut incarnation = [0; 8];
     house.crypto.random(&mut incarnation);
-    let wire = Wire::new(socket);
-    wire.notice_silence(SILENCE);
     let mut connection = Connection {
         stream: ComponentStream::new(policy.stream.clone(), house.crypto.clone()),
-        wire,
-        input: Vec::new(),
-        out: Vec::new(),
+        line: Line::new(socket),
         component: None,
         unflushed: Vec::new(),
         in_flight: Arc::default(),
@@ -64,7 +50,6 @@ pub async fn serve(house: Arc<House>, socket: Socket, address: IpAddr, permit: P
         received: 0,
         began: Instant::now(),
         heard: false,
-        blocked_since: None,
         policy,
         permit,
         address,
@@ -81,9 +66,7 @@ struct Connection {
     permit: Permit,
     address: IpAddr,
     stream: ComponentStream,
-    wire: Wire,
-    input: Vec<u8>,
-    out: Vec<u8>,
+    line: Line,
     /// Once it has proved itself.
     component: Option<Arc<Component>>,
     /// Written, but not yet with the kernel.
@@ -94,7 +77,6 @@ struct Connection {
     began: Instant,
     /// The first byte came.
     heard: bool,
-    blocked_since: Option<Instant>,
 }
 
 impl Connection {
@@ -109,7 +91,7 @@ impl Connection {
             if let Err(end) = self.write_queue() {
                 return end;
             }
-            if stopping.is_said() && self.wire.unsent() == 0 {
+            if stopping.is_said() && self.line.wire.unsent() == 0 {
                 return End::Fault(StreamFault::SystemShutdown);
             }
             if self.component.as_ref().is_some_and(|component| component.is_removed()) {
@@ -123,12 +105,9 @@ impl Connection {
                 biased;
                 () = stopping.changed() => {}
                 () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
-                io = progress(&mut self.wire, &mut self.input, may_read) => match io {
+                io = self.line.progress(may_read) => match io {
                     Ok(Io::Read(true)) => self.heard = true,
-                    Ok(Io::Flushed) => {
-                        self.blocked_since = None;
-                        self.unflushed.clear();
-                    }
+                    Ok(Io::Flushed) => self.unflushed.clear(),
                     Ok(Io::Read(false)) | Err(_) => return End::Lost,
                 },
                 () = wake_of(component.as_deref()) => {}
@@ -138,20 +117,17 @@ impl Connection {
     }
 
     fn deadline(&self) -> Instant {
-        let mut at = match (&self.component, self.heard) {
+        let at = match (&self.component, self.heard) {
             // The kernel notices when nobody is there any more.
             (Some(_), _) => Instant::now() + Duration::from_secs(3_600),
             (None, true) => self.began + self.policy.negotiation,
             (None, false) => self.began + self.policy.first_byte,
         };
-        if let Some(since) = self.blocked_since {
-            at = at.min(since + WRITE_PATIENCE);
-        }
-        at
+        self.line.deadline(at)
     }
 
     fn timed_out(&self) -> Result<(), End> {
-        if self.blocked_since.is_some_and(|since| since.elapsed() >= WRITE_PATIENCE) {
+        if self.line.takes_nothing() {
             return Err(End::Lost);
         }
         if self.component.is_none() && Instant::now() >= self.deadline() {
@@ -161,10 +137,10 @@ impl Connection {
     }
 
     fn take_input(&mut self) -> Result<(), End> {
-        let input = std::mem::take(&mut self.input);
+        let input = std::mem::take(&mut self.line.input);
         let mut rest = input.as_slice();
         while !self.in_flight.is_full() {
-            let event = match self.stream.next(&mut rest, &mut self.out) {
+            let event = match self.stream.next(&mut rest, &mut self.line.out) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(fault) => return Err(End::Fault(fault)),
@@ -192,7 +168,7 @@ impl Connection {
                 ComponentEvent::Closed => return Err(End::Closed),
             }
         }
-        self.input = rest.to_vec();
+        self.line.input = rest.to_vec();
         Ok(())
     }
 
@@ -209,7 +185,7 @@ impl Connection {
         };
         self.house.seams.proofs.insert((Box::default(), domain.into()), Authenticated::Component);
         self.permit.authenticated();
-        self.stream.accept(&mut self.out);
+        self.stream.accept(&mut self.line.out);
         tracing::info!(component = domain, address = %self.address, "a component is connected");
         self.house.probe_component(&component);
         self.component = Some(component);
@@ -218,18 +194,15 @@ impl Connection {
 
     fn write_queue(&mut self) -> Result<(), End> {
         if let Some(component) = &self.component {
-            while self.wire.unsent() + self.out.len() < SOCKET_BYTES_MAX
+            while self.line.room() > 0
                 && let Some(queued) = component.take()
             {
-                write(&mut self.out, &queued.stanza, &queued.to);
+                write(&mut self.line.out, &queued.stanza, &queued.to);
                 self.unflushed.push(queued);
             }
         }
-        if !self.out.is_empty() {
-            let written = self.wire.write(&self.out);
-            self.out.clear();
-            written.map_err(|_| End::Lost)?;
-            self.blocked_since.get_or_insert_with(Instant::now);
+        if self.line.send().map_err(|_| End::Lost)? {
+            self.unflushed.clear();
         }
         Ok(())
     }
@@ -250,27 +223,18 @@ impl Connection {
             self.gone(&component);
         }
         match &end {
-            End::Closed => self.stream.close(&mut self.out),
+            End::Closed => self.stream.close(&mut self.line.out),
             End::Fault(fault) => {
                 let of = if proved { Of::Component } else { Of::Stranger };
                 if let Some(limit) = limits_hit::by(fault, of) {
                     self.house.limit(limit);
                 }
-                self.stream.fail(fault, &mut self.out);
+                self.stream.fail(fault, &mut self.line.out);
             }
             End::Lost => return,
         }
-        let out = std::mem::take(&mut self.out);
-        last_words(&mut self.wire, &out).await;
-        let mut rest = Vec::new();
-        let wire = &mut self.wire;
-        let drain = async {
-            while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await {
-                rest.clear()
-            }
-        };
-        // Its end of the connection, or not: both are fine.
-        let _ = timeout(CLOSE_PATIENCE, drain).await;
+        self.line.last_words().await;
+        self.line.wire.hear_out().await;
     }
 
     /// Nothing reaches the component any more: what waited goes back, what was seen of it ends.
@@ -278,7 +242,7 @@ impl Connection {
         tracing::info!(component = %component.domain, "a component is gone");
         let waiting = component.detach();
         // What the kernel never took did not leave.
-        let unsent = if self.wire.unsent() > 0 { std::mem::take(&mut self.unflushed) } else { Vec::new() };
+        let unsent = if self.line.wire.unsent() > 0 { std::mem::take(&mut self.unflushed) } else { Vec::new() };
         let error = component.away();
         let mut ready = Ready::new();
         for queued in unsent.into_iter().chain(waiting) {

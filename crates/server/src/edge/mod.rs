@@ -1,10 +1,12 @@
 //! ② The edge: one task a connection, a pipe between a socket and a session.
 //!
-//! - [`socket`]: bytes in, bytes out. [`wire`]: the same, plain or TLS.
+//! - [`socket`]: bytes in, bytes out. [`wire`]: the same, plain or TLS. [`line`]: the same of servers and components, which
+//!   must take what they are sent.
 //! - [`login`]: what the stream asks before it is bound: who is this, is it the password, which resource.
 //! - [`talk`]: a bound stream: stanzas in, deliveries out, acknowledgements.
 //! - [`rates`]: how fast a client may send.
 
+pub mod line;
 pub mod login;
 pub mod rates;
 pub mod socket;
@@ -534,29 +536,16 @@ impl Edge {
         // A server that stops waits for what is on its way out: what arrives is not given again after the restart.
         let stops = matches!(end, End::Fault(StreamFault::SystemShutdown));
         if stops {
-            self.say_last(&out).await;
+            self.wire.say_last(&out).await;
         }
         self.detach(reason);
         self.house.edges.close(&self.handle);
         if !matches!(end, End::Lost) {
             if !stops {
-                self.say_last(&out).await;
+                self.wire.say_last(&out).await;
             }
             self.wire.shutdown();
-            // What the peer still sends is read and dropped for a moment, so that our last words are not lost in a
-            // reset.
-            let mut rest = Vec::new();
-            let wire = &mut self.wire;
-            let drain = async {
-                for _ in 0..64 {
-                    rest.clear();
-                    match poll_fn(|cx| wire.poll_read(cx, &mut rest)).await {
-                        Ok(true) => {}
-                        Ok(false) | Err(_) => break,
-                    }
-                }
-            };
-            let _ = tokio::time::timeout(Duration::from_millis(500), drain).await;
+            self.wire.hear_out().await;
         }
     }
 
@@ -574,13 +563,6 @@ impl Edge {
         if let Some(limit) = limit {
             self.house.limit(limit);
         }
-    }
-
-    async fn say_last(&mut self, out: &[u8]) {
-        let _ = self.wire.write(out);
-        self.wire.say_goodbye();
-        let wire = &mut self.wire;
-        let _ = tokio::time::timeout(Duration::from_secs(2), poll_fn(|cx| wire.poll_flush(cx))).await;
     }
 
     /// Tells the session that its stream is gone.

@@ -4,9 +4,12 @@ use super::socket::Socket;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConnection, Connection, ServerConnection};
 use std::cell::RefCell;
+use std::future::poll_fn;
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// Bytes read from a socket at once; the buffer belongs to the thread, not to the stream.
 const READ_BYTES: usize = 32 * 1024;
@@ -22,6 +25,11 @@ thread_local! {
 /// Buffers a thread keeps for the next read, and the largest of them.
 const POOL_MAX: usize = 8;
 const POOLED_BYTES_MAX: usize = 64 * 1024;
+/// The kernel takes the last bytes within this time, or they are lost.
+const LAST_BYTES: Duration = Duration::from_secs(2);
+/// What the peer says after our last words is read so long, and so often.
+const LAST_PATIENCE: Duration = Duration::from_millis(500);
+const LAST_READS_MAX: usize = 64;
 
 /// An empty buffer to read into.
 pub fn buffer() -> Vec<u8> {
@@ -269,8 +277,30 @@ impl Wire {
         let _ = self.collect_tls();
     }
 
+    /// Last bytes, and TLS's end.
+    pub async fn say_last(&mut self, out: &[u8]) {
+        let _ = self.write(out);
+        self.say_goodbye();
+        let _ = timeout(LAST_BYTES, poll_fn(|cx| self.poll_flush(cx))).await;
+    }
+
+    /// What the peer still sends is read and dropped for a moment, so that our last words are not lost in a reset.
+    pub async fn hear_out(&mut self) {
+        let mut rest = Vec::new();
+        let heard = async {
+            for _ in 0..LAST_READS_MAX {
+                rest.clear();
+                if !matches!(poll_fn(|cx| self.poll_read(cx, &mut rest)).await, Ok(true)) {
+                    break;
+                }
+            }
+        };
+        // Its end of the connection, or not: both are fine.
+        let _ = timeout(LAST_PATIENCE, heard).await;
+    }
+
     /// The kernel finds out within `silence` that the peer is gone without a word.
-    pub fn notice_silence(&self, silence: std::time::Duration) {
+    pub fn notice_silence(&self, silence: Duration) {
         self.socket.notice_silence(silence);
     }
 

@@ -1,15 +1,13 @@
 //! `waft check`: walks the way to a domain and back, step by step, as a link would, and says where it ends and why.
 
 use super::dns::{self, DnsFault, Nowhere, Target};
-use super::outgoing::{Io, last_words, progress};
 use super::{Federation, Policy, trust};
 use crate::admin::{Check, CheckState, CheckStep};
+use crate::edge::line::{Io, Line};
 use crate::edge::socket::Socket;
-use crate::edge::wire::Wire;
 use im::Ticket;
 use parking_lot::Mutex;
 use std::collections::HashMap;
-use std::future::poll_fn;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::server::OutEvent;
@@ -162,7 +160,6 @@ impl Walk {
     async fn there(&self) -> Result<(), Ended> {
         let targets = self.find().await?;
         let (socket, target) = self.connect(targets).await?;
-        socket.hurry();
         let mut talk = Talk {
             stream: OutgoingStream::new(
                 self.policy.stream.clone(),
@@ -170,14 +167,11 @@ impl Walk {
                 self.pair.clone(),
                 false,
             ),
-            wire: Wire::new(socket),
-            input: Vec::new(),
-            out: Vec::new(),
+            line: Line::new(socket),
         };
         let done = self.negotiate(&mut talk, target).await;
-        talk.stream.close(&mut talk.out);
-        let out = std::mem::take(&mut talk.out);
-        last_words(&mut talk.wire, &out).await;
+        talk.stream.close(&mut talk.line.out);
+        talk.line.last_words().await;
         done
     }
 
@@ -295,7 +289,7 @@ impl Walk {
         if target.direct_tls {
             self.handshake(talk, &target).await?;
         }
-        talk.stream.start(&mut talk.out);
+        talk.stream.start(&mut talk.line.out);
         loop {
             match self.next(talk).await? {
                 OutEvent::StartTls => {
@@ -339,24 +333,15 @@ impl Walk {
         let Some(name) = trust::server_name(&self.pair.to) else {
             return Err(self.failed("the domain has no name for TLS", "is it written correctly?"));
         };
-        if let Err(why) = talk.flush(self.policy.handshake).await {
-            return Err(self.failed(why, REMEDY));
-        }
-        let up = match talk.wire.start_tls_to(config, name) {
-            Ok(()) => match timeout(self.policy.handshake, poll_fn(|cx| talk.wire.poll_handshake(cx))).await {
-                Ok(Ok(())) => Ok(()),
-                Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err("no answer to the handshake".into()),
-            },
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = up {
-            return Err(self.failed(why, REMEDY));
-        }
+        let patience = self.policy.handshake;
+        let failed = |why: &dyn std::fmt::Display| self.failed(why.to_string(), REMEDY);
+        talk.line.flush(patience).await.map_err(|why| failed(&why))?;
+        talk.line.wire.start_tls_to(config, name).map_err(|why| failed(&why))?;
+        talk.line.handshake(patience).await.map_err(|why| failed(&why))?;
         let how = if direct { "direct" } else { "by STARTTLS" };
-        self.ok(format!("{} {how}", talk.wire.tls_kind().unwrap_or_default()));
+        self.ok(format!("{} {how}", talk.line.wire.tls_kind().unwrap_or_default()));
         self.begin("certificate");
-        let chain = talk.wire.peer_certificates().unwrap_or_default().to_vec();
+        let chain = talk.line.wire.peer_certificates().unwrap_or_default().to_vec();
         let known = self.federation.judge_dialled(&self.pair.to, Some(&chain), target.delegation.as_deref());
         let known = known.map_err(|why| {
             self.failed(
@@ -373,7 +358,7 @@ impl Walk {
             false => self.judge(certificate.as_ref(), trust.verify(&chain).err()),
         };
         if !self.ourselves || !direct {
-            talk.stream.tls_up(certificate, &mut talk.out);
+            talk.stream.tls_up(certificate, &mut talk.line.out);
         }
         judged
     }
@@ -413,7 +398,7 @@ impl Walk {
             self.skipped("external", "not offered: our certificate does not convince it, or it speaks dialback only");
         }
         self.begin(if offer.external { "external" } else { "dialback" });
-        talk.stream.authenticate(&mut talk.out);
+        talk.stream.authenticate(&mut talk.line.out);
         loop {
             let event = self.next(talk).await?;
             // Refused, and dialback has begun by itself.
@@ -511,32 +496,30 @@ fn shown(target: &Target) -> String {
 /// The stream that is tried.
 struct Talk {
     stream: OutgoingStream,
-    wire: Wire,
-    input: Vec<u8>,
-    out: Vec<u8>,
+    line: Line,
 }
 
 impl Talk {
     /// The next event; errors are for people.
     async fn next(&mut self, patience: Duration) -> Result<OutEvent, String> {
         for _ in 0..ELEMENTS_MAX {
-            let input = std::mem::take(&mut self.input);
+            let input = std::mem::take(&mut self.line.input);
             let mut rest = input.as_slice();
-            let next = self.stream.next(&mut rest, &mut self.out);
-            self.input = rest.to_vec();
+            let next = self.stream.next(&mut rest, &mut self.line.out);
+            self.line.input = rest.to_vec();
             match next {
                 Ok(Some(OutEvent::PeerError(condition))) => return Err(format!("it ends the stream: {condition}")),
                 Ok(Some(OutEvent::Closed)) => return Err("it closes the stream".into()),
                 Ok(Some(event)) => return Ok(event),
                 Ok(None) => {}
                 Err(fault) => {
-                    self.stream.fail(&fault, &mut self.out);
+                    self.stream.fail(&fault, &mut self.line.out);
                     return Err(format!("what it says is wrong: {}", fault.condition().name()));
                 }
             }
-            self.flush(patience).await?;
+            self.line.flush(patience).await.map_err(|error| error.to_string())?;
             loop {
-                match progress(&mut self.wire, &mut self.input, true).await {
+                match self.line.progress(true).await {
                     Ok(Io::Read(true)) => break,
                     Ok(Io::Flushed) => {}
                     Ok(Io::Read(false)) => return Err("it closed the connection".into()),
@@ -545,14 +528,5 @@ impl Talk {
             }
         }
         Err("it says too much before it answers".into())
-    }
-
-    async fn flush(&mut self, patience: Duration) -> Result<(), String> {
-        let out = std::mem::take(&mut self.out);
-        self.wire.write(&out).map_err(|error| error.to_string())?;
-        match timeout(patience, poll_fn(|cx| self.wire.poll_flush(cx))).await {
-            Ok(sent) => sent.map_err(|error| error.to_string()),
-            Err(_) => Err("it takes nothing".into()),
-        }
     }
 }

@@ -1,34 +1,29 @@
 //! A stream that another server opened: one task a connection.
 
-use super::flow::{Dead, Flow, Rest};
+use super::flow::{Dead, Rest};
 use super::hubs::{JOINING_MAX, Ride};
-use super::outgoing::{Io, last_words, progress, told};
-use super::presence::{Ended, SILENCE};
+use super::peer::{Peer, Woke};
+use super::presence::Ended;
 use super::queue::{Link, Pushed, Question};
-use super::shown::{Opened, Showing};
-use super::{Federation, Policy, trust};
-use crate::edge::rates::Rates;
+use super::shown::Opened;
+use super::{Federation, trust};
 use crate::edge::socket::Socket;
-use crate::edge::wire::Wire;
 use crate::house::Ready;
 use crate::house::entity::CellItem;
 use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
 use im::{Ingress, Item, Ticket};
-use std::future::poll_fn;
+use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use stream::server::InEvent;
 use stream::{IncomingStream, Managed, Pair, PeerCertificate, ResumeRequest, Verdict, Verify};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 use xmpp::stanza::StanzaFault;
 use xmpp::{Jid, PresenceType, Stanza, StanzaCondition, StanzaType, StreamFault};
 
-/// Bytes handed to a socket and not taken by the kernel.
-const SOCKET_BYTES_MAX: usize = 256 << 10;
-const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 /// For the first byte.
 const FIRST_BYTE: Duration = Duration::from_secs(5);
 
@@ -150,40 +145,26 @@ fn is_told_only(stanza: &Stanza) -> bool {
 
 /// Serves one connection to its end.
 pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr, permit: Permit, direct_tls: bool) {
-    socket.hurry();
     let running = federation.run();
     let policy = federation.policy();
-    let wire = Wire::new(socket);
-    wire.notice_silence(SILENCE);
+    let showing = federation.streams.begin(Opened::There, address, federation.house.now().utc);
     let (verdicts, verdicts_in) = mpsc::channel(stream::server::incoming::VERIFICATIONS_MAX);
     let (takeover, takeovers) = mpsc::channel(1);
     let (riding, rides) = mpsc::channel(JOINING_MAX);
     let mut incoming = Incoming {
-        showing: federation.streams.begin(Opened::There, address, federation.house.now().utc),
-        flow: Flow::new(&federation),
+        peer: Peer::new(&federation, &policy, socket, showing),
+        stream: IncomingStream::new(policy.stream.clone(), federation.crypto.clone()),
         id: None,
         takeover,
         takeovers,
         riding,
         rides,
-        by_dane: false,
-        stream: IncomingStream::new(policy.stream.clone(), federation.crypto.clone()),
-        wire,
-        input: Vec::new(),
-        out: Vec::new(),
         verdicts,
         verdicts_in,
         up: Vec::new(),
-        rates: policy.rates(),
-        began: Instant::now(),
-        heard: None,
-        active: Instant::now(),
-        blocked_since: None,
-        peer_error: None,
-        policy,
+        heard: false,
         permit,
         address,
-        federation,
     };
     let end = incoming.run(direct_tls).await;
     incoming.finish(end).await;
@@ -191,23 +172,15 @@ pub async fn serve(federation: Arc<Federation>, socket: Socket, address: IpAddr,
 }
 
 struct Incoming {
-    federation: Arc<Federation>,
-    showing: Showing,
-    policy: Arc<Policy>,
+    /// With both directions, links' queues go out here.
+    peer: Peer,
+    stream: IncomingStream,
     permit: Permit,
     address: IpAddr,
-    stream: IncomingStream,
-    wire: Wire,
-    /// Signed records vouch for its certificate.
-    by_dane: bool,
-    input: Vec<u8>,
-    out: Vec<u8>,
     verdicts: mpsc::Sender<(Pair, Verdict)>,
     verdicts_in: mpsc::Receiver<(Pair, Verdict)>,
     /// Pairs that were told to be up.
     up: Vec<Pair>,
-    /// With both directions, links' queues go out here.
-    flow: Flow,
     /// By which the stream can be resumed.
     id: Option<Box<str>>,
     takeover: mpsc::Sender<oneshot::Sender<Rest>>,
@@ -215,13 +188,8 @@ struct Incoming {
     /// Links of the way back whose tasks give them to this stream.
     riding: mpsc::Sender<Ride>,
     rides: mpsc::Receiver<Ride>,
-    rates: Rates,
-    began: Instant,
     /// The first byte came.
-    heard: Option<Instant>,
-    active: Instant,
-    blocked_since: Option<Instant>,
-    peer_error: Option<Box<str>>,
+    heard: bool,
 }
 
 impl Incoming {
@@ -229,67 +197,54 @@ impl Incoming {
         if direct_tls && let Err(end) = self.handshake().await {
             return end;
         }
-        let mut stopping = self.federation.stopping();
-        let mut cuts = self.federation.presence.cuts();
+        self.peer.listen();
         loop {
-            if self.may_take()
+            if self.peer.may_take()
                 && let Err(end) = self.take_input().await
             {
                 return end;
             }
-            if let Err(Dead(why)) = self.flow.tick(&mut self.out) {
+            if let Err(Dead(why)) = self.peer.flow.tick(&mut self.peer.line.out) {
                 tracing::debug!(address = %self.address, why, "another server's stream ends");
                 return End::Lost;
             }
-            if let Err(end) = self.write_queue() {
-                return end;
+            self.peer.write_stanzas();
+            if self.peer.send().is_err() {
+                return End::Lost;
             }
-            if self.federation.is_stopping() && self.has_said_all() {
+            if self.peer.federation.is_stopping() && self.has_said_all() {
                 return End::Fault(StreamFault::SystemShutdown);
             }
-            let may_read = self.may_take() && !self.stream.is_waiting();
+            let may_read = self.peer.may_take() && !self.stream.is_waiting();
             let deadline = self.deadline();
-            let (wake, in_flight) = (self.flow.wake.clone(), self.flow.in_flight.clone());
             tokio::select! {
                 // The rarest first, so that none starves the others; and a run can be repeated.
                 biased;
-                () = stopping.changed() => self.active = Instant::now(),
-                cut = cuts.recv() => if cut.is_ok_and(|pair| self.up.contains(&pair)) { return End::Lost },
-                () = sleep_until(deadline) => if let Err(end) = self.timed_out() { return end },
                 Some((pair, verdict)) = self.verdicts_in.recv() => self.judged(&pair, verdict),
                 Some(ride) = self.rides.recv() => self.take_up(ride),
                 Some(heir) = self.takeovers.recv() => {
                     self.id = None;
-                    if let Some(rest) = self.flow.rest() {
+                    if let Some(rest) = self.peer.flow.rest() {
                         // It may have given up.
                         let _ = heir.send(rest);
                     }
                     return End::Lost;
                 }
-                io = progress(&mut self.wire, &mut self.input, may_read) => match io {
-                    Ok(Io::Read(true)) => {
-                        self.heard.get_or_insert_with(Instant::now);
-                        if self.rates.read(self.input.len()) {
-                            self.federation.house.limit("s2s_bytes_per_second");
-                        }
-                    }
-                    Ok(Io::Flushed) => self.flushed(),
-                    Ok(Io::Read(false)) | Err(_) => return End::Lost,
+                woke = self.peer.woke(may_read, deadline) => match woke {
+                    Woke::Cut(pair) if self.up.contains(&pair) => return End::Lost,
+                    Woke::Deadline => if let Err(end) = self.timed_out() { return end },
+                    Woke::Read => self.heard = true,
+                    Woke::Gone(_) => return End::Lost,
+                    Woke::Cut(_) | Woke::Told => {}
                 },
-                // Each turn looks at what these two tell of.
-                () = told(&wake, &in_flight.done) => {}
             }
         }
     }
 
-    fn may_take(&self) -> bool {
-        !self.flow.in_flight.is_full() && self.rates.may_read()
-    }
-
     /// What is to go out is with the peer, or has had its time.
     fn has_said_all(&self) -> bool {
-        let settled = !self.flow.has_stanzas() && self.flow.is_settled();
-        self.wire.unsent() == 0 && (settled || self.active.elapsed() >= Duration::from_secs(3))
+        let settled = !self.peer.flow.has_stanzas() && self.peer.flow.is_settled();
+        self.peer.line.wire.unsent() == 0 && (settled || self.peer.active.elapsed() >= Duration::from_secs(3))
     }
 
     fn is_authenticated(&self) -> bool {
@@ -297,46 +252,43 @@ impl Incoming {
     }
 
     fn deadline(&self) -> Instant {
-        let mut at = match (self.is_authenticated(), self.heard) {
-            (true, _) if self.federation.is_stopping() => Instant::now() + Duration::from_millis(100),
+        let at = match (self.is_authenticated(), self.heard) {
+            (true, _) if self.peer.federation.is_stopping() => Instant::now() + Duration::from_millis(100),
             (true, _) => Instant::now() + Duration::from_secs(10),
-            (false, None) => self.began + FIRST_BYTE,
+            (false, false) => self.peer.began + FIRST_BYTE,
             // Our own question to the authoritative server has its own time; it is not the peer's fault.
-            (false, Some(_)) => {
-                self.began + self.policy.negotiation * if self.stream.verifications() > 0 { 2 } else { 1 }
+            (false, true) => {
+                self.peer.began + self.peer.policy.negotiation * if self.stream.verifications() > 0 { 2 } else { 1 }
             }
         };
-        if let Some(since) = self.blocked_since {
-            at = at.min(since + WRITE_PATIENCE);
-        }
-        self.rates.deadline(at)
+        self.peer.deadline(at)
     }
 
     fn timed_out(&mut self) -> Result<(), End> {
-        if self.blocked_since.is_some_and(|since| since.elapsed() >= WRITE_PATIENCE) {
+        if self.peer.line.takes_nothing() {
             return Err(End::Lost);
         }
         if self.is_authenticated() {
-            let silent = self.active.elapsed() >= self.policy.idle * 2;
-            let leased = self.up.iter().any(|pair| self.federation.presence.has(pair));
+            let silent = self.peer.active.elapsed() >= self.peer.policy.idle * 2;
+            let leased = self.up.iter().any(|pair| self.peer.federation.presence.has(pair));
             return if silent && !leased { Err(End::Closed) } else { Ok(()) };
         }
-        if Instant::now() >= self.deadline() && self.rates.may_read() {
-            self.federation.house.count("s2s_timeouts");
+        if Instant::now() >= self.deadline() && self.peer.rates.may_read() {
+            self.peer.federation.house.count("s2s_timeouts");
             return Err(End::Fault(StreamFault::NegotiationTimeout));
         }
         Ok(())
     }
 
     async fn take_input(&mut self) -> Result<(), End> {
-        let input = std::mem::take(&mut self.input);
+        let input = std::mem::take(&mut self.peer.line.input);
         let mut rest = input.as_slice();
         loop {
-            if self.flow.in_flight.is_full() {
-                self.input = rest.to_vec();
+            if self.peer.flow.in_flight.is_full() {
+                self.peer.line.input = rest.to_vec();
                 return Ok(());
             }
-            let event = match self.stream.next(&mut rest, &mut self.out) {
+            let event = match self.stream.next(&mut rest, &mut self.peer.line.out) {
                 Ok(Some(event)) => event,
                 Ok(None) => break,
                 Err(fault) => return Err(End::Fault(fault)),
@@ -344,21 +296,21 @@ impl Incoming {
             match event {
                 InEvent::StartTls => self.handshake().await?,
                 InEvent::External(pair) => {
-                    let allowed = self.policy.allows(&pair.from);
-                    self.stream.external(allowed, &mut self.out);
+                    let allowed = self.peer.policy.allows(&pair.from);
+                    self.stream.external(allowed, &mut self.peer.line.out);
                 }
                 InEvent::Dialback { pair, key, id, certified } => self.asked(pair, key, id, certified),
                 InEvent::Authenticated(pair) => self.authenticated(pair),
                 InEvent::Stanza(stanza) => {
-                    self.active = Instant::now();
+                    self.peer.active = Instant::now();
                     let (Some(from), Some(to)) = (&stanza.from, &stanza.to) else { continue };
                     let pair = Pair::new(from.domain(), to.domain());
-                    self.flow.take_in(&pair, stanza);
+                    self.peer.flow.take_in(&pair, stanza);
                 }
                 InEvent::Manage { resume } => self.manage(resume),
                 InEvent::Resume(request) => self.resume(request).await?,
                 InEvent::Managing(managing) => {
-                    if let Err(Dead(_)) = self.flow.managing(managing, &mut self.out) {
+                    if let Err(Dead(_)) = self.peer.flow.managing(managing, &mut self.peer.line.out) {
                         return Err(End::Fault(StreamFault::Other(
                             xmpp::StreamCondition::UndefinedCondition,
                             "More is acknowledged than was sent.",
@@ -366,31 +318,31 @@ impl Incoming {
                     }
                 }
                 InEvent::BadStanza(mut fault) => {
-                    self.flow.take_in_bad();
+                    self.peer.flow.take_in_bad();
                     if fault.stanza.to.is_none() {
                         let host = self.stream.host().and_then(|host| xmpp::BareJid::of_domain(host).ok());
                         fault.stanza.to = host.map(Into::into);
                     }
-                    self.federation.refuse(*fault);
+                    self.peer.federation.refuse(*fault);
                 }
-                InEvent::PeerError(condition) => self.peer_error = Some(condition),
+                InEvent::PeerError(condition) => self.peer.error = Some(condition),
                 InEvent::Closed => return Err(End::Closed),
             }
         }
         // What the stream did not take while an answer is out.
-        self.input = rest.to_vec();
+        self.peer.line.input = rest.to_vec();
         Ok(())
     }
 
     /// A pair wants to be proved by dialback.
     fn asked(&mut self, pair: Pair, key: Box<str>, id: Box<str>, certified: bool) {
-        let verdict = if !self.policy.allows(&pair.from) {
+        let verdict = if !self.peer.policy.allows(&pair.from) {
             Some(Verdict::Error(StanzaCondition::PolicyViolation))
-        } else if self.federation.is_changed(&pair.from, self.wire.peer_certificates()) {
+        } else if self.peer.federation.is_changed(&pair.from, self.peer.line.wire.peer_certificates()) {
             Some(Verdict::Error(StanzaCondition::NotAuthorized))
         } else if certified {
             Some(Verdict::Valid)
-        } else if self.policy.is_strict(&pair.from) && !self.federation.resolver.validates() {
+        } else if self.peer.policy.is_strict(&pair.from) && !self.peer.federation.resolver.validates() {
             Some(Verdict::Error(StanzaCondition::NotAuthorized))
         } else {
             None
@@ -398,16 +350,16 @@ impl Incoming {
         if let Some(verdict) = verdict {
             return self.judged(&pair, verdict);
         }
-        let Some(place) = self.federation.verifications.enter(self.address) else {
-            self.federation.house.count("s2s_verifications_full");
-            self.federation.house.limit("verifications_per_address");
+        let Some(place) = self.peer.federation.verifications.enter(self.address) else {
+            self.peer.federation.house.count("s2s_verifications_full");
+            self.peer.federation.house.limit("verifications_per_address");
             return self.judged(&pair, Verdict::Error(StanzaCondition::ResourceConstraint));
         };
-        let (federation, verdicts) = (self.federation.clone(), self.verdicts.clone());
+        let (federation, verdicts) = (self.peer.federation.clone(), self.verdicts.clone());
         let dialler = self.address.to_string();
-        let strict = self.policy.is_strict(&pair.from);
-        let chain = self.wire.peer_certificates().unwrap_or_default().to_vec();
-        self.federation.house.runtime.spawn(async move {
+        let strict = self.peer.policy.is_strict(&pair.from);
+        let chain = self.peer.line.wire.peer_certificates().unwrap_or_default().to_vec();
+        self.peer.federation.house.runtime.spawn(async move {
             let verdict = match strict {
                 true if federation.is_vouched_for(&pair.from, &chain).await => Verdict::Valid,
                 true => Verdict::Error(StanzaCondition::NotAuthorized),
@@ -421,32 +373,28 @@ impl Incoming {
 
     fn judged(&mut self, pair: &Pair, verdict: Verdict) {
         // An authoritative server that says no is told on as no; errors of the way to it as they are.
-        if !self.stream.dialback(pair, verdict, &mut self.out) {
+        if !self.stream.dialback(pair, verdict, &mut self.peer.line.out) {
             return;
         }
         if verdict != Verdict::Valid {
             tracing::info!(%pair, ?verdict, address = %self.address, "another server could not prove its domain");
-            self.federation.house.count("s2s_refused");
+            self.peer.federation.house.count("s2s_refused");
         }
     }
 
     fn authenticated(&mut self, pair: Pair) {
         tracing::debug!(%pair, address = %self.address, encrypted = self.stream.is_encrypted(), "another server is authenticated");
         self.permit.authenticated();
-        self.active = Instant::now();
+        self.peer.active = Instant::now();
         let certified = self.stream.is_certified(&pair.from);
-        self.federation.proved(&pair, certified);
-        self.federation.incoming_up(&pair);
-        self.federation.met(&pair.from, self.wire.peer_certificates());
+        self.peer.federation.proved(&pair, certified);
+        self.peer.federation.incoming_up(&pair);
+        self.peer.federation.met(&pair.from, self.peer.line.wire.peer_certificates());
         self.up.push(pair.clone());
         self.attach();
-        let both = self.flow.links().iter().any(|link| link.pair == pair.inverse());
-        let by = match (certified, self.by_dane) {
-            (true, true) => "dane",
-            (true, false) => "certificate",
-            (false, _) => "dialback",
-        };
-        self.showing.proved(&pair.inverse(), by, both);
+        let both = self.peer.flow.links().iter().any(|link| link.pair == pair.inverse());
+        let by = self.peer.proof(certified);
+        self.peer.showing.proved(&pair.inverse(), by, both);
     }
 
     /// Takes over the links of the way back that nobody works for.
@@ -455,24 +403,24 @@ impl Incoming {
             return;
         }
         if let Some(pair) = self.up.last() {
-            self.federation.hubs.carried(pair.inverse(), self.riding.clone());
+            self.peer.federation.hubs.carried(pair.inverse(), self.riding.clone());
         }
         for pair in &self.up {
             let back = pair.inverse();
-            if !self.flow.links().iter().any(|link| link.pair == back)
-                && let Some(link) = self.federation.link_of(&back, &pair.from)
-                && link.attach(&self.flow.wake)
+            if !self.peer.flow.links().iter().any(|link| link.pair == back)
+                && let Some(link) = self.peer.federation.link_of(&back, &pair.from)
+                && link.attach(&self.peer.flow.wake)
             {
-                self.flow.carry(&link);
+                self.peer.flow.carry(&link);
             }
         }
     }
 
     /// … and those whose tasks give them to it, rather than dial.
     fn take_up(&mut self, ride: Ride) {
-        if ride.link.adopt(&self.flow.wake) {
-            self.flow.carry(&ride.link);
-            self.showing.carries_back(&ride.link.pair);
+        if ride.link.adopt(&self.peer.flow.wake) {
+            self.peer.flow.carry(&ride.link);
+            self.peer.showing.carries_back(&ride.link.pair);
             // Its task waits for this word, or has been dropped with the server.
             let _ = ride.taken.send(());
         }
@@ -480,31 +428,31 @@ impl Incoming {
 
     /// XEP-0198 §3.
     fn manage(&mut self, resume: bool) {
-        let managed = match resume && self.federation.resumptions.len() < SUSPENDED_MAX * 2 {
+        let managed = match resume && self.peer.federation.resumptions.len() < SUSPENDED_MAX * 2 {
             true => {
                 let mut random = [0; 16];
-                self.federation.crypto.random(&mut random);
+                self.peer.federation.crypto.random(&mut random);
                 let id: Box<str> = random.iter().map(|byte| format!("{byte:02x}")).collect::<String>().into();
                 self.remember(id.clone());
                 Managed { id: Some(id), max: u32::try_from(RESUME_WITHIN.as_secs()).ok(), location: None }
             }
             false => Managed::default(),
         };
-        self.stream.managed(&managed, &mut self.out);
-        self.flow.enabled_in();
-        self.flow.enabled_out();
+        self.stream.managed(&managed, &mut self.peer.line.out);
+        self.peer.flow.enabled_in();
+        self.peer.flow.enabled_out();
     }
 
     fn remember(&mut self, id: Box<str>) {
         let Some(pair) = self.up.first().cloned() else { return };
-        self.federation.resumptions.insert(id.clone(), Resumption::Live(pair, self.takeover.clone()));
+        self.peer.federation.resumptions.insert(id.clone(), Resumption::Live(pair, self.takeover.clone()));
         self.id = Some(id);
     }
 
     /// XEP-0198 §5. The stream that goes on was of a pair that this one has proved, too.
     async fn resume(&mut self, request: ResumeRequest) -> Result<(), End> {
         let own = |pair: &Pair| self.up.contains(pair);
-        let found = self.federation.resumptions.remove_if(&request.id, |_, it| match it {
+        let found = self.peer.federation.resumptions.remove_if(&request.id, |_, it| match it {
             Resumption::Live(pair, _) | Resumption::Broken(pair, _) => own(pair),
         });
         let rest = match found {
@@ -519,50 +467,41 @@ impl Incoming {
             }
         };
         let Some(rest) = rest else {
-            self.stream.resume_refused(None, &mut self.out);
+            self.stream.resume_refused(None, &mut self.peer.line.out);
             return Ok(());
         };
         tracing::debug!(address = %self.address, pairs = self.up.len(), "another server's stream is resumed");
-        self.federation.house.count("s2s_resumed");
-        self.stream.resumed(&request.id, rest.taken(), &mut self.out);
-        if let Err(Dead(_)) = self.flow.resume(rest, request.h, &mut self.out) {
+        self.peer.federation.house.count("s2s_resumed");
+        self.stream.resumed(&request.id, rest.taken(), &mut self.peer.line.out);
+        if let Err(Dead(_)) = self.peer.flow.resume(rest, request.h, &mut self.peer.line.out) {
             return Err(End::Lost);
         }
         self.remember(request.id);
         for pair in &self.up {
-            self.federation.presence.renewed(pair);
+            self.peer.federation.presence.renewed(pair);
         }
         Ok(())
     }
 
     async fn handshake(&mut self) -> Result<(), End> {
-        let trust = self.federation.trust.read().clone();
+        let trust = self.peer.federation.trust.read().clone();
         let config = trust.listening(self.stream.host());
-        let out = std::mem::take(&mut self.out);
-        self.wire.write(&out).map_err(|_| End::Lost)?;
-        let wire = &mut self.wire;
-        let flushed = timeout(self.policy.handshake, poll_fn(|cx| wire.poll_flush(cx))).await;
-        if !matches!(flushed, Ok(Ok(()))) {
+        self.peer.line.flush(self.peer.policy.handshake).await.map_err(|_| End::Lost)?;
+        self.peer.line.wire.start_tls(config).map_err(|_| End::Lost)?;
+        if let Err(error) = self.peer.line.handshake(self.peer.policy.handshake).await {
+            if error.kind() != io::ErrorKind::TimedOut {
+                tracing::debug!(address = %self.address, %error, "TLS handshake with another server failed");
+                self.peer.federation.house.count("s2s_tls_failures");
+            }
             return Err(End::Lost);
         }
-        self.wire.start_tls(config).map_err(|_| End::Lost)?;
-        let wire = &mut self.wire;
-        match timeout(self.policy.handshake, poll_fn(|cx| wire.poll_handshake(cx))).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => {
-                tracing::debug!(address = %self.address, %error, "TLS handshake with another server failed");
-                self.federation.house.count("s2s_tls_failures");
-                return Err(End::Lost);
-            }
-            Err(_) => return Err(End::Lost),
-        }
-        let mut certificate = self.federation.judge(self.wire.peer_certificates());
+        let mut certificate = self.peer.federation.judge(self.peer.line.wire.peer_certificates());
         // (With TLS from the first byte nobody has said yet who they are: then dialback is where it is looked at.)
         if let Some(domain) = self.stream.claimed().map(str::to_owned)
             && !certificate.as_ref().is_some_and(|it| it.speaks_for(&domain))
             && self.is_vouched_for(&domain).await
         {
-            self.by_dane = true;
+            self.peer.by_dane = true;
             let names = vec![trust::ascii(&domain).unwrap_or_default()];
             certificate = Some(PeerCertificate { valid: true, dns_names: names, ..PeerCertificate::default() });
         }
@@ -572,48 +511,26 @@ impl Incoming {
 
     /// By signed records. It is asked for on behalf of its address, as a key is verified.
     async fn is_vouched_for(&self, domain: &str) -> bool {
-        let Some(chain) = self.wire.peer_certificates().filter(|_| self.federation.resolver.validates()) else {
+        let Some(chain) = self.peer.line.wire.peer_certificates().filter(|_| self.peer.federation.resolver.validates())
+        else {
             return false;
         };
-        let Some(_place) = self.federation.verifications.enter(self.address) else { return false };
-        self.federation.is_vouched_for(domain, chain).await
-    }
-
-    /// The kernel has all that was written.
-    fn flushed(&mut self) {
-        self.blocked_since = None;
-        self.flow.flushed();
-    }
-
-    fn write_queue(&mut self) -> Result<(), End> {
-        let room = SOCKET_BYTES_MAX.saturating_sub(self.wire.unsent() + self.out.len());
-        if self.flow.write(&mut self.out, room) {
-            self.active = Instant::now();
-        }
-        if !self.out.is_empty() {
-            let written = self.wire.write(&self.out);
-            self.out.clear();
-            written.map_err(|_| End::Lost)?;
-            match self.wire.is_sent() {
-                true => self.flushed(),
-                false => drop(self.blocked_since.get_or_insert_with(Instant::now)),
-            }
-        }
-        Ok(())
+        let Some(_place) = self.peer.federation.verifications.enter(self.address) else { return false };
+        self.peer.federation.is_vouched_for(domain, chain).await
     }
 
     /// The peer may come back to it.
     fn suspend(&mut self, id: Box<str>) {
-        let rest = match (self.up.first(), self.flow.rest_of_incoming()) {
+        let rest = match (self.up.first(), self.peer.flow.rest_of_incoming()) {
             (Some(pair), Some(rest)) => Resumption::Broken(pair.clone(), rest),
             _ => {
-                self.federation.resumptions.remove(&id);
+                self.peer.federation.resumptions.remove(&id);
                 return;
             }
         };
-        self.federation.resumptions.insert(id.clone(), rest);
-        let federation = self.federation.clone();
-        self.federation.house.runtime.spawn(async move {
+        self.peer.federation.resumptions.insert(id.clone(), rest);
+        let federation = self.peer.federation.clone();
+        self.peer.federation.house.runtime.spawn(async move {
             let mut stopping = federation.stopping();
             tokio::select! {
                 biased;
@@ -628,47 +545,39 @@ impl Incoming {
     }
 
     async fn finish(mut self, end: End) {
-        let in_order = matches!(end, End::Closed) && self.peer_error.is_none();
-        let links = self.flow.links().to_vec();
-        self.federation.hubs.carried_no_more(&self.riding);
+        let in_order = matches!(end, End::Closed) && self.peer.error.is_none();
+        let links = self.peer.flow.links().to_vec();
+        self.peer.federation.hubs.carried_no_more(&self.riding);
         // Whoever still waits to be taken hears that it was dropped, and dials.
         self.rides.close();
         while self.rides.try_recv().is_ok() {}
         match self.id.take() {
             Some(id) if matches!(end, End::Lost) => self.suspend(id),
-            Some(id) => drop(self.federation.resumptions.remove(&id)),
+            Some(id) => drop(self.peer.federation.resumptions.remove(&id)),
             None => {}
         }
-        self.flow.end();
+        self.peer.flow.end();
         for link in links {
             if link.detach() {
-                self.federation.dial_in(&link, Duration::ZERO);
+                self.peer.federation.dial_in(&link, Duration::ZERO);
             }
         }
         for pair in &self.up {
-            self.federation.stream_down(pair, true, if in_order { Ended::InOrder } else { Ended::Broken });
+            self.peer.federation.stream_down(pair, true, if in_order { Ended::InOrder } else { Ended::Broken });
         }
         match &end {
-            End::Closed => self.stream.close(&mut self.out),
+            End::Closed => self.stream.close(&mut self.peer.line.out),
             End::Fault(fault) => {
                 tracing::debug!(address = %self.address, claims = ?self.stream.claimed(), ?fault, "stream error to another server");
                 let of = if self.is_authenticated() { Of::Server } else { Of::Stranger };
                 if let Some(limit) = limits_hit::by(fault, of) {
-                    self.federation.house.limit(limit);
+                    self.peer.federation.house.limit(limit);
                 }
-                self.stream.fail(fault, &mut self.out);
+                self.stream.fail(fault, &mut self.peer.line.out);
             }
             End::Lost => return,
         }
-        let out = std::mem::take(&mut self.out);
-        last_words(&mut self.wire, &out).await;
-        let mut rest = Vec::new();
-        let wire = &mut self.wire;
-        let drain = async {
-            while let Ok(Io::Read(true)) = progress(wire, &mut rest, true).await {
-                rest.clear()
-            }
-        };
-        let _ = timeout(Duration::from_millis(500), drain).await;
+        self.peer.line.last_words().await;
+        self.peer.line.wire.hear_out().await;
     }
 }

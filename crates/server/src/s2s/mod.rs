@@ -4,7 +4,8 @@
 //! - [`queue`]: what waits in the *link* of the pair. [`outbox`]: that, and what of it is in the store.
 //! - [`link`]: the link's task, attempt after attempt. [`dial`]: finding the other server and connecting to it.
 //! - [`outgoing`]: a stream of ours: proves who we are, writes links' queues out. [`incoming`]: a stream that another
-//!   server opened. [`hubs`]: which of them a link can use instead of dialling. [`flow`]: what both have in common: stanzas out and in, and what is acknowledged.
+//!   server opened. [`hubs`]: which of them a link can use instead of dialling. [`peer`]: what both have in common, and
+//!   [`flow`]: the stanzas on them, out and in, and what is acknowledged.
 //! - [`presence`]: presence of elsewhere is leased: it ends when the link ends (DESIGN.md D7).
 //! - [`shown`], [`check`]: what the operator sees of it, and what is wrong.
 //! - [`dns`], [`nearby`]: where the other server is. [`trust`], [`known`], [`dane`]: whose certificates
@@ -27,6 +28,7 @@ pub mod link;
 pub mod nearby;
 pub mod outbox;
 pub mod outgoing;
+pub mod peer;
 pub mod policy;
 pub mod presence;
 pub mod queue;

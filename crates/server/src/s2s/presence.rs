@@ -23,8 +23,6 @@ use xmpp::{BareJid, Element, IqType, Jid, PresenceType, Stanza, StanzaType};
 pub const RESET: Duration = Duration::from_secs(5);
 /// The stream was closed in order, perhaps only because it was idle.
 pub const CLOSED: Duration = Duration::from_secs(60);
-/// How soon the kernel must notice that nobody is there any more; with [`RESET`] after it this is within 90 seconds.
-pub const SILENCE: Duration = Duration::from_secs(80);
 /// Leases of one pair. More are not remembered, and counted.
 const LEASES_MAX: usize = 200_000;
 /// Contacts of one pair that are probed when it comes back.

@@ -1,0 +1,180 @@
+//! The connection of another server or of a component: its wire, what came on it, what is to go, and how long it takes
+//! nothing.
+
+use super::socket::Socket;
+use super::wire::Wire;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// Bytes handed to a socket and not taken by the kernel. LIMITS.md §1.
+const SOCKET_BYTES_MAX: usize = 256 << 10;
+/// The other side takes nothing for so long: end.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
+/// How soon the kernel must notice that nobody is there any more; with [`crate::s2s::presence::RESET`] after it this is
+/// within 90 seconds.
+const SILENCE: Duration = Duration::from_secs(80);
+
+pub struct Line {
+    pub wire: Wire,
+    /// Bytes read and not yet taken by the stream.
+    pub input: Vec<u8>,
+    /// Bytes to go with the next [`Line::send`].
+    pub out: Vec<u8>,
+    /// What was written is not with the kernel since then.
+    blocked_since: Option<Instant>,
+}
+
+/// What the wire did.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Io {
+    /// Bytes came; `false`: nothing more will.
+    Read(bool),
+    /// All that was written is with the kernel.
+    Flushed,
+}
+
+impl Line {
+    pub fn new(socket: Socket) -> Line {
+        socket.hurry();
+        let wire = Wire::new(socket);
+        wire.notice_silence(SILENCE);
+        Line { wire, input: Vec::new(), out: Vec::new(), blocked_since: None }
+    }
+
+    /// So many bytes may be added to what is to go.
+    pub fn room(&self) -> usize {
+        SOCKET_BYTES_MAX.saturating_sub(self.wire.unsent() + self.out.len())
+    }
+
+    /// Hands over what is to go. `true`: something was, and the kernel has all of it; [`Line::progress`] does not tell of
+    /// it then.
+    pub fn send(&mut self) -> io::Result<bool> {
+        if self.out.is_empty() {
+            return Ok(false);
+        }
+        let written = self.wire.write(&self.out);
+        self.out.clear();
+        written?;
+        let sent = self.wire.is_sent();
+        self.blocked_since = if sent { None } else { self.blocked_since.or_else(|| Some(Instant::now())) };
+        Ok(sent)
+    }
+
+    /// Sends what is unsent and reads, if it may.
+    pub async fn progress(&mut self, may_read: bool) -> io::Result<Io> {
+        let (wire, input) = (&mut self.wire, &mut self.input);
+        let io = poll_fn(|cx| {
+            if wire.poll_sent(cx)?.is_ready() {
+                return Poll::Ready(Ok(Io::Flushed));
+            }
+            match may_read {
+                true => wire.poll_read(cx, input).map_ok(Io::Read),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        if let Ok(Io::Flushed) = io {
+            self.blocked_since = None;
+        }
+        io
+    }
+
+    /// When to look again, where `at` is what else there is to wait for.
+    pub fn deadline(&self, at: Instant) -> Instant {
+        self.blocked_since.map_or(at, |since| at.min(since + WRITE_PATIENCE))
+    }
+
+    pub fn takes_nothing(&self) -> bool {
+        self.blocked_since.is_some_and(|since| since.elapsed() >= WRITE_PATIENCE)
+    }
+
+    /// What is to go goes, before the wire changes.
+    ///
+    /// # Errors
+    /// The wire's, and `TimedOut`.
+    pub async fn flush(&mut self, patience: Duration) -> io::Result<()> {
+        let out = std::mem::take(&mut self.out);
+        self.wire.write(&out)?;
+        let flushed = timeout(patience, poll_fn(|cx| self.wire.poll_flush(cx))).await;
+        flushed.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "it takes nothing")))
+    }
+
+    /// TLS that was started comes up.
+    ///
+    /// # Errors
+    /// The handshake's, and `TimedOut`.
+    pub async fn handshake(&mut self, patience: Duration) -> io::Result<()> {
+        let shaken = timeout(patience, poll_fn(|cx| self.wire.poll_handshake(cx))).await;
+        shaken.unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer")))
+    }
+
+    /// What is to go, as the last, and our half of the connection's end.
+    pub async fn last_words(&mut self) {
+        let out = std::mem::take(&mut self.out);
+        self.wire.say_last(&out).await;
+        self.wire.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::{TcpListener, TcpStream};
+
+    async fn line() -> (Line, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
+        let address = listener.local_addr().expect("it has one");
+        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        (Line::new(Socket::Tcp(near.expect("it connects"))), far.expect("it is taken").0)
+    }
+
+    // A stream whose words the kernel took at once was given up a minute later, as one that takes nothing.
+    #[tokio::test]
+    async fn what_the_kernel_takes_at_once_is_told_as_sent_once() {
+        let (mut line, mut far) = line().await;
+        line.out.extend_from_slice(b"<presence/>");
+        assert!(line.send().expect("it is taken") && line.wire.unsent() == 0);
+        assert!(!line.send().expect("nothing is to go"));
+        far.write_all(b"x").await.expect("it is taken");
+        assert_eq!(line.progress(true).await.expect("it lives"), Io::Read(true));
+        // … and by whoever writes to the wire itself.
+        line.wire.write(b"<presence/>").expect("it is taken");
+        assert_eq!(line.progress(true).await.expect("it lives"), Io::Flushed);
+        far.write_all(b"x").await.expect("it is taken");
+        assert_eq!(line.progress(true).await.expect("it lives"), Io::Read(true));
+    }
+
+    #[tokio::test]
+    async fn who_takes_nothing_is_known_after_a_minute_and_who_takes_it_then_has_another() {
+        let (mut line, far) = line().await;
+        let later = Instant::now() + Duration::from_secs(3_600);
+        assert_eq!(line.deadline(later), later);
+        while line.out.is_empty() {
+            line.out.resize(line.room().max(1), b' ');
+            if line.send().expect("it is queued") {
+                continue;
+            }
+            break;
+        }
+        let due = line.deadline(later);
+        assert!(due < later && !line.takes_nothing() && line.room() < SOCKET_BYTES_MAX);
+        tokio::time::pause();
+        tokio::time::advance(WRITE_PATIENCE).await;
+        assert!(line.takes_nothing());
+        // What is written meanwhile gives no more time.
+        line.out.push(b' ');
+        assert!(!line.send().expect("it is queued") && line.deadline(later) == due);
+        tokio::time::resume();
+        let taking = tokio::spawn(async move {
+            let mut far = far;
+            tokio::io::copy(&mut far, &mut tokio::io::sink()).await
+        });
+        assert_eq!(line.progress(false).await.expect("it lives"), Io::Flushed);
+        assert!(!line.takes_nothing() && line.deadline(later) == later);
+        taking.abort();
+    }
+}
