@@ -105,6 +105,8 @@ pub struct Module {
     pub account_nodes: AccountNodes,
     /// The ids of what is in such a node; `None`: the viewer sees none of that name.
     pub account_node_items: fn(&Account, Option<&Jid>, &str) -> Option<Vec<String>>,
+    /// What may be known of such a node, for its disco#info. XEP-0128.
+    pub account_node_form: fn(&Account, &str) -> Option<Element>,
     /// For iqs to the host.
     pub host_iq: &'static [(IqType, &'static str, &'static str, HostHandler)],
     /// disco#info of nodes of the host, but for the attribute `node`.
@@ -130,6 +132,7 @@ impl Module {
         account_iq: &[],
         account_nodes: |_, _| Vec::new(),
         account_node_items: |_, _, _| None,
+        account_node_form: |_, _| None,
         host_iq: &[],
         host_nodes: &[],
         commands: &[],

@@ -1,16 +1,22 @@
 //! The nodes of an account's own publish-subscribe service, XEP-0163: what is published there, and for whom.
 //!
-//! A node's access model (XEP-0060 §4.5) says who else may see it, within what [`crate::view`] allows. `whitelist` has
-//! nobody on its list: such a node is the owner's alone. In memory is what a step must know to decide: each node's
-//! configuration, and of its items the ids, in order of publication, and sizes. The payloads are in the store, one blob an
-//! item.
+//! A node's access model (XEP-0060 §4.5) says who else may see it, within what [`crate::view`] allows. A `whitelist` on
+//! which is nobody makes it the owner's alone. In memory is what a step must know to decide: each node's configuration,
+//! its members and subscribers, and of its items the ids, in order of publication, and sizes. The payloads are in the
+//! store, one blob an item.
+
+mod stored;
+mod subscribers;
+
+pub use subscribers::{MEMBERS_MAX, SUBSCRIPTIONS_MAX, SUBSCRIPTIONS_OF_ONE_MAX, settle};
+pub use subscribers::{set_members, subscribe, unsubscribe};
 
 use crate::account::Account;
 use crate::policy::Limits;
-use crate::view::{Exit, view};
+use crate::view::{self, Exit, view};
 use std::collections::BTreeMap;
 use store::{Change, SETTINGS};
-use xmpp::{BareJid, Element, Jid, Stamp, StanzaCondition, StanzaError};
+use xmpp::{BareJid, Jid, Stamp, StanzaCondition, StanzaError};
 
 /// The namespace of errors. XEP-0060 §17.
 pub const ERRORS: &str = "http://jabber.org/protocol/pubsub#errors";
@@ -20,14 +26,31 @@ pub const SPACE: &str = "pubsub";
 const KEY: &str = "node:";
 /// Bytes of the name of a node, or of an item's id.
 const NAME_BYTES_MAX: usize = 1_024;
-const STORED: &str = "urn:waft:node";
 
 /// When a node's last item is sent without being asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SendLast {
     Never,
-    /// To a resource that becomes available.
+    /// To who subscribes.
+    OnSubscription,
+    /// And to a resource that becomes available.
     OnPresence,
+}
+
+impl SendLast {
+    pub const ALL: [SendLast; 3] = [SendLast::Never, SendLast::OnSubscription, SendLast::OnPresence];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            SendLast::Never => "never",
+            SendLast::OnSubscription => "on_sub",
+            SendLast::OnPresence => "on_sub_and_presence",
+        }
+    }
+
+    pub fn named(name: &str) -> Option<SendLast> {
+        SendLast::ALL.into_iter().find(|when| when.name() == name)
+    }
 }
 
 /// Who may see a node. XEP-0060 §4.5.
@@ -39,7 +62,7 @@ pub enum Access {
     Presence,
     /// Those of them who are in one of the groups.
     Roster,
-    /// The owner.
+    /// The owner, and those with the affiliation `member`.
     Whitelist,
 }
 
@@ -82,6 +105,8 @@ pub struct Config {
     pub deliver: bool,
     pub notify_retract: bool,
     pub notify_delete: bool,
+    /// Are changes of this told?
+    pub notify_config: bool,
 }
 
 impl Default for Config {
@@ -100,6 +125,7 @@ impl Default for Config {
             deliver: true,
             notify_retract: true,
             notify_delete: true,
+            notify_config: false,
         }
     }
 }
@@ -140,6 +166,10 @@ pub struct Node {
     pub config: Config,
     /// In order of publication, the last published last.
     pub items: Vec<Item>,
+    /// Who is on the whitelist. XEP-0060 §4.1.
+    pub members: Vec<BareJid>,
+    /// Who asked to be told, by the address that was given: full or bare. XEP-0060 §6.1.
+    pub subscribers: Vec<Jid>,
 }
 
 #[derive(Debug, Default)]
@@ -147,6 +177,8 @@ pub struct Nodes {
     nodes: BTreeMap<Box<str>, Node>,
     /// Of all payloads.
     bytes: u64,
+    /// What subscriptions were last held against: see [`settle`].
+    settled: Option<subscribers::Grounds>,
 }
 
 fn refused(condition: StanzaCondition, application: &'static str) -> StanzaError {
@@ -172,7 +204,7 @@ impl Nodes {
         };
         let nodes: BTreeMap<Box<str>, Node> = settings.iter().filter_map(read).collect();
         let bytes = nodes.values().flat_map(|node| &node.items).map(|item| item.bytes as u64).sum();
-        Nodes { nodes, bytes }
+        Nodes { nodes, bytes, settled: None }
     }
 
     pub fn get(&self, name: &str) -> Option<&Node> {
@@ -181,7 +213,7 @@ impl Nodes {
 
     /// Is there anything that others may see?
     pub fn are_shared(&self) -> bool {
-        self.nodes.values().any(|node| node.config.access != Access::Whitelist)
+        self.nodes.values().any(Node::is_shared)
     }
 
     /// All, by name.
@@ -200,7 +232,7 @@ impl Nodes {
         if self.nodes.len() >= limits.pep_nodes_max {
             return Err(refused(StanzaCondition::ResourceConstraint, "max-nodes-exceeded").over("pep_nodes_max"));
         }
-        self.nodes.insert(name.into(), Node { config, items: Vec::new() });
+        self.nodes.insert(name.into(), Node { config, ..Node::default() });
         Ok(())
     }
 
@@ -215,82 +247,40 @@ impl Nodes {
 }
 
 impl Node {
+    /// Is there anybody else who may see it?
+    pub fn is_shared(&self) -> bool {
+        self.config.access != Access::Whitelist || !self.members.is_empty()
+    }
+
+    pub fn is_member(&self, who: &Jid) -> bool {
+        self.members.iter().any(|member| member.same_bare(who))
+    }
+
     /// Items that may be in it.
     pub fn items_max(&self, limits: &Limits) -> usize {
         let most = self.config.items_max.unwrap_or(usize::MAX).min(limits.pep_items_max);
         if self.config.persist { most } else { 0 }
     }
-
-    fn to_stored(&self) -> Vec<u8> {
-        let config = &self.config;
-        let Config { persist, items_max, send_last, deliver, notify_retract, notify_delete, names_publisher, .. } =
-            config;
-        let sends_last = *send_last == SendLast::OnPresence;
-        let flags = [*persist, sends_last, *deliver, *notify_retract, *notify_delete, *names_publisher];
-        let flags: String = flags.iter().map(|flag| if *flag { '1' } else { '0' }).collect();
-        let items = self.items.iter().map(|item| {
-            let element = Element::new("item", STORED).attr("id", &item.id).attr("bytes", item.bytes.to_string());
-            element.attr("at", item.published.0.to_string())
-        });
-        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
-        let groups = config.groups.iter().map(|group| Element::new("group", STORED).text(group));
-        // Nodes that were stored before there was a choice are private, and have no word of it.
-        let access = Some(config.access.name()).filter(|_| config.access != Access::Whitelist);
-        let node = Element::new("node", STORED).attr("flags", flags).attr_opt("access", access);
-        let node = node.attr_opt("title", text(&config.title)).attr_opt("about", text(&config.description));
-        let node = node.attr_opt("type", text(&config.payload_type));
-        let node = node.attr_opt("max", items_max.map(|max| max.to_string()));
-        node.children_from(groups).children_from(items).to_bytes("")
-    }
-
-    fn from_stored(value: &[u8]) -> Option<Node> {
-        let stored = Element::parse(value, STORED).ok()?;
-        let flags = stored.attribute("flags")?.as_bytes();
-        let flag = |at: usize| flags.get(at).map(|flag| *flag == b'1');
-        let text = |name: &str| stored.attribute(name).unwrap_or_default().into();
-        let groups = stored.elements().filter(|child| child.is("group", STORED));
-        let items = stored.elements().filter(|child| child.is("item", STORED)).filter_map(|item| {
-            Some(Item {
-                id: item.attribute("id")?.into(),
-                bytes: item.attribute("bytes")?.parse().ok()?,
-                published: Stamp(item.attribute("at")?.parse().ok()?),
-            })
-        });
-        let config = Config {
-            // A word that is not known hides the node.
-            access: stored.attribute("access").and_then(Access::named).unwrap_or(Access::Whitelist),
-            groups: groups.map(|group| group.text_content().into()).collect(),
-            title: text("title"),
-            description: text("about"),
-            payload_type: text("type"),
-            names_publisher: flag(5).unwrap_or(false),
-            persist: flag(0)?,
-            items_max: stored.attribute("max").and_then(|max| max.parse().ok()),
-            send_last: if flag(1)? { SendLast::OnPresence } else { SendLast::Never },
-            deliver: flag(2)?,
-            notify_retract: flag(3)?,
-            notify_delete: flag(4)?,
-        };
-        Some(Node { config, items: items.collect() })
-    }
 }
 
 /// Does `watcher`, who is not the owner, see the node at this exit? It must be shown by its access model, and of what the
 /// rules show it must be a part.
-pub fn sees(account: &Account, watcher: &Jid, name: &str, config: &Config, exit: Exit) -> bool {
+pub fn sees(account: &Account, watcher: &Jid, name: &str, node: &Node, exit: Exit) -> bool {
     let shows = |exit| {
         let view = view(account, watcher, exit);
         view.shows() && view.shape.is_none_or(|shape| shape.pep.has(name))
     };
     let in_group = || {
         let item = account.roster.get(watcher);
-        item.is_some_and(|item| item.groups.iter().any(|group| config.groups.iter().any(|name| **name == **group)))
+        let allowed = &node.config.groups;
+        item.is_some_and(|item| item.groups.iter().any(|group| allowed.iter().any(|name| **name == **group)))
     };
-    match config.access {
+    match node.config.access {
         Access::Open => shows(Exit::OpenNode),
         Access::Presence => shows(exit),
         Access::Roster => shows(exit) && in_group(),
-        Access::Whitelist => false,
+        // The owner named them; who is politely blocked since then sees nothing of what is not for everybody.
+        Access::Whitelist => node.is_member(watcher) && shows(Exit::OpenNode) && !view::is_away_for(account, watcher),
     }
 }
 
@@ -330,6 +320,7 @@ pub fn create(account: &mut Account, name: &str, config: Config) -> Result<Vec<C
 pub fn configure(account: &mut Account, name: &str, config: Config) -> Result<Vec<Change>, StanzaError> {
     let node = account.nodes.nodes.get_mut(name).ok_or_else(not_found)?;
     node.config = config;
+    account.nodes.settled = None;
     let limits = account.policy.limits.clone();
     let gone = account.nodes.cut(name, &limits);
     let deletes = gone.iter().map(|item| delete_item(&account.jid, name, item));
@@ -358,7 +349,7 @@ pub fn publish(
         }
     }
     let made = account.nodes.get(name).is_none();
-    let new = Node { config: config.clone(), items: Vec::new() };
+    let new = Node { config: config.clone(), ..Node::default() };
     let node = account.nodes.get(name).unwrap_or(&new);
     let items_max = node.items_max(&limits);
     if node.config.persist && items.len() > items_max {
@@ -441,7 +432,7 @@ pub fn delete(account: &mut Account, name: &str) -> Result<Vec<Change>, StanzaEr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{Scene, account};
+    use crate::testing::{Scene, account, bare, jid};
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
@@ -467,6 +458,7 @@ mod tests {
         for config in [
             Config::default(),
             Config::private(),
+            Config { send_last: SendLast::OnSubscription, notify_config: true, ..Config::default() },
             Config { persist: false, deliver: false, notify_retract: false, notify_delete: false, ..Config::default() },
             Config {
                 access: Access::Roster,
@@ -479,7 +471,9 @@ mod tests {
             },
         ] {
             let items = vec![Item { id: "a&'b".into(), bytes: 3, published: Stamp(7) }];
-            let node = Node { config, items };
+            let members = vec![bare("nurse@capulet.example")];
+            let subscribers = vec![jid("romeo@montague.example/orchard"), jid("romeo@montague.example")];
+            let node = Node { config, items, members, subscribers };
             assert_eq!(Node::from_stored(&node.to_stored()), Some(node));
         }
     }
@@ -489,6 +483,7 @@ mod tests {
         let old = b"<node xmlns='urn:waft:node' flags='11111' max='1'><item id='a' bytes='3' at='7'/></node>";
         let node = Node::from_stored(old).expect("it can be read");
         assert_eq!((node.config.access, node.items.len()), (Access::Whitelist, 1));
+        assert!(node.members.is_empty() && node.subscribers.is_empty() && !node.config.notify_config);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{Ingress, Item, SessionId, Ticket};
 use crate::{
-    block, inbox, leases, lost, messages, modules, operations, presence, pseudonyms, resume, roles, roster, session,
-    strangers, subscription,
+    block, inbox, leases, lost, messages, modules, nodes, operations, presence, pseudonyms, resume, roles, roster,
+    session, strangers, subscription,
 };
 use std::sync::Arc;
 use xmpp::write::Additions;
@@ -170,6 +170,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         }
         Item::LedgerExpired => presence::ledger_expired(account, fx),
     }
+    nodes::settle(account, fx);
     session::end_overrun(account, fx);
     pseudonyms::disguise(account, &names, fx);
 }

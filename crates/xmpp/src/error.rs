@@ -172,15 +172,18 @@ pub struct StanzaError {
     pub kind: ErrorType,
     /// English; for people.
     pub text: Option<Box<str>>,
-    /// An application-specific condition: name and namespace of one empty element. RFC 6120 §8.3.4.
+    /// An application-specific condition: name and namespace of one element without content. RFC 6120 §8.3.4.
     pub application: Option<(&'static str, &'static str)>,
+    /// Its attribute `feature`: what is not supported. XEP-0060 §11.
+    pub feature: Option<&'static str>,
     /// The limit that was hit, by the name of its option: for whoever counts.
     pub limit: Option<&'static str>,
 }
 
 impl From<StanzaCondition> for StanzaError {
     fn from(condition: StanzaCondition) -> Self {
-        StanzaError { condition, kind: condition.default_type(), text: None, application: None, limit: None }
+        let kind = condition.default_type();
+        StanzaError { condition, kind, text: None, application: None, feature: None, limit: None }
     }
 }
 
@@ -200,6 +203,12 @@ impl StanzaError {
         self
     }
 
+    /// The application-specific condition says which feature is not supported.
+    pub fn with_feature(mut self, feature: &'static str) -> Self {
+        self.feature = Some(feature);
+        self
+    }
+
     /// A limit was hit, by the name of its option.
     pub fn over(mut self, limit: &'static str) -> Self {
         self.limit = Some(limit);
@@ -210,7 +219,7 @@ impl StanzaError {
     pub fn to_element(&self) -> Element {
         let text =
             self.text.as_deref().map(|text| Element::new("text", ns::STANZA_ERRORS).attr("xml:lang", "en").text(text));
-        let application = self.application.map(|(name, ns)| Element::new(name, ns));
+        let application = self.application.map(|(name, ns)| Element::new(name, ns).attr_opt("feature", self.feature));
         Element::new("error", ns::CLIENT)
             .attr("type", self.kind.name())
             .child(Element::new(self.condition.name(), ns::STANZA_ERRORS))

@@ -64,7 +64,7 @@ pub(super) fn keys(account: &Account, viewer: Option<&Jid>) -> Option<[Box<str>;
     let hash = image(account)?;
     let sees = |name: &str| {
         let node = account.nodes.get(name);
-        node.is_some_and(|it| viewer.is_none_or(|it_is| nodes::sees(account, it_is, name, &it.config, Exit::PepItems)))
+        node.is_some_and(|it| viewer.is_none_or(|it_is| nodes::sees(account, it_is, name, it, Exit::PepItems)))
     };
     (sees(METADATA) && sees(DATA)).then(|| [METADATA, DATA].map(|name| item_key(name, hash)))
 }

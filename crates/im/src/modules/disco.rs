@@ -91,8 +91,10 @@ fn account_info(account: &mut Account, iq: &Iq<'_>, _: &mut Effects) -> Handled 
         if items_of_node(account, viewer(iq), node).is_none() {
             return Err(StanzaCondition::ItemNotFound.into());
         }
-        // XEP-0060 §5.3.
+        // XEP-0060 §5.3, §5.4.
         let leaf = Element::new("query", DISCO_INFO).attr("node", node).child(identity("pubsub", "leaf"));
+        let forms = offered(&account.policy).filter_map(|module| (module.account_node_form)(account, node));
+        let leaf = leaf.children_from(features([&super::pubsub::NS].into_iter())).children_from(forms);
         return Ok(Answer::Result(Some(leaf)));
     }
     let features = features(offered(&account.policy).flat_map(|module| module.account_features));

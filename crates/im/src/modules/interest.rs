@@ -193,7 +193,7 @@ fn heard(account: &mut Account, stanza: &Arc<Stanza>, is_news: bool, fx: &mut Ef
     let Some(caps) = stanza.payload.child("c", caps::NS) else { return account.clients.forget(&from) };
     let (Some(node), Some(version)) = (caps.attribute("node"), caps.attribute("ver")) else { return };
     if account.clients.known.get(&from).is_some_and(|client| *client.version == *version)
-        || !account.nodes.iter().any(|(name, node)| nodes::sees(account, &from, name, &node.config, Exit::PepEvent))
+        || !account.nodes.iter().any(|(name, node)| nodes::sees(account, &from, name, node, Exit::PepEvent))
         || (account.clients.known.len() >= CLIENTS_MAX && !account.clients.known.contains_key(&from))
     {
         return;

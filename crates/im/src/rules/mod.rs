@@ -311,6 +311,15 @@ fn decide_lasting(account: &Account, who: &Jid) -> Option<Decision> {
     (!ready.unreadable).then(|| ready.compiled.decide_lasting(asked(account, ready, who)))
 }
 
+/// Is what the rules say of `who` at this moment something else than what they say of him at all times?
+pub(crate) fn is_passing(account: &Account, who: &Jid) -> bool {
+    if account.rules.is_unreadable() {
+        return true;
+    }
+    let now = decide(account, who);
+    now.is_some_and(|now| decide_lasting(account, who).is_none_or(|lasting| *now != lasting))
+}
+
 fn asked<'a>(account: &'a Account, ready: &'a Ready, who: &'a Jid) -> Asked<'a> {
     let groups = account.roster.get(who).filter(|item| item.listed).map(|item| &*item.groups);
     let authenticated = !account.policy.is_anonymous(who);

@@ -1,54 +1,23 @@
 //! Items on request: XEP-0060 §6.5.
 
 use super::NS;
-use super::errors::node_of;
+use super::errors::{may_see, node_of, seen_node, unsupported};
 use super::notify::{item, publisher};
 use crate::account::Account;
 use crate::effects::{Effects, Query, QueryAnswer};
 use crate::item::SessionId;
 use crate::module::{Answer, Handled, Iq};
-use crate::modules::{answer, rsm, unexpected, unknown};
-use crate::nodes::{self, Access, ERRORS, SPACE, item_key};
-use crate::rules::Handling;
-use crate::view::{Exit, view};
+use crate::modules::{answer, rsm, unexpected};
+use crate::nodes::{self, SPACE, item_key};
 use std::sync::Arc;
-use xmpp::{Element, Jid, Stanza, StanzaCondition, StanzaError};
+use xmpp::{Element, Stanza, StanzaCondition, StanzaError};
 
 /// Bytes of payloads in one answer; what is beyond is asked for page by page. XEP-0060 §6.5.4.
 const ANSWER_BYTES_MAX: usize = 192 << 10;
 
-/// `None`: the owner.
-pub(super) fn is_seen(account: &Account, viewer: Option<&Jid>, name: &str, node: &nodes::Node) -> bool {
-    viewer.is_none_or(|viewer| nodes::sees(account, viewer, name, &node.config, Exit::PepItems))
-}
-
-/// May somebody else have the items of this node? §6.5.9.
-///
-/// # Errors
-/// What is amiss, for those who may know that there is an account; for everybody else, that of one that does not exist.
-pub(super) fn may_have(account: &Account, watcher: &Jid, command: &Element) -> Result<(), StanzaError> {
-    let name = command.attribute("node").filter(|_| command.name == "items".into());
-    let node = name.and_then(|name| account.nodes.get(name));
-    if name.zip(node).is_some_and(|(name, node)| is_seen(account, Some(watcher), name, node)) {
-        return Ok(());
-    }
-    let view = view(account, watcher, Exit::PepItems);
-    if view.handling < Handling::PoliteBlock {
-        return Err(unknown());
-    }
-    let refused = |condition, application| StanzaError::from(condition).with_application(application, ERRORS);
-    // Who is politely blocked, or is shown a part, knows of nothing else.
-    let is_whole = view.shows() && view.shape.is_none();
-    Err(match node.map(|node| node.config.access).filter(|_| is_whole) {
-        _ if name.is_none() => StanzaCondition::Forbidden.into(),
-        Some(Access::Roster) => refused(StanzaCondition::NotAuthorized, "not-in-roster-group"),
-        Some(Access::Whitelist) => refused(StanzaCondition::NotAllowed, "closed-node"),
-        None | Some(Access::Open | Access::Presence) => StanzaCondition::ItemNotFound.into(),
-    })
-}
-
 /// §6.5: all, the most recent, some by id, or a page; the last published last.
 pub(super) fn items(account: &mut Account, iq: &Iq<'_>, command: &Element, _: &mut Effects) -> Handled {
+    seen_node(account, iq, command)?;
     let wanted = Wanted::of(account, iq.child, command)?;
     let keys = wanted.ids.iter().map(|id| item_key(wanted.node, id)).collect();
     Ok(Answer::Query(Query::Blobs { account: account.jid.clone(), space: SPACE.into(), keys }, show_items))
@@ -66,6 +35,10 @@ impl<'a> Wanted<'a> {
     fn of(account: &Account, pubsub: &Element, command: &'a Element) -> Result<Wanted<'a>, StanzaError> {
         let name = node_of(command)?;
         let node = account.nodes.get(name).ok_or(StanzaCondition::ItemNotFound)?;
+        if !node.config.persist {
+            // §6.5.9.4.
+            return Err(unsupported("persistent-items"));
+        }
         let named: Vec<&str> = command.elements().filter_map(|item| item.attribute("id")).collect();
         let bad_request = || StanzaError::from(StanzaCondition::BadRequest);
         let newest = match command.attribute("max_items") {
@@ -131,6 +104,10 @@ fn show_items(
         let command = pubsub.find("items", NS).ok_or(StanzaCondition::BadRequest)?;
         // As the node was when the store was asked: an item that went since is not in `found`.
         let node = node_of(command)?;
+        if let Some(watcher) = iq.from.as_ref().filter(|_| session.is_none()) {
+            // The store took its time.
+            may_see(account, watcher, node)?;
+        }
         let publisher = publisher(account, node);
         let items =
             found.iter().filter_map(|(key, payload)| item(key.split_once('\u{1f}')?.1, payload, publisher.as_deref()));

@@ -6,22 +6,24 @@
 //! [`crate::nodes`], who wants to be told of it in [`super::interest`].
 //!
 //! A request comes to one of the four handlers below, by its type and namespace, and goes on to the file of what it asks
-//! for: `publish` (§7), `owner` (§8), `items` (§6.5), `configuration` (the form of §8.2). These decide with
-//! [`crate::nodes::sees`] who may, change the node by [`crate::nodes`], commit, and hand what has happened to `notify`,
-//! which looks who sees the node now and sends the events. `errors` has the refusals.
+//! for: `publish` (§7), `owner` (§8, with the form in `configuration`), `items` (§6.5), `subscriptions` and `affiliations`
+//! (§5.6, §6.1, §8.8; §5.7, §8.9). `errors` says who may, by [`crate::nodes::sees`], and has the refusals. The node is
+//! changed by [`crate::nodes`], which gives what is to be committed; what has happened goes to `notify`, which looks who
+//! sees the node now and sends the events.
 
+mod affiliations;
 mod configuration;
 mod errors;
 mod items;
 mod notify;
 mod owner;
 mod publish;
+mod subscriptions;
 
-use self::items::is_seen;
+use self::errors::{is_seen, may_know, must_own, unsupported};
 use crate::account::Account;
 use crate::effects::Effects;
 use crate::module::{Handled, Iq, Module, Who, xep};
-use crate::modules::unknown;
 use crate::view::Exit;
 use store::Change;
 use xmpp::{IqType, StanzaCondition};
@@ -33,14 +35,15 @@ pub const NS: &str = "http://jabber.org/protocol/pubsub";
 const OWNER: &str = "http://jabber.org/protocol/pubsub#owner";
 const EVENT: &str = "http://jabber.org/protocol/pubsub#event";
 const NODE_CONFIG: &str = "http://jabber.org/protocol/pubsub#node_config";
+const META_DATA: &str = "http://jabber.org/protocol/pubsub#meta-data";
 const PUBLISH_OPTIONS: &str = "http://jabber.org/protocol/pubsub#publish-options";
 
 pub static MODULE: Module = Module {
     name: "pubsub",
     specs: &[
         xep(60, "1.28.0")
-            .without("all but an account's own nodes; subscriptions to one node, publishers besides the owner"),
-        xep(163, "1.2.2").without("access model authorize, names on the whitelist"),
+            .without("all but an account's own nodes; options of subscriptions, publishers besides the owner"),
+        xep(163, "1.2.2").without("access model authorize, the publishing resource in events"),
         xep(223, "1.1.1"),
     ],
     // (COMPAT: XEP-0163 before 1.2 had the identity at the host, and some clients still look there.)
@@ -48,9 +51,9 @@ pub static MODULE: Module = Module {
     identities: &[("pubsub", "pep")],
     account_iq: &[
         (IqType::Get, NS, "pubsub", Who::Viewer(Exit::OpenNode), get),
-        (IqType::Set, NS, "pubsub", Who::Owner, set),
-        (IqType::Get, OWNER, "pubsub", Who::Owner, owner::get),
-        (IqType::Set, OWNER, "pubsub", Who::Owner, owner::set),
+        (IqType::Set, NS, "pubsub", Who::Viewer(Exit::OpenNode), set),
+        (IqType::Get, OWNER, "pubsub", Who::Viewer(Exit::OpenNode), owner::get),
+        (IqType::Set, OWNER, "pubsub", Who::Viewer(Exit::OpenNode), owner::set),
     ],
     account_nodes: |account, viewer| {
         let seen = account.nodes.iter().filter(|(name, node)| is_seen(account, viewer, name, node));
@@ -60,6 +63,7 @@ pub static MODULE: Module = Module {
         let node = account.nodes.get(name).filter(|node| is_seen(account, viewer, name, node))?;
         Some(node.items.iter().map(|item| item.id.to_string()).collect())
     },
+    account_node_form: |account, name| Some(configuration::meta_data(account, account.nodes.get(name)?)),
     ..Module::EMPTY
 };
 
@@ -81,20 +85,41 @@ const FEATURES: &[&str] = &[
     "http://jabber.org/protocol/pubsub#filtered-notifications",
     "http://jabber.org/protocol/pubsub#item-ids",
     "http://jabber.org/protocol/pubsub#last-published",
+    "http://jabber.org/protocol/pubsub#member-affiliation",
+    "http://jabber.org/protocol/pubsub#meta-data",
+    "http://jabber.org/protocol/pubsub#modify-affiliations",
     "http://jabber.org/protocol/pubsub#multi-items",
     "http://jabber.org/protocol/pubsub#persistent-items",
     "http://jabber.org/protocol/pubsub#presence-notifications",
+    "http://jabber.org/protocol/pubsub#presence-subscribe",
     "http://jabber.org/protocol/pubsub#publish",
     PUBLISH_OPTIONS,
+    "http://jabber.org/protocol/pubsub#pubsub-on-a-jid",
     "http://jabber.org/protocol/pubsub#purge-nodes",
     "http://jabber.org/protocol/pubsub#retract-items",
+    "http://jabber.org/protocol/pubsub#retrieve-affiliations",
     "http://jabber.org/protocol/pubsub#retrieve-default",
     "http://jabber.org/protocol/pubsub#retrieve-items",
+    "http://jabber.org/protocol/pubsub#retrieve-subscriptions",
     "http://jabber.org/protocol/pubsub#rsm",
+    "http://jabber.org/protocol/pubsub#subscribe",
 ];
 
+/// Anybody may ask to be told, or to be told no more; the rest is the owner's.
 fn set(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
-    let command = iq.child.elements().find(|child| *child.ns == *NS).ok_or(StanzaCondition::BadRequest)?;
+    let Some(command) = iq.child.elements().find(|child| *child.ns == *NS) else {
+        may_know(account, iq)?;
+        return Err(StanzaCondition::BadRequest.into());
+    };
+    match &*command.name {
+        "subscribe" => return subscriptions::subscribe(account, iq, command, fx),
+        "unsubscribe" => return subscriptions::unsubscribe(account, iq, command, fx),
+        "options" => {
+            may_know(account, iq)?;
+            return Err(unsupported("subscription-options"));
+        }
+        _ => must_own(account, iq)?,
+    }
     match &*command.name {
         "publish" => publish::publish(account, iq, command, fx),
         "retract" => publish::retract(account, iq, command, fx),
@@ -105,16 +130,21 @@ fn set(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
 
 fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     let Some(command) = iq.child.elements().find(|child| *child.ns == *NS) else {
-        return Err(if iq.session.is_some() { StanzaCondition::BadRequest.into() } else { unknown() });
+        may_know(account, iq)?;
+        return Err(StanzaCondition::BadRequest.into());
     };
-    if iq.session.is_none() {
-        items::may_have(account, iq.from, command)?;
-    }
     match &*command.name {
-        "items" => items::items(account, iq, command, fx),
-        "default" => configuration::default(NS),
-        _ => Err(StanzaCondition::FeatureNotImplemented.into()),
+        "items" => return items::items(account, iq, command, fx),
+        "subscriptions" => return subscriptions::own(account, iq, command),
+        "affiliations" => return affiliations::own(account, iq, command),
+        _ => may_know(account, iq)?,
     }
+    Err(match &*command.name {
+        "options" => unsupported("subscription-options"),
+        // Of subscriptions (§6.4); that of nodes is the owner's.
+        "default" => unsupported("retrieve-default-sub"),
+        _ => StanzaCondition::FeatureNotImplemented.into(),
+    })
 }
 
 fn commit(changes: Vec<Change>, iq: &Iq<'_>, fx: &mut Effects) {

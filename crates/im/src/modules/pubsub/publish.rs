@@ -1,14 +1,14 @@
 //! What the owner publishes and takes back: XEP-0060 §7.
 
 use super::configuration::{flag, with_fields};
-use super::errors::{bad, node_of};
+use super::errors::{bad, node_of, refused, unsupported};
 use super::notify::{item, notify, notify_published, publisher};
 use super::{EVENT, NS, PUBLISH_OPTIONS, commit};
 use crate::account::Account;
 use crate::effects::Effects;
 use crate::module::{Answer, Handled, Iq};
 use crate::modules::{data_form, interest};
-use crate::nodes::{self, Config, ERRORS, Published};
+use crate::nodes::{self, Config, Published};
 use std::sync::Arc;
 use xmpp::{Element, Stanza, StanzaCondition, StanzaError};
 
@@ -16,7 +16,7 @@ use xmpp::{Element, Stanza, StanzaCondition, StanzaError};
 pub(super) fn publish(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effects) -> Handled {
     let name = node_of(command)?;
     let config = options(account, iq.child, name)?;
-    let items = items_of(account, command, name)?;
+    let items = items_of(account, command, name, &config)?;
     if items.is_empty() {
         return Err(bad("item-required"));
     }
@@ -40,7 +40,7 @@ fn options(account: &Account, pubsub: &Element, name: &str) -> Result<Config, St
     let Some(options) = pubsub.find("publish-options", NS) else {
         return Ok(node.cloned().unwrap_or_else(|| Config::of(name)));
     };
-    let unmet = || StanzaError::from(StanzaCondition::Conflict).with_application("precondition-not-met", ERRORS);
+    let unmet = || refused(StanzaCondition::Conflict, "precondition-not-met");
     let form = data_form::submitted(options, &[PUBLISH_OPTIONS]).ok_or(StanzaCondition::BadRequest)?;
     let wanted = with_fields(node.cloned().unwrap_or_else(|| Config::of(name)), form).ok_or_else(unmet)?;
     match node {
@@ -50,18 +50,18 @@ fn options(account: &Account, pubsub: &Element, name: &str) -> Result<Config, St
 }
 
 /// Ids and payloads. An item without an id is given one.
-fn items_of(account: &Account, command: &Element, name: &str) -> Result<Vec<Published>, StanzaError> {
+fn items_of(account: &Account, command: &Element, name: &str, config: &Config) -> Result<Vec<Published>, StanzaError> {
     let mut items: Vec<Published> = Vec::new();
     let most = account.policy.limits.pep_items_max;
     for (n, item) in command.elements().filter(|child| child.is("item", NS)).enumerate() {
         if n >= most {
-            return Err(StanzaError::from(StanzaCondition::NotAllowed)
-                .with_application("max-items-exceeded", ERRORS)
-                .over("pep_items_max"));
+            return Err(refused(StanzaCondition::NotAllowed, "max-items-exceeded").over("pep_items_max"));
         }
         let mut payloads = item.elements();
         let payload = payloads.next().ok_or_else(|| bad("payload-required"))?;
-        if payloads.next().is_some() {
+        let is_of_type = config.payload_type.is_empty() || *payload.ns == *config.payload_type;
+        if payloads.next().is_some() || !is_of_type {
+            // §7.1.3.6.
             return Err(bad("invalid-payload"));
         }
         let id = match item.attribute("id") {
@@ -85,12 +85,15 @@ fn unused_id(account: &Account, name: &str, n: usize) -> Box<str> {
 pub(super) fn retract(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effects) -> Handled {
     let name = node_of(command)?;
     let item = command.find("item", NS).and_then(|item| item.attribute("id")).ok_or_else(|| bad("item-required"))?;
+    if account.nodes.get(name).is_some_and(|node| !node.config.persist) {
+        return Err(unsupported("persistent-items"));
+    }
     let changes = nodes::retract(account, name, item)?;
     commit(changes, iq, fx);
-    let config = account.nodes.get(name).map(|node| node.config.clone()).unwrap_or_default();
-    if config.notify_retract || command.attribute("notify").and_then(flag) == Some(true) {
+    let tells = account.nodes.get(name).is_some_and(|node| node.config.notify_retract);
+    if tells || command.attribute("notify").and_then(flag) == Some(true) {
         let retract = Element::new("retract", EVENT).attr("id", item);
-        notify(account, name, &config, Element::new("items", EVENT).attr("node", name).child(retract), fx);
+        notify(account, name, Element::new("items", EVENT).attr("node", name).child(retract), fx);
     }
     Ok(Answer::Result(None))
 }

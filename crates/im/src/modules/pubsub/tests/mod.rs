@@ -1,5 +1,9 @@
 //! What clients ask of the nodes, on a stage with the store behind it.
 
+mod affiliations;
+mod keys;
+mod refusals;
+mod subscriptions;
 mod watchers;
 
 use super::*;
@@ -69,6 +73,45 @@ impl Stage {
             heard.extend(self.settle(fx));
         }
         heard
+    }
+
+    /// What others hear of a step, with the store's answers to what it asked.
+    fn others(&mut self, fx: Fx) -> Vec<(String, String)> {
+        for change in fx.commits() {
+            match change {
+                Change::BlobPut { space, key, value, .. } => drop(self.blobs.insert((space, key), value)),
+                Change::BlobDelete { space, key, .. } => drop(self.blobs.remove(&(space, key))),
+                _ => {}
+            }
+        }
+        let mut heard = fx.told();
+        for effect in fx.list {
+            let Effect::Query { query: Query::Blobs { space, keys, .. }, iq, session, then } = effect else { continue };
+            let found = keys.into_iter().filter_map(|key| {
+                let value = self.blobs.get(&(space.clone(), key.clone()))?.clone();
+                Some((key, value))
+            });
+            let answer = QueryAnswer::Blobs(found.collect());
+            let fx = self.scene.item(Item::Answered { iq, session, answer, then });
+            heard.extend(self.others(fx));
+        }
+        heard
+    }
+
+    /// Somebody else asks; what others hear.
+    fn is_asked(&mut self, from: &str, kind: &str, ns: &str, content: &str) -> Vec<(String, String)> {
+        let iq = format!("<iq type='{kind}' id='s1' from='{from}'><pubsub xmlns='{ns}'>{content}</pubsub></iq>");
+        let fx = self.scene.receive(&iq);
+        self.others(fx)
+    }
+
+    /// The owner asks; whom of the others it is told to as an event.
+    fn tells(&mut self, ns: &str, content: &str) -> Vec<String> {
+        let fx = self
+            .scene
+            .sends("balcony", &format!("<iq type='set' id='p1'><pubsub xmlns='{ns}'>{content}</pubsub></iq>"));
+        let heard = self.others(fx);
+        heard.into_iter().filter(|(_, xml)| xml.contains("<event ")).map(|(to, _)| to).collect()
     }
 
     fn asks(&mut self, kind: &str, ns: &str, content: &str) -> Vec<(String, String)> {

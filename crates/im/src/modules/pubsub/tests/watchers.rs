@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn with_access(model: &str) -> String {
+pub(super) fn with_access(model: &str) -> String {
     format!(
         "<field var='pubsub#access_model'><value>{model}</value></field>\
          <field var='pubsub#roster_groups_allowed'><value>Friends</value></field>"
@@ -10,7 +10,7 @@ fn with_access(model: &str) -> String {
 }
 
 /// Romeo is a friend, the nurse is a contact; nobody knows Tybalt.
-fn with_contacts() -> Stage {
+pub(super) fn with_contacts() -> Stage {
     let friend = store::RosterItem { groups: vec!["Friends".into()], ..contact("romeo@montague.example", "both") };
     let roster = vec![friend, contact("nurse@capulet.example", "from")];
     let stored = store::AccountRecord { roster, ..Default::default() };
@@ -88,10 +88,10 @@ fn what_clients_keep_for_themselves_is_private_though_they_do_not_say_so() {
     assert_eq!(Config::of("urn:xmpp:avatar:metadata").access, Access::Presence);
 }
 
-const COMES: &str = "<presence from='romeo@montague.example/orchard'>\
+pub(super) const COMES: &str = "<presence from='romeo@montague.example/orchard'>\
     <c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='1'/></presence>";
 
-fn interested(number: u32) -> String {
+pub(super) fn interested(number: u32) -> String {
     format!(
         "<iq type='result' id='waft-interest-{number}' from='romeo@montague.example/orchard' \
          to='juliet@capulet.example'><query xmlns='http://jabber.org/protocol/disco#info'>\
