@@ -88,6 +88,8 @@ pub struct Session {
     pub ledger_touched: bool,
     /// What its client wants to be told of. XEP-0163 §4.2.
     pub interest: Interest,
+    /// What the server has put into its presence of the avatar: the hash, or that there is none (empty). XEP-0398 §4.
+    pub avatar_told: Option<Box<str>>,
     /// Whom it has written to.
     pub strangers: Strangers,
     /// A bound was passed: the session ends with this step and is given nothing more.
@@ -130,6 +132,7 @@ impl Session {
             in_ledger: false,
             ledger_touched: false,
             interest: Interest::default(),
+            avatar_told: None,
             strangers: Strangers::default(),
             overrun: false,
         }

@@ -1,16 +1,20 @@
 //! User Avatar to vCard-Based Avatars, XEP-0398: who publishes an avatar by XEP-0084 alone is seen with it by clients that
 //! know XEP-0153 alone.
 //!
-//! Nothing is copied: the image that the nodes hold is put into the card as it is read (§5.2), and its hash into presence
-//! as it goes out (§4). Both go only to whom the nodes are shown (§7).
+//! From there nothing is copied: the image that the nodes hold is put into the card as it is read (§5.2), and its hash into
+//! presence as it goes out (§4). Both go only to whom the nodes are shown (§7). The other way round, the photo of a card is
+//! published as the card is written (§3.2); so the nodes have the last word of either.
 
-use super::vcard;
+use super::{caps, pubsub, vcard};
 use crate::account::Account;
 use crate::effects::Effects;
+use crate::item::SessionId;
 use crate::module::{Module, xep};
 use crate::nodes::{self, Access, item_key};
+use crate::presence;
 use crate::view::Exit;
 use crate::ways::{Flow, Passage};
+use sha1::{Digest, Sha1};
 use std::sync::Arc;
 use xmpp::{Element, Jid, PresenceType, Stanza, StanzaError, StanzaType};
 
@@ -20,8 +24,8 @@ const UPDATE: &str = "vcard-temp:x:update";
 
 pub static MODULE: Module = Module {
     name: "avatar",
-    specs: &[xep(398, "1.0.0").without("from vCard to PEP, presence again when the avatar changes")],
-    // (Its feature is not told while half of it is missing: a client would leave the other half to us.)
+    specs: &[xep(398, "1.0.0")],
+    account_features: &["urn:xmpp:pep-vcard-conversion:0"],
     ..Module::EMPTY
 };
 
@@ -44,18 +48,115 @@ fn are_open(account: &Account, is_open: impl Fn(Access) -> bool) -> bool {
 /// # Errors
 /// None.
 pub fn outbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+    let hash = told(account, passage);
+    if passage.stanza.to.is_none() {
+        let session = passage.session.and_then(|id| account.session_mut(id));
+        session.into_iter().for_each(|session| session.avatar_told = hash.clone());
+    }
+    if let Some(hash) = hash {
+        passage.stanza = Arc::new(with_hash(&passage.stanza, &hash));
+    }
+    Ok(Flow::Next)
+}
+
+/// The hash that goes into this presence, if one does.
+fn told(account: &Account, passage: &Passage) -> Option<Box<str>> {
     let is_directed = passage.stanza.to.is_some();
     let payload = &passage.stanza.payload;
     let says = || payload.child("x", UPDATE).is_some_and(|it| it.to_element().find("photo", UPDATE).is_some());
     let is_open = |access| access == Access::Open || access == Access::Presence && !is_directed;
     if passage.stanza.kind != StanzaType::Presence(PresenceType::Available) {
-        return Ok(Flow::Next);
+        return None;
     }
-    let Some(hash) = image(account).filter(|_| are_open(account, is_open) && !says()) else { return Ok(Flow::Next) };
-    let photo = Element::new("photo", UPDATE).text(hash.to_ascii_lowercase());
-    let payload = payload.without(|child| child.is("x", UPDATE)).with([Element::new("x", UPDATE).child(photo)]);
-    passage.stanza = Arc::new(Stanza { payload, ..Stanza::clone(&passage.stanza) });
-    Ok(Flow::Next)
+    let hash = image(account).filter(|_| are_open(account, is_open) && !says())?;
+    Some(hash.to_ascii_lowercase().into())
+}
+
+fn with_hash(presence: &Stanza, hash: &str) -> Stanza {
+    let photo = Element::new("photo", UPDATE).text(hash);
+    let payload =
+        presence.payload.without(|child| child.is("x", UPDATE)).with([Element::new("x", UPDATE).child(photo)]);
+    Stanza { payload, ..Stanza::clone(presence) }
+}
+
+/// The nodes have changed, and with them the avatar, maybe: each session's presence that says it by the server's doing says
+/// it anew, and is broadcast. Directed presence is for the clients to send again (§5.1).
+pub(super) fn changed(account: &mut Account, fx: &mut Effects) {
+    let ids: Vec<SessionId> = account.sessions.iter().map(|session| session.id).collect();
+    for id in ids {
+        let Some(session) = account.session(id) else { continue };
+        let (Some(presence), before) = (session.presence.clone(), session.avatar_told.clone()) else { continue };
+        let bare = match before {
+            // What stands there is ours.
+            Some(_) => {
+                let payload = presence.payload.without(|child| child.is("x", UPDATE));
+                Arc::new(Stanza { payload, ..Stanza::clone(&presence) })
+            }
+            None => presence,
+        };
+        let mut passage = Passage::of(account, Arc::new(Stanza { to: None, ..Stanza::clone(&bare) }));
+        passage.session = Some(id);
+        let after = told(account, &passage).or_else(|| before.is_some().then(Box::default));
+        let Some(after) = after.filter(|after| before.as_ref() != Some(after)) else { continue };
+        passage.stanza = Arc::new(with_hash(&passage.stanza, &after));
+        if let Some(session) = account.session_mut(id) {
+            session.avatar_told = Some(after);
+        }
+        // A host without presence service tells nobody; that is no fault of who publishes.
+        let _ = presence::outbound(account, &mut passage, fx);
+    }
+}
+
+/// A card was written: its photo, if it is one, is published as the avatar. §3.2. What the limits of nodes refuse stays in
+/// the card alone, and no older avatar stands in its way.
+pub(super) fn written(account: &mut Account, card: &Element, by: &Arc<Stanza>, fx: &mut Effects) {
+    let photo = card.find("PHOTO", vcard::NS);
+    let text = |name: &str| Some(photo?.find(name, vcard::NS)?.text_content());
+    let Some(bytes) = text("BINVAL").and_then(|text| decoded(&text)).filter(|bytes| !bytes.is_empty()) else { return };
+    let hash: String = Sha1::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let before = image(account).map(str::to_ascii_lowercase);
+    if before.as_deref() == Some(&*hash) {
+        return;
+    }
+    let data = Element::new("data", DATA).text(caps::base64(&bytes));
+    let info = Element::new("info", METADATA).attr("id", &hash).attr("bytes", bytes.len().to_string());
+    let info = info.attr_opt("type", text("TYPE").filter(|kind| !kind.is_empty()));
+    let metadata = Element::new("metadata", METADATA);
+    let published = pubsub::publish_aside(account, DATA, &hash, &data, Some(by), fx)
+        .and_then(|()| pubsub::publish_aside(account, METADATA, &hash, &metadata.clone().child(info), Some(by), fx));
+    if published.is_err() && before.is_some() {
+        // XEP-0084 §3.5. (What makes no room for this has none for anything.)
+        let _ = pubsub::publish_aside(account, METADATA, "none", &metadata, Some(by), fx);
+    }
+    changed(account, fx);
+}
+
+/// RFC 4648 §4, lines and all; `None` for what is none.
+fn decoded(text: &str) -> Option<Vec<u8>> {
+    let text: Vec<u8> = text.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
+    let digits = text.iter().position(|byte| *byte == b'=').unwrap_or(text.len());
+    let (digits, padding) = text.split_at(digits);
+    if !text.len().is_multiple_of(4) || padding.len() > 2 || padding.iter().any(|byte| *byte != b'=') {
+        return None;
+    }
+    let mut bytes = Vec::with_capacity(digits.len() / 4 * 3);
+    for chunk in digits.chunks(4) {
+        let mut word = 0u32;
+        for at in 0..4 {
+            let sextet = match chunk.get(at) {
+                Some(byte @ b'A'..=b'Z') => byte - b'A',
+                Some(byte @ b'a'..=b'z') => byte - b'a' + 26,
+                Some(byte @ b'0'..=b'9') => byte - b'0' + 52,
+                Some(b'+') => 62,
+                Some(b'/') => 63,
+                Some(_) => return None,
+                None => 0,
+            };
+            word = word << 6 | u32::from(sextet);
+        }
+        bytes.extend_from_slice(&word.to_be_bytes()[1..chunk.len()]);
+    }
+    Some(bytes)
 }
 
 /// Where the image is kept that belongs into the card, as keys of [`nodes::SPACE`]: of the metadata, and of the data.
@@ -189,6 +290,106 @@ mod tests {
         let all = places.into_iter().filter_map(|(_, key)| Some((key.clone(), value(&key)?))).collect();
         let fx = juliet.item(Item::Answered { iq, session, answer: QueryAnswer::Blobs(all), then });
         Some(fx.delivered("home").concat() + &shown(&fx, "romeo@"))
+    }
+
+    fn metadata(hash: &str) -> String {
+        format!(
+            "<iq type='set' id='m'><pubsub xmlns='http://jabber.org/protocol/pubsub'><publish node='{METADATA}'>\
+             <item id='{hash}'><metadata xmlns='{METADATA}'/></item></publish></pubsub></iq>"
+        )
+    }
+
+    // §4: every available presence says it, that which is there too.
+    #[test]
+    fn presence_that_is_there_says_another_avatar_when_there_is_one_unless_the_client_speaks_for_itself() {
+        for (said, tells) in [("", true), (&*format!("<x xmlns='{UPDATE}'/>"), true), (&update("<photo/>"), false)] {
+            let mut juliet = juliet();
+            juliet.sends("home", &format!("<presence>{said}</presence>"));
+            publishes(&mut juliet, "presence");
+            let probe = "<presence type='probe' from='romeo@montague.example' to='juliet@capulet.example'/>";
+            let seen = shown(&juliet.receive(probe), "romeo@");
+            assert_eq!(seen.contains(HASH), tells, "{said}: {seen}");
+            let fx = juliet.sends("home", &metadata("none"));
+            let gone = shown(&fx, "romeo@").contains(&update("<photo/>"));
+            assert_eq!(gone, tells, "{said}: {:?}", fx.told());
+            assert!(
+                !shown(&juliet.sends("home", &metadata("none")), "romeo@").contains("<presence"),
+                "it is said once"
+            );
+        }
+    }
+
+    /// The image `hi`, as a card has it; and its hash.
+    const PHOTO: &str = "<PHOTO><TYPE>image/png</TYPE><BINVAL>\naGk=\n</BINVAL></PHOTO>";
+    const OF_PHOTO: &str = "c22b5f9178342609428d6f51b2c5af4c0bde6a42";
+
+    fn writes(juliet: &mut Scene, photo: &str) -> Fx {
+        juliet.sends("home", &format!("<iq type='set' id='v'><vCard xmlns='vcard-temp'>{photo}</vCard></iq>"))
+    }
+
+    // §3.2.
+    #[test]
+    fn the_photo_of_a_card_is_published_data_first_and_said_in_presence() {
+        let mut juliet = juliet();
+        juliet.sends("home", "<presence/>");
+        let fx = writes(&mut juliet, PHOTO);
+        let put: Vec<(String, String)> = fx
+            .commits()
+            .into_iter()
+            .filter_map(|change| match change {
+                Change::BlobPut { space, key, value, .. } if *space == *nodes::SPACE => {
+                    Some((key.to_string(), String::from_utf8_lossy(&value).into_owned()))
+                }
+                _ => None,
+            })
+            .collect();
+        let key = |node: &str| item_key(node, OF_PHOTO).to_string();
+        assert_eq!(put[0], (key(DATA), format!("<data xmlns='{DATA}'>aGk=</data>")));
+        let info = format!("<info id='{OF_PHOTO}' bytes='2' type='image/png'/>");
+        assert_eq!(put[1], (key(METADATA), format!("<metadata xmlns='{METADATA}'>{info}</metadata>")));
+        assert!(shown(&fx, "romeo@").contains(&update(&format!("<photo>{OF_PHOTO}</photo>"))), "{:?}", fx.told());
+        assert!(fx.delivered("home").iter().any(|xml| xml.contains("type='result'")));
+        // The same again is no other avatar.
+        let fx = writes(&mut juliet, PHOTO);
+        assert!(fx.commits().len() == 1 && fx.told().is_empty(), "{:?}", fx.list);
+    }
+
+    #[test]
+    fn a_card_without_an_image_publishes_nothing() {
+        for photo in [
+            "",
+            "<FN>Juliet</FN>",
+            "<PHOTO/>",
+            "<PHOTO><BINVAL/></PHOTO>",
+            "<PHOTO><BINVAL>a?==</BINVAL></PHOTO>",
+            "<PHOTO><EXTVAL>http://x.example/</EXTVAL></PHOTO>",
+            "<PHOTO><BINVAL>abc</BINVAL></PHOTO>",
+        ] {
+            let mut juliet = juliet();
+            assert_eq!(writes(&mut juliet, photo).commits().len(), 1, "{photo}");
+            assert!(juliet.nodes.iter().next().is_none(), "{photo}");
+        }
+    }
+
+    #[test]
+    fn a_photo_that_the_nodes_cannot_take_is_kept_in_the_card_and_no_older_one_stands_in_its_way() {
+        let mut juliet = juliet();
+        publishes(&mut juliet, "presence");
+        let mut juliet = juliet.policy(|policy| policy.limits.pep_item_bytes_max = 45);
+        let fx = writes(&mut juliet, PHOTO);
+        assert!(fx.delivered("home").iter().any(|xml| xml.contains("type='result'")), "{:?}", fx.list);
+        assert_eq!(image(&juliet), None);
+    }
+
+    // RFC 4648 §10.
+    #[test]
+    fn what_was_encoded_is_decoded() {
+        for plain in ["", "f", "fo", "foo", "foob", "fooba", "foobar"] {
+            assert_eq!(decoded(&caps::base64(plain.as_bytes())).as_deref(), Some(plain.as_bytes()));
+        }
+        for none in ["Zg", "Zg=a", "Z===", "=", "Zg==Zg==", "Zg-="] {
+            assert_eq!(decoded(none), None, "{none}");
+        }
     }
 
     // §3.1.

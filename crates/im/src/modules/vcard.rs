@@ -89,6 +89,7 @@ fn write(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     }
     let change = Change::BlobPut { account: account.jid.clone(), space: SPACE.into(), key: KEY.into(), value };
     fx.commit(vec![change], Some(iq.stanza), iq.ticket);
+    avatar::written(account, iq.child, iq.stanza, fx);
     Ok(Answer::Result(None))
 }
 

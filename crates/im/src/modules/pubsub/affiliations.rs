@@ -65,7 +65,7 @@ pub(super) fn modify(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: 
         }
     }
     let changes = nodes::set_members(account, name, new, &gone)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     interest::look_around(account, fx);
     Ok(Answer::Result(None))
 }

@@ -24,6 +24,7 @@ use self::errors::{is_seen, may_know, must_own, unsupported};
 use crate::account::Account;
 use crate::effects::Effects;
 use crate::module::{Handled, Iq, Module, Who, xep};
+use crate::modules::avatar;
 use crate::view::Exit;
 use store::Change;
 use xmpp::{IqType, StanzaCondition};
@@ -147,9 +148,10 @@ fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     })
 }
 
-fn commit(changes: Vec<Change>, iq: &Iq<'_>, fx: &mut Effects) {
+fn commit(account: &mut Account, changes: Vec<Change>, iq: &Iq<'_>, fx: &mut Effects) {
     if !changes.is_empty() {
         fx.commit(changes, Some(iq.stanza), iq.ticket);
+        avatar::changed(account, fx);
     }
 }
 

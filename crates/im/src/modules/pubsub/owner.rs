@@ -22,7 +22,7 @@ pub(super) fn create(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: 
         _ => Config::of(name),
     };
     let changes = nodes::create(account, name, config)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     interest::look_around(account, fx);
     Ok(Answer::Result(None))
 }
@@ -69,7 +69,7 @@ fn configure(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Eff
     let config = submitted(node.config.clone(), command)?;
     let told = config.notify_config.then(|| config_form("result", &config));
     let changes = nodes::configure(account, name, config)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     interest::look_around(account, fx);
     if let Some(form) = told {
         // §8.2.5.3.
@@ -85,7 +85,7 @@ fn purge(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effects
         return Err(unsupported("persistent-items"));
     }
     let changes = nodes::purge(account, name)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     notify(account, name, Element::new("purge", EVENT).attr("node", name), fx);
     Ok(Answer::Result(None))
 }
@@ -95,7 +95,7 @@ fn delete(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: &mut Effect
     let name = node_of(command)?;
     let told = account.nodes.get(name).filter(|node| node.config.notify_delete).map(|_| recipients(account, name));
     let changes = nodes::delete(account, name)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     if let Some(told) = told {
         let uri = command.find("redirect", OWNER).and_then(|redirect| redirect.attribute("uri"));
         let redirect = uri.map(|uri| Element::new("redirect", EVENT).attr("uri", uri));

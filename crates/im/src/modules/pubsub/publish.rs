@@ -21,7 +21,7 @@ pub(super) fn publish(account: &mut Account, iq: &Iq<'_>, command: &Element, fx:
         return Err(bad("item-required"));
     }
     let changes = nodes::publish(account, name, &config, &items)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     interest::look_around(account, fx);
     let publisher = publisher(account, name);
     let told: Vec<Element> = items.iter().filter_map(|(id, payload)| item(id, payload, publisher.as_deref())).collect();
@@ -89,7 +89,7 @@ pub(super) fn retract(account: &mut Account, iq: &Iq<'_>, command: &Element, fx:
         return Err(unsupported("persistent-items"));
     }
     let changes = nodes::retract(account, name, item)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     let tells = account.nodes.get(name).is_some_and(|node| node.config.notify_retract);
     if tells || command.attribute("notify").and_then(flag) == Some(true) {
         let retract = Element::new("retract", EVENT).attr("id", item);
@@ -98,7 +98,8 @@ pub(super) fn retract(account: &mut Account, iq: &Iq<'_>, command: &Element, fx:
     Ok(Answer::Result(None))
 }
 
-/// Publishes without being asked by an iq: what a client said in passing. See [`super::displayed`].
+/// Publishes what a client said in passing, by no iq to the node. See [`crate::modules::displayed`],
+/// [`crate::modules::avatar`].
 pub(in crate::modules) fn publish_aside(
     account: &mut Account,
     name: &str,
@@ -108,7 +109,7 @@ pub(in crate::modules) fn publish_aside(
     fx: &mut Effects,
 ) -> Result<(), StanzaError> {
     let items = [(id.into(), payload.to_bytes(""))];
-    let changes = nodes::publish(account, name, &Config::private(), &items)?;
+    let changes = nodes::publish(account, name, &Config::of(name), &items)?;
     if !changes.is_empty() {
         fx.commit(changes, bounce, &Default::default());
     }

@@ -40,7 +40,7 @@ pub(super) fn subscribe(account: &mut Account, iq: &Iq<'_>, command: &Element, f
     }
     let is_new = account.nodes.get(name).is_some_and(|node| !node.subscribers.contains(&who));
     let changes = nodes::subscribe(account, name, &who)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     if is_new {
         notify::send_last_to_subscriber(account, name, iq, fx);
     }
@@ -62,7 +62,7 @@ pub(super) fn unsubscribe(account: &mut Account, iq: &Iq<'_>, command: &Element,
         return Err(StanzaCondition::Forbidden.into());
     }
     let changes = nodes::unsubscribe(account, name, &who)?;
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     told(name, &who, "none")
 }
 
@@ -114,7 +114,7 @@ pub(super) fn modify(account: &mut Account, iq: &Iq<'_>, command: &Element, fx: 
         // (The last row that is written says it all.)
         changes = nodes::unsubscribe(account, name, who)?;
     }
-    commit(changes, iq, fx);
+    commit(account, changes, iq, fx);
     for who in gone {
         let content = subscription(EVENT, &who, "none").attr("node", name);
         notify::tell(account, Recipients::one(account, who), content, fx);
