@@ -2,22 +2,27 @@
 //!
 //! The log itself is in the store. Here is what the account must know of it: the last position, which positions are
 //! pending and who has them in its queue, marks that wait for the next batch ([`marks`]), what came lately ([`recent`]), and
-//! who is being given the backlog ([`backlog`]: reading it).
+//! who is being given the backlog ([`backlog`]: reading it). [`untaken`]: what comes back from a session. [`failures`]: what
+//! comes to nothing.
 
 mod backlog;
+mod failures;
 mod marks;
 mod recent;
+mod untaken;
 
 pub use backlog::{PAGE, flush, overdue, pending_page};
 pub(crate) use backlog::{ask_again, expire_old, flush_waiting, go_on, too_late};
+pub(crate) use failures::changes_the_record;
+pub use failures::commit_failed;
 pub use marks::BATCH_MS;
 pub(crate) use marks::{batch_done, batch_soon, marks, taken};
+pub(crate) use untaken::{keep_unlogged, return_untaken};
 
 use crate::account::Account;
 use crate::archive_ids;
-use crate::doubts;
 use crate::effects::{Delivery, Effect, Effects};
-use crate::item::{EdgeRef, Ingress, SessionId, Ticket};
+use crate::item::{EdgeRef, Ingress, SessionId};
 use crate::messages::{self, Keeping};
 use crate::modules::expiry;
 use crate::modules::outcome::{self, State};
@@ -30,9 +35,9 @@ use recent::{Recent, dedupe_key};
 use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Weak};
-use store::{AccountRecord, Change, Direction, Record, StoreError};
+use store::{Change, Direction, Record};
 use xmpp::write::{Additions, to_stored};
-use xmpp::{IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{Jid, Stamp, Stanza, StanzaCondition, StanzaError};
 
 #[derive(Debug, Default)]
 pub struct Inbox {
@@ -401,136 +406,13 @@ pub fn written(account: &mut Account, id: SessionId, edge: EdgeRef, deliveries: 
     go_on(account, id, fx);
 }
 
-// ---- untaken ----
-
-/// What an ended session had not taken: messages in the log wait again, and go to another resource if there is one
-/// that has not had them; other stanzas are treated as for an unavailable resource. XEP-0198 §4.
-pub(crate) fn return_untaken(account: &mut Account, id: SessionId, untaken: Vec<Delivery>, fx: &mut Effects) {
-    account.inbox.queue.retain(|queued| *queued != id);
-    if account.inbox.reading.is_some_and(|reading| reading.session == id) {
-        account.inbox.reading = None;
-    }
-    for delivery in untaken {
-        match delivery.position {
-            Some(position) => account.inbox.release(position, id),
-            None if account.removed => {}
-            None => return_unlogged(account, &delivery.stanza, fx),
-        }
-    }
-    flush_waiting(account, fx);
-}
-
-fn return_unlogged(account: &mut Account, stanza: &Arc<Stanza>, fx: &mut Effects) {
-    match stanza.kind {
-        StanzaType::Message(_) if is_kept(&account.jid, stanza) => messages::again(account, stanza, fx),
-        StanzaType::Iq(IqType::Get | IqType::Set) => {
-            let Some(from) = stanza.from.clone().filter(|from| !from.same_bare(&account.jid) || !from.is_bare()) else {
-                return;
-            };
-            let error = StanzaError::from(StanzaCondition::ServiceUnavailable);
-            crate::ways::answer(account, &from, stanza, &error, &Ticket::default(), fx);
-        }
-        _ => {}
-    }
-}
-
-/// Messages that live in a session's queue alone become pending: the process ends.
-pub(crate) fn keep_unlogged(account: &mut Account, fx: &mut Effects) {
-    let managed = account.sessions.iter().filter_map(|s| s.management.as_ref()).flat_map(|m| &m.unacked);
-    let plain = account.sessions.iter().flat_map(|s| &s.unwritten).map(|(_, delivery)| delivery);
-    let mut unlogged: Vec<Arc<Stanza>> = Vec::new();
-    for delivery in managed.chain(plain) {
-        let known = unlogged.iter().any(|stanza| Arc::ptr_eq(stanza, &delivery.stanza));
-        if delivery.position.is_none() && !known && is_kept(&account.jid, &delivery.stanza) {
-            unlogged.push(delivery.stanza.clone());
-        }
-    }
-    for stanza in unlogged {
-        let mut passage = Passage::of(account, stanza);
-        let stored = to_stored(&passage.stanza);
-        append(account, &mut passage, Direction::Incoming, stored, false, None, fx);
-    }
-}
-
-// ---- failures ----
-
-/// Was this to change roster, requests or blocks?
-pub(crate) fn changes_the_record(stanza: Option<&Stanza>) -> bool {
-    stanza.is_some_and(|stanza| match stanza.kind {
-        StanzaType::Iq(_) => true,
-        StanzaType::Presence(kind) => crate::ways::is_subscription(kind),
-        StanzaType::Message(_) => false,
-    })
-}
-
-/// A commit failed: the stored part of the state is what the store says, and the sender hears of it.
-pub fn commit_failed(
-    account: &mut Account,
-    bounce: Option<Arc<Stanza>>,
-    error: StoreError,
-    ticket: &Ticket,
-    stored: Option<Box<AccountRecord>>,
-    fx: &mut Effects,
-) {
-    let condition = match error {
-        StoreError::Fenced => {
-            // Somebody else owns the account now.
-            fx.push(Effect::Unload);
-            return;
-        }
-        StoreError::Busy | StoreError::Full => StanzaCondition::ResourceConstraint,
-        StoreError::Fatal(_) | StoreError::Damaged(_) => StanzaCondition::InternalServerError,
-    };
-    if let Some(stanza) = &bounce {
-        account.inbox.forget_stanza(stanza);
-        for session in account.sessions.iter_mut().filter(|s| s.edge.is_none()) {
-            // Queued for a stream to come; with a stream, `Dropped` said so.
-            if let Some(management) = &mut session.management {
-                management.forget_stanza(stanza);
-            }
-        }
-    }
-    match stored {
-        Some(stored) if account.reads_again(bounce.as_deref()) => {
-            account.restore_for_sessions(*stored, fx);
-            // (Its removal may be what failed.)
-            account.removed = false;
-        }
-        // A message, marks, or rows of the ledger: what was read may be older than what is known here of the rest.
-        _ => {
-            // The key of its ids may have been in what failed: it is written again, with the next.
-            account.archive_ids = account.archive_ids.unstored();
-            account.inbox.recent = Recent::default();
-            account.inbox.marks.again();
-        }
-    }
-    for session in account.sessions.iter_mut().filter(|s| s.in_ledger) {
-        session.ledger_touched = true;
-    }
-    account.watchers.again(account.now.mono_ms);
-    if let Some(mono_ms) = account.watchers.due_at() {
-        fx.push(Effect::WakeAt { mono_ms });
-    }
-    if account.sessions.iter().any(|s| s.ledger_touched) || account.inbox.marks.is_any() {
-        batch_soon(account, fx);
-    }
-    if let Some(stanza) = &bounce {
-        doubts::refused(account, stanza, fx);
-    }
-    if let Some(stanza) = bounce
-        && !xmpp::planted::is(xmpp::planted::Bug::SilentFailure)
-        && let Some(from) = stanza.from.clone()
-    {
-        crate::ways::answer(account, &from, &stanza, &condition.into(), ticket, fx);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::marks::BATCH_MAX;
     use super::*;
-    use crate::item::Item;
+    use crate::item::{Item, Ticket};
     use crate::testing::{Fx, START, Scene, account, account_with, archive_id, stanza};
+    use store::AccountRecord;
     use xmpp::write::to_stored;
 
     pub(super) const JULIET: &str = "juliet@capulet.example";
@@ -643,15 +525,6 @@ mod tests {
             <no-permanent-store xmlns='urn:xmpp:hints'/></message>";
         let fx = juliet.receive(off_the_record);
         assert!(fx.appended()[0].pending && !fx.appended()[0].archived);
-    }
-
-    #[test]
-    fn what_lives_in_a_queue_alone_is_kept_when_the_server_stops() {
-        let mut juliet = account(JULIET).with("home", 0).policy(|p| p.archive = false);
-        assert_eq!(juliet.receive(&chat("hi")).written_to(), ["home"]);
-        let fx = juliet.item(Item::ShutDown { ticket: Ticket::default() });
-        assert_eq!(fx.appended().len(), 1);
-        assert!(fx.appended()[0].pending);
     }
 
     // Else the store could be closed before, and what arrived came again after a stop that was asked for.
@@ -786,84 +659,6 @@ mod tests {
         // What was there when the account was loaded counts.
         let mut juliet = with_pending([earlier(0)]).policy(|p| p.limits.offline_bytes_max = 150);
         assert!(error_told(&juliet.receive(&chat("1")), "service-unavailable"));
-    }
-
-    // ---- failures ----
-
-    fn fails(scene: &mut Scene, fx: &Fx, error: StoreError, stored: Option<AccountRecord>) -> Fx {
-        let bounce = fx.list.iter().find_map(|e| match e {
-            Effect::Commit { bounce, .. } => Some(bounce.clone()),
-            _ => None,
-        });
-        let bounce = bounce.expect("a commit");
-        scene.item(Item::CommitFailed { bounce, error, ticket: Ticket::default(), stored: stored.map(Box::new) })
-    }
-
-    #[test]
-    fn the_sender_hears_of_a_message_that_could_not_be_stored() {
-        for (error, condition) in [
-            (StoreError::Busy, "resource-constraint"),
-            (StoreError::Full, "resource-constraint"),
-            (StoreError::Fatal("disk".into()), "internal-server-error"),
-            (StoreError::Damaged("row".into()), "internal-server-error"),
-        ] {
-            let mut juliet = account(JULIET);
-            let fx = juliet.receive(&chat("hi"));
-            let fx = fails(&mut juliet, &fx, error, Some(AccountRecord::default()));
-            assert!(error_told(&fx, condition), "{:?}", fx.told());
-            assert_eq!(juliet.inbox.waiting(), 0);
-        }
-    }
-
-    #[test]
-    fn a_message_that_could_not_be_stored_may_be_sent_again() {
-        let mut juliet = account(JULIET);
-        let message = "<message from='romeo@montague.example/x' type='chat'><body>hi</body>\
-            <origin-id xmlns='urn:xmpp:sid:0' id='o1'/></message>";
-        let fx = juliet.receive(message);
-        fails(&mut juliet, &fx, StoreError::Full, Some(AccountRecord::default()));
-        assert_eq!(juliet.receive(message).appended().len(), 1);
-    }
-
-    #[test]
-    fn marks_that_could_not_be_written_are_written_with_a_later_batch() {
-        let mut juliet = account(JULIET).with("home", 0);
-        let position = juliet.receive(&chat("hi")).appended()[0].position;
-        juliet.writes_all("home");
-        let fx = juliet.after_ms(1_000);
-        assert_eq!(fx.taken(), [position]);
-        let stored = AccountRecord {
-            last_position: position,
-            pending: vec![position],
-            pending_bytes: 100,
-            ..Default::default()
-        };
-        fails(&mut juliet, &fx, StoreError::Full, Some(stored));
-        assert_eq!(juliet.inbox.waiting(), 0);
-        assert_eq!(juliet.after_ms(1_000).taken(), [position]);
-    }
-
-    // What was read for the failure of one commit does not know of those under way.
-    #[test]
-    fn a_message_that_could_not_be_stored_leaves_the_roster_as_it_is() {
-        let mut juliet = account_with(
-            JULIET,
-            AccountRecord {
-                roster: vec![crate::testing::contact("nurse@capulet.example", "both")],
-                ..Default::default()
-            },
-        );
-        let fx = juliet.receive(&chat("hi"));
-        fails(&mut juliet, &fx, StoreError::Busy, Some(AccountRecord::default()));
-        assert_eq!(juliet.roster.all().count(), 1);
-    }
-
-    #[test]
-    fn nobody_hears_anything_from_an_owner_that_is_none_any_more() {
-        let mut juliet = account(JULIET);
-        let fx = juliet.receive(&chat("hi"));
-        let fx = fails(&mut juliet, &fx, StoreError::Fenced, None);
-        assert!(matches!(fx.list[..], [Effect::Unload]), "{:?}", fx.list);
     }
 
     #[test]
