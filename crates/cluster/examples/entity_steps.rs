@@ -285,7 +285,7 @@ impl Cells {
         for (stream, name) in names.iter().enumerate() {
             let cell = Arc::new(AccountCell::loading(None));
             cell.loaded(State::new(stream));
-            cell.run(|_, _| (), |_| false);
+            cell.run(|_, _| None, |_| false);
             cells.shard(name).write().insert(name.clone(), cell.clone());
             cells.own.push(cell);
         }
@@ -311,6 +311,7 @@ impl Cells {
                         }
                     }
                 }
+                None
             };
             while cell.run(&mut step, |_| false) == cluster::Ran::More {}
         }

@@ -92,8 +92,9 @@ impl<S, I> Cell<S, I> {
     }
 
     /// Works through the mailbox, one item after the other, [`ITEMS_A_TURN`] at most; the caller must be the runner. When
-    /// it is empty and `may_go` says so, the cell closes for good.
-    pub fn run(&self, mut step: impl FnMut(&mut S, I), may_go: impl Fn(&S) -> bool) -> Ran {
+    /// it is empty and `may_go` says so, the cell closes for good. What a step gives back is left of its work: it comes
+    /// before all else, when others had their turn.
+    pub fn run(&self, mut step: impl FnMut(&mut S, I) -> Option<I>, may_go: impl Fn(&S) -> bool) -> Ran {
         let mut guard = self.state.lock();
         let Some(state) = guard.as_mut() else { return Ran::Idle };
         for _ in 0..ITEMS_A_TURN {
@@ -117,7 +118,10 @@ impl<S, I> Cell<S, I> {
                     }
                 }
             };
-            step(state, item);
+            if let Some(rest) = step(state, item) {
+                self.mailbox.lock().items.push_front(rest);
+                break;
+            }
         }
         Ran::More
     }
@@ -133,15 +137,42 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    fn pushed(list: &mut Vec<u32>, item: u32) -> Option<u32> {
+        list.push(item);
+        None
+    }
+
+    fn counted(count: &mut usize, (): ()) -> Option<()> {
+        *count += 1;
+        None
+    }
+
+    #[test]
+    fn what_is_left_of_a_step_comes_before_all_else_when_others_had_their_turn() {
+        let cell: Cell<Vec<u32>, u32> = Cell::loading(None);
+        cell.loaded(Vec::new());
+        assert_eq!(cell.run(pushed, |_| false), Ran::Idle);
+        assert!(matches!(cell.post(30), Posted::Run));
+        assert!(matches!(cell.post(7), Posted::Queued));
+        let halves = |list: &mut Vec<u32>, item: u32| {
+            list.push(item);
+            (item == 30).then_some(15)
+        };
+        assert_eq!(cell.run(halves, |_| true), Ran::More);
+        assert_eq!(cell.peek(Clone::clone), Some(vec![30]));
+        assert_eq!(cell.run(halves, |_| false), Ran::Idle);
+        assert_eq!(cell.peek(Clone::clone), Some(vec![30, 15, 7]));
+    }
+
     #[test]
     fn the_first_poster_runs_and_later_ones_leave_their_items() {
         let cell: Cell<Vec<u32>, u32> = Cell::loading(Some(1));
         assert!(matches!(cell.post(2), Posted::Queued));
         cell.loaded(Vec::new());
-        assert_eq!(cell.run(|s, i| s.push(i), |_| false), Ran::Idle);
+        assert_eq!(cell.run(pushed, |_| false), Ran::Idle);
         assert!(matches!(cell.post(3), Posted::Run));
         assert!(matches!(cell.post(4), Posted::Queued));
-        assert_eq!(cell.run(|s, i| s.push(i), |_| false), Ran::Idle);
+        assert_eq!(cell.run(pushed, |_| false), Ran::Idle);
         assert_eq!(cell.peek(Clone::clone), Some(vec![1, 2, 3, 4]));
     }
 
@@ -149,7 +180,7 @@ mod tests {
     fn a_cell_that_went_gives_the_item_back() {
         let cell: Cell<u32, u32> = Cell::loading(None);
         cell.loaded(0);
-        assert_eq!(cell.run(|_, _| (), |_| true), Ran::Gone);
+        assert_eq!(cell.run(|_, _| None, |_| true), Ran::Gone);
         assert!(matches!(cell.post(7), Posted::Gone(7)));
     }
 
@@ -157,16 +188,16 @@ mod tests {
     fn a_long_mailbox_leaves_others_their_turn() {
         let cell: Cell<usize, ()> = Cell::loading(None);
         cell.loaded(0);
-        assert_eq!(cell.run(|_, ()| (), |_| false), Ran::Idle);
+        assert_eq!(cell.run(|_, ()| None, |_| false), Ran::Idle);
         assert!(matches!(cell.post(()), Posted::Run));
         for _ in 0..ITEMS_A_TURN {
             assert!(matches!(cell.post(()), Posted::Queued));
         }
-        assert_eq!(cell.run(|n, ()| *n += 1, |_| true), Ran::More);
+        assert_eq!(cell.run(counted, |_| true), Ran::More);
         assert_eq!(cell.peek(|n| *n), Some(ITEMS_A_TURN));
         // Still its runner's: nobody else becomes that.
         assert!(matches!(cell.post(()), Posted::Queued));
-        assert_eq!(cell.run(|n, ()| *n += 1, |_| false), Ran::Idle);
+        assert_eq!(cell.run(counted, |_| false), Ran::Idle);
         assert_eq!(cell.peek(|n| *n), Some(ITEMS_A_TURN + 2));
     }
 
@@ -174,10 +205,10 @@ mod tests {
     fn a_cell_that_is_closed_between_two_turns_gives_back_what_waits() {
         let cell: Cell<(), usize> = Cell::loading(None);
         cell.loaded(());
-        assert_eq!(cell.run(|_, _| (), |_| false), Ran::Idle);
+        assert_eq!(cell.run(|_, _| None, |_| false), Ran::Idle);
         let posted = (0..ITEMS_A_TURN + 2).filter(|n| matches!(cell.post(*n), Posted::Run)).count();
         assert_eq!(posted, 1, "the first of them");
-        assert_eq!(cell.run(|_, _| (), |_| true), Ran::More);
+        assert_eq!(cell.run(|_, _| None, |_| true), Ran::More);
         assert_eq!(cell.close(), [ITEMS_A_TURN, ITEMS_A_TURN + 1]);
         assert!(matches!(cell.post(7), Posted::Gone(7)));
     }
@@ -195,11 +226,12 @@ mod tests {
     fn steps_never_overlap_and_none_is_lost() {
         let cell: Arc<Cell<(u64, bool), u64>> = Arc::new(Cell::loading(None));
         cell.loaded((0, false));
-        cell.run(|_, _| (), |_| false);
+        cell.run(|_, _| None, |_| false);
         let step = |s: &mut (u64, bool), i: u64| {
             assert!(!std::mem::replace(&mut s.1, true), "two steps at once");
             s.0 += i;
             s.1 = false;
+            None
         };
         std::thread::scope(|scope| {
             for _ in 0..4 {

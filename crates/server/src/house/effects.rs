@@ -81,7 +81,9 @@ impl House {
         for effect in resolved.free {
             self.perform(cell, resident, effect, ready);
         }
-        drop(resolved.tickets);
+        for ticket in resolved.tickets {
+            drop(resident.later.keep(ticket));
+        }
         resident.questions.let_go(&resolved.dropped);
         resolved.dropped
     }
@@ -119,7 +121,7 @@ impl House {
         }
     }
 
-    /// Makes an effect happen. The account's state is held; nothing here waits.
+    /// Makes an effect happen, or what of it may happen in this turn. The account's state is held; nothing here waits.
     pub(super) fn perform(
         self: &Arc<House>,
         cell: &Arc<AccountCell>,
@@ -127,6 +129,7 @@ impl House {
         effect: Effect,
         ready: &mut Ready,
     ) {
+        let Some(effect) = resident.later.now(effect) else { return };
         match effect {
             Effect::Tell { to, stanza, ingress, ticket } => self.tell(to, stanza, ingress, ticket, ready),
             Effect::Fan { stanza, targets } => self.fan(&stanza, targets, ready),

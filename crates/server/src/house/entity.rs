@@ -2,11 +2,13 @@
 
 use super::effects;
 use super::gate::{Gate, Verdict};
+use super::later::{Later, Left};
 use super::mending::{Hurt, Lapsed, Mended, Mending, ReadAgain};
 use super::questions::Questions;
 use super::{AccountCell, House, Ready};
 use cluster::Ran;
 use im::{Account, EdgeItem, Item, Now, Ticket};
+use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use store::{Fence, Outcome};
@@ -23,6 +25,7 @@ pub struct Resident {
     pub(super) fence: Fence,
     pub(super) mending: Mending,
     pub(super) questions: Questions,
+    pub(super) later: Later,
     /// The nearest tick that was asked for, monotonic milliseconds.
     pub(super) wake_at: Option<u64>,
     /// Stays in memory until then, monotonic milliseconds.
@@ -39,6 +42,7 @@ impl Resident {
             fence,
             mending: Mending::default(),
             questions: Questions::default(),
+            later: Later::default(),
             wake_at: None,
             fresh_until: 0,
             sweep_at: None,
@@ -72,6 +76,8 @@ pub enum CellItem {
     ReadAgain(Box<ReadAgain>),
     /// A step panicked; the stored part was read again, if it could be.
     Mended(Box<Mended>),
+    /// What is left of the step before.
+    GoOn(VecDeque<Left>),
     /// Look whether anybody needs the account in memory.
     Sweep,
     /// Leave memory, if nobody is there.
@@ -96,12 +102,18 @@ impl House {
                     now = self.now();
                 }
                 if resident.mending.is_lost() {
-                    return orphans.push(item);
+                    orphans.push(item);
+                    return None;
                 }
                 self.step(cell, resident, item, now, ready);
                 if resident.mending.is_lost() {
                     orphans.extend(resident.mending.left().map(CellItem::Im));
+                    // What it decided before is not for who comes after it.
+                    while let Some(left) = resident.later.end_turn() {
+                        self.go_on(cell, resident, left, ready);
+                    }
                 }
+                resident.later.end_turn().map(CellItem::GoOn)
             },
             Resident::may_go,
         );
@@ -166,6 +178,7 @@ impl House {
             CellItem::Failed { seq, passes, lapsed } => self.failed(cell, resident, seq, passes, lapsed, now, ready),
             CellItem::ReadAgain(read) => self.was_read_again(cell, resident, *read, now, ready),
             CellItem::Mended(mended) => self.mended(cell, resident, *mended, now, ready),
+            CellItem::GoOn(left) => self.go_on(cell, resident, left, ready),
             CellItem::Rest => {
                 resident.fresh_until = 0;
                 resident.may_go = resident.account.is_idle();
@@ -179,6 +192,22 @@ impl House {
             resident.fresh_until = resident.fresh_until.max(now.mono_ms + IDLE_MS);
             resident.sweep_at = Some(resident.fresh_until);
             self.timers.sweep(resident.fresh_until, cell);
+        }
+    }
+
+    /// What a step left, or the next part of it.
+    fn go_on(
+        self: &Arc<House>,
+        cell: &Arc<AccountCell>,
+        resident: &mut Resident,
+        left: VecDeque<Left>,
+        ready: &mut Ready,
+    ) {
+        for it in left {
+            match it {
+                Left::Effect(effect) => self.perform(cell, resident, effect, ready),
+                Left::Ticket(ticket) => drop(resident.later.keep(ticket)),
+            }
         }
     }
 
@@ -225,11 +254,9 @@ impl House {
             return self.step_panicked(cell, resident, hurt, fx, now, ready);
         }
         // What is done is acknowledged: with an error as its outcome not before that is on its way.
-        let kept = ticket.filter(|_| is_error);
         self.take_effects(cell, resident, fx, ready);
-        if let Some(ticket) = kept {
-            drop(resident.gate.keep(ticket));
-        }
+        let ticket = if is_error { ticket.and_then(|ticket| resident.gate.keep(ticket)) } else { ticket };
+        drop(ticket.and_then(|ticket| resident.later.keep(ticket)));
     }
 
     /// What was written is on disk, and what stood behind it happens: unless the record was there already.
@@ -255,7 +282,7 @@ impl House {
             std::mem::forget(ticket);
             return;
         }
-        drop(ticket);
         self.take_effects(cell, resident, fx, ready);
+        drop(resident.later.keep(ticket));
     }
 }

@@ -188,7 +188,7 @@ impl House {
         resident.account.step(failed, now, &mut fx);
         self.take_effects(cell, resident, fx, ready);
         // The error is the outcome: it is acknowledged when that is on its way.
-        drop(resident.gate.keep(ticket));
+        drop(resident.gate.keep(ticket).and_then(|ticket| resident.later.keep(ticket)));
     }
 
     /// One session at most is hurt: that whose step it was. Nothing of the step happens; what is stored is read again,

@@ -20,6 +20,7 @@ pub mod edges;
 mod effects;
 pub mod entity;
 pub mod gate;
+mod later;
 pub mod mending;
 pub mod moving;
 pub mod notices;
@@ -731,6 +732,7 @@ impl House {
             | CellItem::Failed { .. }
             | CellItem::Mended(_)
             | CellItem::ReadAgain(_)
+            | CellItem::GoOn(_)
             | CellItem::Sweep
             | CellItem::Rest => {}
         }
