@@ -47,6 +47,8 @@ pub struct Flow {
     sent: VecDeque<Queued>,
     /// How many of them the store keeps.
     kept: usize,
+    /// Of how many somebody awaits that they are on the wire.
+    awaited: usize,
     /// How many left [`Flow::sent`] in front.
     left: u64,
     /// Acknowledged so far, if the other side acknowledges.
@@ -110,6 +112,7 @@ impl Flow {
             wake: Arc::default(),
             sent: VecDeque::new(),
             kept: 0,
+            awaited: 0,
             left: 0,
             h: None,
             early: 0,
@@ -161,6 +164,7 @@ impl Flow {
             }
             write_queued(out, &queued);
             self.kept += usize::from(is_kept(&queued));
+            self.awaited += usize::from(queued.awaited.is_some());
             self.sent.push_back(queued);
             self.unasked += 1;
             if self.unasked >= ASK_AFTER {
@@ -225,6 +229,9 @@ impl Flow {
 
     /// All that was written is with the kernel. What nobody acknowledges and nobody was promised is done with.
     pub fn flushed(&mut self) {
+        if std::mem::take(&mut self.awaited) > 0 {
+            self.sent.iter_mut().for_each(|queued| queued.awaited = None);
+        }
         if self.h.is_some() || self.kept == self.sent.len() {
             return;
         }
@@ -457,6 +464,7 @@ impl Flow {
     /// Takes over what was sent elsewhere.
     fn hold_again(&mut self, sent: VecDeque<Queued>) {
         self.kept = sent.iter().filter(|queued| is_kept(queued)).count();
+        self.awaited = sent.iter().filter(|queued| queued.awaited.is_some()).count();
         self.sent = sent;
     }
 

@@ -14,7 +14,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use store::{Change, Key, OutboxRow, StoreError};
 use stream::Pair;
-use tokio::time::Instant;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
 use xmpp::error::ErrorType;
 use xmpp::write::to_stored;
 use xmpp::{BareJid, Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
@@ -27,6 +28,10 @@ const REACHED_SECONDS: i64 = 7 * 86_400;
 const REACHED_EVERY_SECONDS: i64 = 3_600;
 /// At the start of the process, before others are dialled.
 const LISTENERS_FIRST: Duration = Duration::from_millis(500);
+/// An acknowledgement waits so long for an error that is nowhere but in memory. Less than the time after which the other
+/// server would hear of what is done at all ([`super::flow`]): it does not break its stream, and sends nothing twice,
+/// because we cannot reach it.
+const UNWRITTEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Told presence waits so long for a server that does not come back.
 const STATE_PATIENCE: Duration = Duration::from_secs(86_400);
 
@@ -78,6 +83,7 @@ impl Federation {
             before: Duration::ZERO,
             life: life(stanza, now),
             again: false,
+            awaited: None,
         };
         let row = kept.then(|| self.row_of(&queued));
         let pair = Pair::new(from.domain(), queued.to.domain());
@@ -158,9 +164,16 @@ impl Federation {
         );
     }
 
-    /// On the writer's thread: the row could not be written.
+    /// On the writer's thread: the row could not be written. What it answers is acknowledged when the error that goes
+    /// without a row is on the wire: whoever kills this process before has it sent again, and refused again.
     fn unkept(self: &Arc<Federation>, link: &super::queue::Link, id: i64, error: StoreError, ticket: Ticket) {
-        if matches!(error, StoreError::Full | StoreError::Busy) && link.goes_unwritten(id) {
+        let (awaited, on_the_wire) = oneshot::channel();
+        if matches!(error, StoreError::Full | StoreError::Busy) && link.goes_unwritten(id, awaited) {
+            self.house.runtime.spawn(async move {
+                // Said, or the time for that is over.
+                let _ = timeout(UNWRITTEN_PATIENCE, on_the_wire).await;
+                drop(ticket);
+            });
             return;
         }
         let Some(queued) = link.take_out(id) else { return };
@@ -375,6 +388,7 @@ impl Federation {
             since: Instant::now(),
             before: Duration::from_micros(waited),
             again: true,
+            awaited: None,
         };
         // It was within the bounds once.
         let mut unbounded = (*self.policy()).clone();
@@ -446,5 +460,73 @@ pub fn why(end: &link::End) -> String {
         link::End::Absent(why) => why.to_string(),
         link::End::Refused(condition) => format!("it refuses us: {}", condition.name()),
         link::End::Failed(why) => why.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::certificates::Certificates;
+    use crate::house::House;
+    use crate::house::testing::house;
+    use crate::s2s::dns::{Answer, Resolve, Srv};
+    use crate::s2s::{known::Known, trust::Trust};
+    use std::future::pending;
+    use std::net::IpAddr;
+    use tokio::sync::mpsc;
+
+    /// The other server is never found.
+    struct Silent;
+
+    impl Resolve for Silent {
+        fn srv<'a>(&'a self, _: &'a str) -> Answer<'a, Srv> {
+            Box::pin(pending())
+        }
+
+        fn addresses<'a>(&'a self, _: &'a str) -> Answer<'a, IpAddr> {
+            Box::pin(pending())
+        }
+    }
+
+    fn federation(house: &Arc<House>) -> Arc<Federation> {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut config = (**house.config.read()).clone();
+        config.data = folder.path().into();
+        let certificates = Arc::new(Certificates::load(&config).expect("they can be made"));
+        let trust = Trust::load(&config.federation, certificates).expect("it names no file");
+        let policy = Policy::of(&config, b"secret", &*house.crypto);
+        Federation::new(house.clone(), policy, trust, Box::new(Silent), Known::default(), 1)
+    }
+
+    // The error was in memory alone: whoever was killed then had acknowledged the message, and nobody heard of its refusal.
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_acknowledged_when_its_error_is_on_the_wire_or_could_not_be_for_a_while() {
+        for is_taken in [true, false] {
+            let (house, memory) = house();
+            let federation = federation(&house);
+            let error = "<message type='error' from='juliet@capulet.example' to='romeo@montague.example/x'/>";
+            let error = Arc::new(Stanza::parse(error.as_bytes()).expect("a stanza in a test"));
+            let to = error.to.clone().expect("it has one");
+            let (say, mut done) = mpsc::channel::<()>(1);
+            memory.fail_next(StoreError::Full);
+            let began = Instant::now();
+            let sent = federation.send(to, &error, Ticket(Some(Arc::new(say))));
+            assert!(sent.is_ok());
+            house.commit_now();
+            if is_taken {
+                let pair = Pair::new("capulet.example", "montague.example");
+                let link = federation.links.get(&pair).expect("it waits there").clone();
+                let queued = loop {
+                    match link.take_stanza() {
+                        Some(queued) => break queued,
+                        None => tokio::time::sleep(Duration::from_millis(1)).await,
+                    }
+                };
+                assert_eq!(done.try_recv(), Err(mpsc::error::TryRecvError::Empty));
+                drop(queued);
+            }
+            assert_eq!(done.recv().await, None);
+            assert_eq!(began.elapsed() >= UNWRITTEN_PATIENCE, !is_taken, "{:?}", began.elapsed());
+        }
     }
 }

@@ -37,6 +37,8 @@ pub struct Queued {
     pub life: Option<Duration>,
     /// It was sent on a stream that broke.
     pub again: bool,
+    /// Somebody waits until it is on the wire, or will never be: hears it when this is dropped.
+    pub awaited: Option<oneshot::Sender<()>>,
 }
 
 /// What is kept of a stanza while it waits.
@@ -270,12 +272,13 @@ impl Link {
     }
 
     /// The row of a stanza cannot be written for want of space, and nobody would hear of it, for it is an error itself:
-    /// it goes without one. `false`: it is none.
-    pub fn goes_unwritten(&self, id: i64) -> bool {
+    /// it goes without one, and whoever holds `awaited`'s other end hears when it has. `false`: it is none.
+    pub fn goes_unwritten(&self, id: i64, awaited: oneshot::Sender<()>) -> bool {
         let mut queue = self.queue.lock();
         let found = queue.stanzas.iter_mut().flatten().find(|queued| queued.id == id);
         let Some(queued) = found.filter(|it| !it.stanza.may_be_answered_with_error()) else { return false };
         queued.keeping = Keeping::Memory;
+        queued.awaited = Some(awaited);
         queue.wake.notify_one();
         true
     }
@@ -511,6 +514,7 @@ mod tests {
             before: Duration::ZERO,
             life: None,
             again: false,
+            awaited: None,
         }
     }
 
@@ -538,9 +542,15 @@ mod tests {
             link.push(queued, &policy);
         }
         assert!(link.take_stanza().is_none());
-        assert!(link.goes_unwritten(1));
-        assert!(!link.goes_unwritten(2));
-        assert_eq!(all(&link), [1]);
+        let (say, mut hear) = oneshot::channel();
+        assert!(link.goes_unwritten(1, say));
+        assert!(!link.goes_unwritten(2, oneshot::channel().0));
+        // Its refusal is acknowledged when the error is on the wire.
+        let queued = link.take_stanza().expect("it goes");
+        assert!(queued.id == 1 && hear.try_recv() == Err(oneshot::error::TryRecvError::Empty));
+        drop(queued);
+        assert_eq!(hear.try_recv(), Err(oneshot::error::TryRecvError::Closed));
+        assert!(link.take_stanza().is_none());
     }
 
     #[tokio::test]
