@@ -15,6 +15,8 @@ const RESUME_WITHIN: Duration = Duration::from_secs(120);
 /// What a stream that broke left, for the next attempt.
 pub struct Resumable {
     id: Box<str>,
+    /// The time that was agreed on, and when it is over.
+    within: Duration,
     until: Instant,
     rest: Rest,
 }
@@ -81,7 +83,7 @@ impl Talk {
         let Some((_, left)) = self.peer.federation.resumable.remove(&pair) else { return Ok(()) };
         tracing::debug!(%pair, "a stream to another server is resumed");
         self.peer.federation.house.count("s2s_resumed");
-        self.resumption = Some((left.id, left.until.saturating_duration_since(Instant::now()).max(RESUME_WITHIN)));
+        self.resumption = Some((left.id, left.within));
         if let Err(Dead(why)) = self.peer.flow.resume(left.rest, h, &mut self.peer.line.out) {
             return Err(self.broken(why));
         }
@@ -99,7 +101,7 @@ impl Talk {
             && let Some(rest) = self.peer.flow.rest()
         {
             let pair = self.members.first().link.pair.clone();
-            let left = Resumable { id, until: Instant::now() + within, rest };
+            let left = Resumable { id, within, until: Instant::now() + within, rest };
             self.peer.federation.resumable.insert(pair, left);
             return;
         }
