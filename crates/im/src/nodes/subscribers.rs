@@ -105,7 +105,7 @@ pub fn set_members(
 /// They are not told, as it would say that a rule is new (§7.1: MAY).
 pub fn settle(account: &mut Account, fx: &mut Effects) {
     let grounds = Grounds::of(account);
-    if account.nodes.settled == Some(grounds) || account.nodes.subscriptions().next().is_none() {
+    if account.nodes.settled.replace(grounds) == Some(grounds) {
         return;
     }
     let ends = |(name, node): &(&str, &Node)| {
@@ -124,7 +124,6 @@ pub fn settle(account: &mut Account, fx: &mut Effects) {
     if !changes.is_empty() {
         fx.commit(changes, None, &Ticket::default());
     }
-    account.nodes.settled = Some(grounds);
 }
 
 fn may_stay(account: &Account, who: &Jid, name: &str, node: &Node) -> bool {

@@ -70,16 +70,15 @@ pub enum Act {
         subject: Option<String>,
         text: Option<String>,
     },
-    /// How many accounts of a domain there are of each kind; of one, if it is named.
+    /// How many accounts of a domain there are of a kind.
     Count {
         domain: String,
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        only: Option<Kept>,
+        only: AccountKind,
     },
     /// The addresses of accounts of a domain, of a kind; at most so many.
     Accounts {
         domain: String,
-        only: Kept,
+        only: AccountKind,
         max: usize,
     },
     /// Domains that were blocked at run time.
@@ -106,7 +105,7 @@ pub enum Act {
 /// A kind of accounts. XEP-0133 §4.13 to §4.17.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Kept {
+pub enum AccountKind {
     Registered,
     Disabled,
     /// With a session that has a stream.

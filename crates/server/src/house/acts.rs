@@ -4,7 +4,7 @@ use super::AccountCell;
 use super::House;
 use super::entity::CellItem;
 use super::run::Running;
-use crate::admin::acts::{Act, Kept};
+use crate::admin::acts::{AccountKind, Act};
 use crate::admin::server::account;
 use crate::commands::moving::value_of;
 use crate::config::{Added, DOMAINS_FILE, Log};
@@ -63,13 +63,7 @@ impl Running {
             Act::DomainRemove { domain } => self.remove_domain(&domain),
             Act::Notices => Ok(house.notices.shown()),
             Act::NoticeSet { occasion, subject, text } => house.set_notice(occasion, subject, text),
-            Act::Count { domain, only: Some(only) } => Ok(json!(house.accounts_of(&domain, only, 0).await?.0)),
-            Act::Count { domain, only: None } => {
-                let (registered, _) = house.accounts_of(&domain, Kept::Registered, 0).await?;
-                let (disabled, _) = house.accounts_of(&domain, Kept::Disabled, 0).await?;
-                let (online, _) = house.accounts_of(&domain, Kept::Online, 0).await?;
-                Ok(json!({ "domain": domain, "registered": registered, "disabled": disabled, "online": online }))
-            }
+            Act::Count { domain, only } => Ok(json!(house.accounts_of(&domain, only, 0).await?.0)),
             Act::Accounts { domain, only, max } => Ok(json!(house.accounts_of(&domain, only, max).await?.1)),
             Act::Blocked => Ok(json!(crate::config::blocked_domains(&house.config.read().data))),
             Act::Block { domain, blocked } => self.block(&domain, blocked),
@@ -284,12 +278,12 @@ impl House {
     }
 
     /// Accounts of a domain, of a kind: how many, and the addresses of the first `max`.
-    async fn accounts_of(&self, domain: &str, only: Kept, max: usize) -> Result<(usize, Vec<String>), String> {
+    async fn accounts_of(&self, domain: &str, only: AccountKind, max: usize) -> Result<(usize, Vec<String>), String> {
         if self.host(domain).is_none() {
             return Err(format!("{domain} is not hosted here\n`waft domain list` shows the domains that are"));
         }
         let (mut count, mut jids, mut after) = (0, Vec::new(), String::new());
-        if let Kept::Online | Kept::Active | Kept::Idle = only {
+        if let AccountKind::Online | AccountKind::Active | AccountKind::Idle = only {
             let of_domain = self.accounts_in_memory().into_iter().filter(|cell| cell.jid.domain() == domain);
             let is_so = |cell: &Arc<AccountCell>| cell.cell.peek(|it| is_there(&it.account, only)) == Some(true);
             jids = of_domain.filter(is_so).map(|cell| cell.jid.to_string()).collect();
@@ -301,7 +295,7 @@ impl House {
         loop {
             let page = self.store.accounts(domain, &after, COUNTED_AT_ONCE).await;
             let page = page.map_err(|error| format!("the store cannot be read: {error}"))?;
-            let kept = page.iter().filter(|it| only == Kept::Registered || it.disabled);
+            let kept = page.iter().filter(|it| only == AccountKind::Registered || it.disabled);
             let kept: Vec<String> = kept.map(|it| it.account.to_string()).collect();
             count += kept.len();
             jids.extend(kept.into_iter().take(max - jids.len()));
@@ -426,13 +420,13 @@ impl House {
 }
 
 /// Is somebody there, of this kind?
-fn is_there(account: &im::Account, kind: Kept) -> bool {
+fn is_there(account: &im::Account, kind: AccountKind) -> bool {
     let mut sessions = account.sessions.iter().filter(|session| session.edge.is_some()).peekable();
     let is_online = sessions.peek().is_some();
     let is_active = sessions.any(|session| session.presence.as_ref().is_some_and(|presence| !is_away(presence)));
     match kind {
-        Kept::Active => is_active,
-        Kept::Idle => is_online && !is_active,
+        AccountKind::Active => is_active,
+        AccountKind::Idle => is_online && !is_active,
         _ => is_online,
     }
 }

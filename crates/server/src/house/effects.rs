@@ -121,7 +121,7 @@ impl House {
         }
     }
 
-    /// Makes an effect happen, or what of it may happen in this turn. The account's state is held; nothing here waits.
+    /// Makes an effect happen, or what of it may happen in this step. The account's state is held; nothing here waits.
     pub(super) fn perform(
         self: &Arc<House>,
         cell: &Arc<AccountCell>,

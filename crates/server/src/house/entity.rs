@@ -109,11 +109,11 @@ impl House {
                 if resident.mending.is_lost() {
                     orphans.extend(resident.mending.left().map(CellItem::Im));
                     // What it decided before is not for who comes after it.
-                    while let Some(left) = resident.later.end_turn() {
+                    while let Some(left) = resident.later.end_step() {
                         self.go_on(cell, resident, left, ready);
                     }
                 }
-                resident.later.end_turn().map(CellItem::GoOn)
+                resident.later.end_step().map(CellItem::GoOn)
             },
             Resident::may_go,
         );

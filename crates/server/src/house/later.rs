@@ -4,8 +4,8 @@
 use im::{Effect, Ticket};
 use std::collections::VecDeque;
 
-/// Entities that one turn of an account tells something.
-const TOLD_A_TURN: usize = 256;
+/// Entities that one step of an account tells something.
+const TOLD_A_STEP: usize = 256;
 
 /// Something that a step leaves behind.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub enum Left {
     Ticket(Ticket),
 }
 
-/// What a turn of an account may still do, and what it leaves; empty between two turns.
+/// What a step of an account may still do, and what it leaves; empty between two steps.
 #[derive(Debug)]
 pub struct Later {
     left: VecDeque<Left>,
@@ -24,7 +24,7 @@ pub struct Later {
 
 impl Default for Later {
     fn default() -> Later {
-        Later { left: VecDeque::new(), may_tell: TOLD_A_TURN }
+        Later { left: VecDeque::new(), may_tell: TOLD_A_STEP }
     }
 }
 
@@ -69,9 +69,9 @@ impl Later {
         None
     }
 
-    /// The turn ends: what is left.
-    pub fn end_turn(&mut self) -> Option<VecDeque<Left>> {
-        self.may_tell = TOLD_A_TURN;
+    /// The step ends: what is left.
+    pub fn end_step(&mut self) -> Option<VecDeque<Left>> {
+        self.may_tell = TOLD_A_STEP;
         (!self.left.is_empty()).then(|| std::mem::take(&mut self.left))
     }
 }
@@ -96,44 +96,44 @@ mod tests {
         }
     }
 
-    /// Turn by turn, as the house goes on.
-    fn turns(effects: Vec<Effect>) -> Vec<Vec<Jid>> {
-        let (mut later, mut turns) = (Later::default(), Vec::new());
+    /// Step by step, as the house goes on.
+    fn steps(effects: Vec<Effect>) -> Vec<Vec<Jid>> {
+        let (mut later, mut steps) = (Later::default(), Vec::new());
         let mut left: VecDeque<Left> = effects.into_iter().map(Left::Effect).collect();
         while !left.is_empty() {
-            let mut turn = Vec::new();
+            let mut step = Vec::new();
             for it in left {
                 let Left::Effect(effect) = it else { panic!("no ticket was kept") };
-                turn.extend(told(later.now(effect)));
+                step.extend(told(later.now(effect)));
             }
-            turns.push(turn);
-            left = later.end_turn().unwrap_or_default();
+            steps.push(step);
+            left = later.end_step().unwrap_or_default();
         }
-        turns
+        steps
     }
 
     #[test]
-    fn a_turn_tells_so_many_and_each_is_told_once() {
-        let turns = turns(vec![fan(3 * TOLD_A_TURN + 1)]);
-        assert_eq!(turns.iter().map(Vec::len).collect::<Vec<_>>(), [TOLD_A_TURN, TOLD_A_TURN, TOLD_A_TURN, 1]);
-        let mut all: Vec<Jid> = turns.concat();
+    fn a_step_tells_so_many_and_each_is_told_once() {
+        let steps = steps(vec![fan(3 * TOLD_A_STEP + 1)]);
+        assert_eq!(steps.iter().map(Vec::len).collect::<Vec<_>>(), [TOLD_A_STEP, TOLD_A_STEP, TOLD_A_STEP, 1]);
+        let mut all: Vec<Jid> = steps.concat();
         all.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         all.dedup();
-        assert_eq!(all.len(), 3 * TOLD_A_TURN + 1);
+        assert_eq!(all.len(), 3 * TOLD_A_STEP + 1);
     }
 
     #[test]
     fn nothing_overtakes_what_is_left() {
         let mut later = Later::default();
-        assert_eq!(told(later.now(fan(TOLD_A_TURN + 1))).len(), TOLD_A_TURN);
+        assert_eq!(told(later.now(fan(TOLD_A_STEP + 1))).len(), TOLD_A_STEP);
         assert!(later.now(Effect::Count("behind")).is_none());
         assert!(later.keep(Ticket::default()).is_none());
-        let left = later.end_turn().expect("three are left");
+        let left = later.end_step().expect("three are left");
         assert!(matches!(
             left.iter().collect::<Vec<_>>()[..],
             [Left::Effect(Effect::Fan { .. }), Left::Effect(Effect::Count("behind")), Left::Ticket(_)]
         ));
-        assert!(later.end_turn().is_none());
+        assert!(later.end_step().is_none());
         assert!(later.keep(Ticket::default()).is_some());
     }
 }

@@ -1,7 +1,7 @@
 //! The commands: what each asks, and the requests that it becomes.
 
 use super::forms::{self, ADMIN, Field, Filled, MAX_ITEMS, Present, Shown};
-use crate::admin::acts::{Act, Kept};
+use crate::admin::acts::{AccountKind, Act};
 use crate::admin::{InviteWish, Request, Secret};
 use crate::house::House;
 use crate::house::notices::Occasion;
@@ -79,43 +79,43 @@ pub static COMMANDS: &[Command] = &[
     }),
     // XEP-0133 §4.13 to §4.22: of the domain that is asked.
     command("get-registered-users-num", "Count accounts", &[], Shown::Values("registeredusersnum"), |it| {
-        count(it, Kept::Registered)
+        count(it, AccountKind::Registered)
     }),
     command("get-disabled-users-num", "Count disabled accounts", &[], Shown::Values("disabledusersnum"), |it| {
-        count(it, Kept::Disabled)
+        count(it, AccountKind::Disabled)
     }),
     command("get-online-users-num", "Count users who are there", &[], Shown::Values("onlineusersnum"), |it| {
-        count(it, Kept::Online)
+        count(it, AccountKind::Online)
     }),
     command(
         "get-active-users-num",
         "Count users who are there and not away",
         &[],
         Shown::Values("activeusersnum"),
-        |it| count(it, Kept::Active),
+        |it| count(it, AccountKind::Active),
     ),
     command("get-idle-users-num", "Count users who are there and away", &[], Shown::Values("idleusersnum"), |it| {
-        count(it, Kept::Idle)
+        count(it, AccountKind::Idle)
     }),
     command("get-registered-users-list", "List accounts", &[MAX_ITEMS], Shown::Values("registereduserjids"), |it| {
-        list(it, Kept::Registered)
+        list(it, AccountKind::Registered)
     }),
     command(
         "get-disabled-users-list",
         "List disabled accounts",
         &[MAX_ITEMS],
         Shown::Values("disableduserjids"),
-        |it| list(it, Kept::Disabled),
+        |it| list(it, AccountKind::Disabled),
     ),
     command("get-online-users-list", "List users who are there", &[MAX_ITEMS], Shown::Values("onlineuserjids"), |it| {
-        list(it, Kept::Online)
+        list(it, AccountKind::Online)
     }),
     command(
         "get-active-users",
         "List users who are there and not away",
         &[MAX_ITEMS],
         Shown::Values("activeuserjids"),
-        |it| list(it, Kept::Active),
+        |it| list(it, AccountKind::Active),
     ),
     // (The variable is that of §4.22.)
     command(
@@ -123,7 +123,7 @@ pub static COMMANDS: &[Command] = &[
         "List users who are there and away",
         &[MAX_ITEMS],
         Shown::Values("activeuserjids"),
-        |it| list(it, Kept::Idle),
+        |it| list(it, AccountKind::Idle),
     ),
     own("sessions", "List sessions", &[], Shown::Lines("sessions"), |_| Ok(vec![Request::Sessions])),
     command(
@@ -284,11 +284,11 @@ const fn own(
     Command { node: (WAFT, node), name, fields, requests, present: |_| Vec::new(), shown }
 }
 
-fn count(it: &Filled<'_>, only: Kept) -> Result<Vec<Request>, String> {
-    Ok(vec![Request::Act { act: Act::Count { domain: it.host.to_owned(), only: Some(only) } }])
+fn count(it: &Filled<'_>, only: AccountKind) -> Result<Vec<Request>, String> {
+    Ok(vec![Request::Act { act: Act::Count { domain: it.host.to_owned(), only } }])
 }
 
-fn list(it: &Filled<'_>, only: Kept) -> Result<Vec<Request>, String> {
+fn list(it: &Filled<'_>, only: AccountKind) -> Result<Vec<Request>, String> {
     Ok(vec![Request::Act { act: Act::Accounts { domain: it.host.to_owned(), only, max: it.max() } }])
 }
 
