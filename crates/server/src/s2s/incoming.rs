@@ -6,7 +6,7 @@ use super::peer::{Peer, Woke};
 use super::presence::Ended;
 use super::queue::{Link, Pushed, Question};
 use super::shown::Opened;
-use super::{Federation, trust};
+use super::{Federation, Verification, trust};
 use crate::edge::socket::Socket;
 use crate::house::Ready;
 use crate::house::entity::CellItem;
@@ -109,12 +109,13 @@ impl Federation {
         self.house.work(&mut ready);
     }
 
-    /// Asks the server of `pair.from` whether a key is its own.
-    async fn verify(self: Arc<Federation>, pair: Pair, id: Box<str>, key: Box<str>, dialler: String) -> Verdict {
+    /// Asks the server of `pair.from` whether a key is its own, on account of `dialler`, who holds `place` until the
+    /// question is answered, or is met with nobody who waits for the answer.
+    async fn verify(self: Arc<Federation>, verify: Verify, dialler: String, place: Verification) -> Verdict {
         let (answer, answered) = oneshot::channel();
-        let back = pair.inverse();
+        let back = verify.pair.inverse();
         let patience = self.policy().negotiation;
-        let mut question = Question { verify: Verify { pair, id, key }, answer };
+        let mut question = Question { verify, answer, _place: place };
         // On the stream that there is, if there is one of ours; else on one for this.
         let own = self.links.get(&back).map(|link| link.clone());
         if let Some(link) = own {
@@ -360,13 +361,22 @@ impl Incoming {
         let strict = self.peer.policy.is_strict(&pair.from);
         let chain = self.peer.line.wire.peer_certificates().unwrap_or_default().to_vec();
         self.peer.federation.house.runtime.spawn(async move {
-            let verdict = match strict {
-                true if federation.is_vouched_for(&pair.from, &chain).await => Verdict::Valid,
-                true => Verdict::Error(StanzaCondition::NotAuthorized),
-                false => federation.verify(pair.clone(), id, key, dialler).await,
+            let judge = async {
+                match strict {
+                    true if federation.is_vouched_for(&pair.from, &chain).await => Verdict::Valid,
+                    true => Verdict::Error(StanzaCondition::NotAuthorized),
+                    false => {
+                        let verify = Verify { pair: pair.clone(), id, key };
+                        federation.verify(verify, dialler, place).await
+                    }
+                }
             };
-            drop(place);
-            // The stream may have ended meanwhile.
+            // When the stream ends, nobody asks any more.
+            let verdict = tokio::select! {
+                biased;
+                () = verdicts.closed() => return,
+                verdict = judge => verdict,
+            };
             let _ = verdicts.send((pair, verdict)).await;
         });
     }

@@ -5,7 +5,7 @@
 //! Whoever queues into a link that nobody works for starts its task; a link may also be worked for by a stream that the
 //! other server opened, if it carries both directions (XEP-0288).
 
-use super::Policy;
+use super::{Policy, Verification};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -99,6 +99,8 @@ const CHAT_STATES: &str = "http://jabber.org/protocol/chatstates";
 pub struct Question {
     pub verify: Verify,
     pub answer: oneshot::Sender<Verdict>,
+    /// Among those of the address that asks.
+    pub _place: Verification,
 }
 
 #[derive(Debug)]
@@ -253,6 +255,7 @@ impl Link {
         if queue.gone {
             return Pushed::Gone(question);
         }
+        queue.forget_given_up();
         let is_asked = queue.owner == Owner::Task || is_for_this;
         if !is_asked || queue.questions.len() >= QUESTIONS_MAX {
             return Pushed::Full(question);
@@ -304,6 +307,7 @@ impl Link {
     /// The link's task gives it to such a stream, and ends. `false`: the task is not what works for it.
     pub fn adopt(&self, wake: &Arc<Notify>) -> bool {
         let mut queue = self.queue.lock();
+        queue.forget_given_up();
         if queue.gone || queue.owner != Owner::Task || !queue.questions.is_empty() {
             return false;
         }
@@ -315,6 +319,7 @@ impl Link {
     /// … and gives it back; `true`: something waits, the caller must start the link's task.
     pub fn detach(&self) -> bool {
         let mut queue = self.queue.lock();
+        queue.forget_given_up();
         let waits = !queue.is_empty();
         queue.owner = if waits { Owner::Task } else { Owner::Nobody };
         queue.wake = Arc::default();
@@ -362,11 +367,15 @@ impl Link {
     }
 
     pub fn take_question(&self) -> Option<Question> {
-        self.queue.lock().questions.pop_front()
+        let mut queue = self.queue.lock();
+        queue.forget_given_up();
+        queue.questions.pop_front()
     }
 
     pub fn has_questions(&self) -> bool {
-        !self.queue.lock().questions.is_empty()
+        let mut queue = self.queue.lock();
+        queue.forget_given_up();
+        !queue.questions.is_empty()
     }
 
     pub fn has_stanzas(&self) -> bool {
@@ -414,6 +423,7 @@ impl Link {
     /// The task ends if nothing waits; `false`: it must go on.
     pub fn leave(&self) -> bool {
         let mut queue = self.queue.lock();
+        queue.forget_given_up();
         let empty = queue.is_empty();
         if empty {
             queue.owner = Owner::Nobody;
@@ -442,6 +452,11 @@ fn claim<T>(mut queue: MutexGuard<'_, Queue>) -> Pushed<T> {
 impl Queue {
     fn is_empty(&self) -> bool {
         self.count == 0 && self.told.is_empty() && self.questions.is_empty()
+    }
+
+    /// Drops questions whose answers nobody waits for: the stream on whose account they are has ended.
+    fn forget_given_up(&mut self) {
+        self.questions.retain(|question| !question.answer.is_closed());
     }
 
     /// Drops what is empty in front.
@@ -490,6 +505,7 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::config::Config;
+    use crate::s2s::Verifications;
 
     fn policy(items: usize) -> Policy {
         let config: Config = crate::config::parse("", None, &crate::config::Sources::default()).expect("the defaults");
@@ -525,6 +541,13 @@ mod tests {
     fn presence(id: i64, kind: &str) -> Queued {
         let addresses = "from='juliet@capulet.example/x' to='romeo@montague.example'";
         of(id, &format!("<presence {addresses}{kind}/>"))
+    }
+
+    fn question(answer: oneshot::Sender<Verdict>) -> Question {
+        let verify = Verify { pair: link().pair.inverse(), id: "1".into(), key: "key".into() };
+        let asks = "192.0.2.1".parse().expect("a literal address");
+        let place = Arc::new(Verifications::default()).enter(asks).expect("it is the first");
+        Question { verify, answer, _place: place }
     }
 
     fn all(link: &Link) -> Vec<i64> {
@@ -644,8 +667,7 @@ mod tests {
         assert!(!link.attach(&wake), "once");
         assert!(matches!(link.push(message(1), &policy), Pushed::Queued));
         let (answer, _answered) = oneshot::channel();
-        let verify = Verify { pair: link.pair.inverse(), id: "1".into(), key: "key".into() };
-        assert!(matches!(link.ask(Question { verify, answer }, false), Pushed::Full(_)));
+        assert!(matches!(link.ask(question(answer), false), Pushed::Full(_)));
         assert!(link.detach(), "what waits must be dialled for");
     }
 
@@ -656,14 +678,25 @@ mod tests {
         assert!(!link.adopt(&wake), "it has no task");
         link.push(message(1), &policy);
         let (answer, _answered) = oneshot::channel();
-        let verify = Verify { pair: link.pair.inverse(), id: "1".into(), key: "key".into() };
-        link.ask(Question { verify, answer }, false);
+        link.ask(question(answer), false);
         assert!(!link.adopt(&wake), "only a stream of ours can ask");
         link.take_questions();
         assert!(link.adopt(&wake));
         assert!(matches!(link.push(message(2), &policy), Pushed::Queued));
         assert_eq!(all(&link), [1, 2]);
         assert!(!link.detach());
+    }
+
+    // A flood of keys, each on a connection that goes at once, made us dial long after the last had gone.
+    #[tokio::test]
+    async fn a_question_whose_stream_has_ended_waits_for_nothing_and_holds_no_place() {
+        let link = link();
+        let (answer, answered) = oneshot::channel();
+        assert!(matches!(link.ask(question(answer), true), Pushed::Dial));
+        assert!(link.has_questions() && !link.leave());
+        drop(answered);
+        assert!(!link.has_questions());
+        assert!(link.leave(), "nothing is worth an attempt");
     }
 
     // DESIGN.md D4.

@@ -49,6 +49,10 @@ pub async fn attempt(federation: &Arc<Federation>, link: &Arc<Link>) -> End {
         return end;
     }
     let place = federation.place_to_dial(&link.dialler).await;
+    // Whoever made us dial may have gone meanwhile.
+    if !link.has_stanzas() && !link.has_questions() && !federation.resumable.contains_key(&link.pair) {
+        return End::Done;
+    }
     let targets = match dial::find(federation, &policy, &link.pair.to).await {
         Ok(targets) => targets,
         Err(end) => return end,
