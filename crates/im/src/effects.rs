@@ -165,6 +165,9 @@ pub enum Effect {
     WakeAt { mono_ms: u64 },
     /// A resumption id now belongs to this account (or no longer), so that `<resume/>` finds its owner.
     Resumable { id: Box<str>, yes: bool },
+    /// The ledger says no more how much the session received: its successor may have it. Answered by
+    /// [`crate::Item::TakeOver`].
+    TakeOver { session: SessionId },
     /// Nothing holds this entity in memory any more.
     Unload,
     /// A user reports somebody to the operator. XEP-0377.

@@ -153,6 +153,10 @@ pub enum Item {
         deliveries: u64,
         received: u32,
     },
+    /// The stream that resumes the session may have it; answers [`crate::Effect::TakeOver`].
+    TakeOver {
+        session: SessionId,
+    },
     /// After `Detached`: all stanzas that the stream took in are done.
     Settled {
         session: SessionId,

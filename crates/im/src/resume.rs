@@ -34,7 +34,8 @@ pub struct Management {
     pub ends_at: Option<u64>,
     /// Monotonic milliseconds when the stream was lost.
     pub lost_at: Option<u64>,
-    /// A new stream that resumes, and its `h`: it waits until the old stream has said what it received.
+    /// A new stream that resumes, and its `h`: it waits until the old stream has said what it received, or until the
+    /// ledger has forgotten that.
     pub successor: Option<(EdgeRef, u32)>,
 }
 
@@ -190,8 +191,10 @@ pub fn acked(account: &mut Account, id: SessionId, h: u32, fx: &mut Effects) {
 pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let now = account.now.mono_ms;
     let Some(management) = account.session_mut(id).and_then(|s| s.management.as_mut()) else { return };
-    if let Some((edge, h)) = management.successor.take() {
-        take_over(account, id, edge, h, fx);
+    if management.successor.is_some() {
+        let behind = inbox::marks(account, fx);
+        fx.commit(behind, None, &Ticket::default());
+        take_over(account, id, fx);
         return;
     }
     let ends_at = now + u64::from(management.max_seconds) * 1_000;
@@ -214,7 +217,8 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
 /// All that the lost stream took in is done. Unless a new one has come, the ledger remembers how much that was.
 pub(crate) fn settled(account: &mut Account, id: SessionId, received: u32, fx: &mut Effects) {
     let Some(session) = account.session_mut(id).filter(|s| is_hibernated(s)) else { return };
-    let Some(management) = session.management.as_mut().filter(|m| m.received == received) else { return };
+    let waits = |m: &&mut Management| m.received == received && m.successor.is_none();
+    let Some(management) = session.management.as_mut().filter(waits) else { return };
     management.settled = true;
     session::touch_ledger(account, id, fx);
 }
@@ -254,16 +258,43 @@ pub fn resume(account: &mut Account, edge: EdgeRef, id: &str, h: u32, fx: &mut E
         fx.edge(edge, EdgeItem::ResumeRefused { h: received });
         return;
     };
-    let session_id = session.id;
-    let Some(old) = session.edge else {
-        take_over(account, session_id, edge, h, fx);
-        return;
-    };
-    // The old stream says in `Detached` what it received; `hibernate` finds the successor then.
+    let (id, old) = (session.id, session.edge);
     let Some(management) = &mut session.management else { return };
-    match management.successor.replace((edge, h)) {
-        Some((earlier, _)) => fx.edge(earlier, EdgeItem::Close(StreamFault::ReplacedByNewSession)),
-        None => fx.edge(old, EdgeItem::Close(StreamFault::ReplacedByNewSession)),
+    let earlier = management.successor.replace((edge, h)).map(|(edge, _)| edge);
+    // The old stream says in `Detached` what it received; `hibernate` finds the successor then.
+    if let Some(replaced) = earlier.or(old) {
+        fx.edge(replaced, EdgeItem::Close(StreamFault::ReplacedByNewSession));
+    }
+    if old.is_none() && earlier.is_none() {
+        forget_received(account, id, fx);
+    }
+}
+
+/// Before the client can be told that more was received, the ledger says no more what it may say now. That does not pass
+/// a full disk: after a crash the client would hear of less than it was told.
+fn forget_received(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    // What was received is on its way to the disk: it is told behind that.
+    let mut changes = inbox::marks(account, fx);
+    let jid = account.jid.clone();
+    let Some(session) = account.session_mut(id) else { return };
+    let in_ledger = session.in_ledger;
+    let resource = session.jid.resource_str().into();
+    let Some(management) = &mut session.management else { return };
+    if std::mem::take(&mut management.settled) && in_ledger {
+        changes.push(Change::ReceivedDelete { account: jid, resource });
+    }
+    fx.commit(changes, None, &Ticket::default());
+    fx.push(Effect::TakeOver { session: id });
+}
+
+/// The ledger could not forget what was received: the session is not resumed, and the client hears how much that is.
+pub(crate) fn not_taken_over(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    let Some(management) = account.session_mut(id).and_then(|s| s.management.as_mut()) else { return };
+    // All that the stream had taken in was done before it was lost, else the commit would have passed.
+    management.settled = true;
+    let h = management.received_for_good();
+    if let Some((edge, _)) = management.successor.take() {
+        fx.edge(edge, EdgeItem::ResumeRefused { h });
     }
 }
 
@@ -277,11 +308,12 @@ fn received_by(account: &Account, id: &str) -> Option<u32> {
     ended.or_else(of_before)
 }
 
-/// Nothing is attached any more: the new stream hears what its client did not handle.
-fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &mut Effects) {
-    let (now, epoch) = (account.now.mono_ms, account.epoch);
-    let Some(session) = account.session_mut(id) else { return };
+/// Nothing is attached any more: the new stream, if there is one, hears what its client did not handle.
+pub(crate) fn take_over(account: &mut Account, id: SessionId, fx: &mut Effects) {
+    let now = account.now.mono_ms;
+    let Some(session) = account.session_mut(id).filter(|s| s.edge.is_none()) else { return };
     let Some(management) = &mut session.management else { return };
+    let Some((edge, h)) = management.successor.take() else { return };
     let deliveries = match management.ack(h) {
         Ok(deliveries) => deliveries,
         Err(fault) => {
@@ -295,7 +327,6 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
     };
     management.ends_at = None;
     management.lost_at = None;
-    management.settled = false;
     let sent = management.sent_unacked.saturating_sub(deliveries.len());
     drop_overdue(account, id, sent, fx);
     let Some(session) = account.session_mut(id) else { return };
@@ -313,13 +344,7 @@ fn take_over(account: &mut Account, id: SessionId, edge: EdgeRef, h: u32, fx: &m
         sent: management.acked,
         stream: session.stream,
     };
-    // `received` counts what is on its way to the disk, so it is told behind that; and the ledger forgets it before the
-    // client can be told more.
-    let row = session.in_ledger.then(|| session.ledger_row(epoch));
     let unacked = session.management.iter().flat_map(|m| m.unacked.iter().cloned()).collect::<Vec<_>>();
-    let mut changes = inbox::marks(account, fx);
-    changes.extend(row.map(|row| Change::SessionPut { account: account.jid.clone(), row }));
-    fx.commit(changes, None, &Ticket::default());
     fx.edge(edge, resumed);
     for (number, delivery) in (1..).zip(unacked) {
         fx.edge(edge, EdgeItem::Deliver { number, delivery });
@@ -428,12 +453,57 @@ mod tests {
         juliet.item(Item::Settled { session, received: 5 });
         juliet.after_ms(1_000);
         let fx = resumes(&mut juliet, 0);
-        assert_eq!(rows(&fx).remove(0).received, None);
+        let forgets = |it: &Change| matches!(it, Change::ReceivedDelete { resource, .. } if &**resource == "home");
+        assert!(fx.commits().iter().any(forgets));
         let is_resumed = |e: &Effect| matches!(e, Effect::Edge { item: EdgeItem::Resumed { .. }, .. });
         assert!(fx.in_order(|e| matches!(e, Effect::Commit { .. }), is_resumed));
         // What settles late is of a stream that is gone.
         juliet.item(Item::Settled { session, received: 5 });
         assert!(rows(&juliet.after_ms(1_000)).is_empty());
+    }
+
+    // On a full disk: after a crash it would hear of less than it was told.
+    #[test]
+    fn where_the_ledger_cannot_forget_the_client_is_not_resumed_and_hears_what_was_received() {
+        let mut juliet = juliet();
+        let session = juliet.id("home");
+        juliet.receive(&chat("1"));
+        juliet.loses("home", 0, 5);
+        juliet.item(Item::Settled { session, received: 5 });
+        juliet.after_ms(1_000);
+        let mut fx = Effects::default();
+        let now = juliet.now;
+        juliet.account.step(Item::Resume { edge: NEW, id: "sm1".into(), h: 0 }, now, &mut fx);
+        let at = fx.list.iter().position(|e| matches!(e, Effect::Commit { .. })).expect("a commit");
+        let fx = juliet.item(Item::Dropped { effects: fx.list.split_off(at + 1) });
+        assert_eq!((refused(&fx), resumed(&fx)), (Some(Some(5)), None));
+        juliet.item(Item::CommitFailed {
+            bounce: None,
+            error: store::StoreError::Full,
+            ticket: Ticket::default(),
+            stored: None,
+        });
+        assert_eq!(rows(&juliet.after_ms(1_000)).remove(0).received, Some(5), "as it was before");
+        assert_eq!(resumed(&resumes(&mut juliet, 0)), Some((5, 0)), "it may try again");
+    }
+
+    #[test]
+    fn of_two_streams_that_resume_while_the_ledger_is_written_the_later_one_wins() {
+        let mut juliet = juliet();
+        juliet.loses("home", 0, 5);
+        let mut fx = Effects::default();
+        let now = juliet.now;
+        for edge in [NEW, EdgeRef(901)] {
+            juliet.account.step(Item::Resume { edge, id: "sm1".into(), h: 0 }, now, &mut fx);
+        }
+        assert_eq!(fx.list.iter().filter(|e| matches!(e, Effect::TakeOver { .. })).count(), 1);
+        let closed = |e: &Effect| {
+            matches!(e, Effect::Edge { edge: NEW, item: EdgeItem::Close(StreamFault::ReplacedByNewSession) })
+        };
+        assert!(fx.list.iter().any(closed));
+        let session = juliet.id("home");
+        assert_eq!(resumed(&juliet.item(Item::TakeOver { session })), Some((5, 0)));
+        assert_eq!(juliet.sessions[0].edge, Some(EdgeRef(901)));
     }
 
     fn rows(fx: &Fx) -> Vec<SessionRow> {
@@ -607,9 +677,9 @@ mod tests {
         juliet.after_ms(61_000);
         let fx = resumes(&mut juliet, 0);
         assert_eq!(bodies(&fx, "home"), ["sent", "long"], "what may have been read counts, and comes again");
-        assert_eq!(fx.taken(), [position]);
         assert!(faults(&juliet.acks("home", 2)).is_empty());
         assert_eq!(faults(&juliet.acks("home", 3)), [StreamFault::AckTooHigh { h: 3, sent: 2 }]);
+        assert!(juliet.after_ms(1_000).taken().contains(&position));
     }
 
     #[test]

@@ -122,9 +122,21 @@ impl Scene {
         let edges = self.edges();
         let mut fx = Effects::default();
         self.account.step(item, self.now, &mut fx);
+        self.takes_over(&mut fx);
         let mut edges_after = self.edges();
         edges_after.extend(edges);
         Fx { list: fx.list, edges: edges_after }
+    }
+
+    /// As the house does when the commit before it is written.
+    fn takes_over(&mut self, fx: &mut Effects) {
+        let sessions = fx.list.iter().filter_map(|effect| match effect {
+            Effect::TakeOver { session } => Some(*session),
+            _ => None,
+        });
+        for session in sessions.collect::<Vec<_>>() {
+            self.account.step(Item::TakeOver { session }, self.now, fx);
+        }
     }
 
     fn edges(&self) -> Vec<(EdgeRef, String)> {

@@ -133,6 +133,7 @@ pub fn step(account: &mut Account, item: Item, fx: &mut Effects) {
         Item::Detached { session, edge, reason, deliveries, received } => {
             session::detached(account, session, edge, reason, deliveries, received, fx);
         }
+        Item::TakeOver { session } => resume::take_over(account, session, fx),
         Item::Settled { session, received } => resume::settled(account, session, received, fx),
         Item::FromClient { session, stanza, ingress, ticket } => {
             outbound(account, session, stanza, ingress, ticket, fx)

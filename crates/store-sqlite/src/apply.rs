@@ -217,6 +217,9 @@ impl<'c> Applier<'c> {
             Change::SessionDelete { resource, .. } => {
                 self.run("DELETE FROM sessions WHERE account = ?1 AND resource = ?2", &[&id, resource])?;
             }
+            Change::ReceivedDelete { resource, .. } => {
+                self.run("UPDATE sessions SET received = NULL WHERE account = ?1 AND resource = ?2", &[&id, resource])?;
+            }
             Change::BlobPut { space, key, value, .. } => {
                 self.run(
                     "INSERT INTO blobs (account, space, key, value) VALUES (?1, ?2, ?3, ?4)

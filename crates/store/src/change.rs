@@ -103,6 +103,11 @@ pub enum Change {
         account: BareJid,
         resource: Box<str>,
     },
+    /// The row of a session, if there is one, says no more how much was received ([`SessionRow::received`]).
+    ReceivedDelete {
+        account: BareJid,
+        resource: Box<str>,
+    },
     BlobPut {
         account: BareJid,
         space: Box<str>,
@@ -183,6 +188,7 @@ impl Change {
             | Change::Trim { account, .. }
             | Change::SessionPut { account, .. }
             | Change::SessionDelete { account, .. }
+            | Change::ReceivedDelete { account, .. }
             | Change::BlobPut { account, .. }
             | Change::BlobDelete { account, .. }
             | Change::BlockPut { account, .. }

@@ -478,6 +478,11 @@ impl Account {
             Change::SessionDelete { resource, .. } => {
                 self.sessions.remove(resource);
             }
+            Change::ReceivedDelete { resource, .. } => {
+                if let Some(row) = self.sessions.get_mut(resource) {
+                    row.received = None;
+                }
+            }
             Change::BlobPut { space, key, value, .. } => {
                 self.blobs.insert((space.clone(), key.clone()), value.clone());
             }

@@ -119,9 +119,6 @@ pub struct Device {
     unacked: VecDeque<Unacked>,
     /// Our stanzas that the server has acknowledged.
     acked: u32,
-    /// It was resumed while the disk was full: what the ledger of sessions had of it could not be taken back, and after the
-    /// server's next end it may hear of that. A known fault (docs/reliability.md).
-    resumed_when_full: bool,
     messages: u64,
     iqs: u64,
     status: Option<u64>,
@@ -179,7 +176,6 @@ impl Device {
             requests: BTreeSet::new(),
             looked: false,
             archive: Vec::new(),
-            resumed_when_full: false,
             edits_rules,
             rules: BTreeMap::new(),
             random,
@@ -283,7 +279,6 @@ impl Device {
                 let h = answer.attribute("h").and_then(|it| it.parse().ok());
                 if answer.is("resumed", SM) {
                     self.trace(&format!("resumed h={h:?}"));
-                    self.resumed_when_full |= self.shared.ledger.lock().full.contains(&self.server);
                     self.take_ack(h.unwrap_or(self.acked));
                     self.unacked.retain(|it| !it.over);
                     let again: Vec<String> = self.unacked.iter().map(|it| it.text.clone()).collect();
@@ -294,13 +289,8 @@ impl Device {
                 }
                 self.resumption = None;
                 self.trace(&format!("not resumed h={h:?}"));
-                let is_before = |h: u32| h.wrapping_sub(self.acked) > u32::MAX / 2;
-                match h {
-                    Some(h) if self.resumed_when_full && is_before(h) => {
-                        self.trace("an h from before, as the disk was full")
-                    }
-                    Some(h) => self.take_ack(h),
-                    None => {}
+                if let Some(h) = h {
+                    self.take_ack(h);
                 }
             }
             self.forget_session();
@@ -334,7 +324,6 @@ impl Device {
         self.binding += 1;
         self.handled = 0;
         self.acked = 0;
-        self.resumed_when_full = false;
         self.trace(&format!("bound {}", self.jid));
         // The session that had our resource is replaced, and its status with it.
         self.shared.ledger.lock().superseded(self.n, u64::MAX);

@@ -156,8 +156,6 @@ pub struct Ledger {
     pub devices: Vec<usize>,
     /// Of each device: does it acknowledge?
     pub managed: Vec<bool>,
-    /// Servers whose disks are full now.
-    pub full: BTreeSet<usize>,
     pub messages: BTreeMap<Id, Message>,
     pub receipts: BTreeMap<Id, Vec<Receipt>>,
     pub published: BTreeMap<usize, Vec<Published>>,
@@ -190,7 +188,6 @@ impl Ledger {
             began: Instant::now(),
             accounts,
             managed: vec![true; devices.len()],
-            full: BTreeSet::new(),
             devices,
             messages: BTreeMap::new(),
             receipts: BTreeMap::new(),

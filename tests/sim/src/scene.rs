@@ -288,10 +288,7 @@ impl Scene {
                 let length = self.random.millis(50, 4_000);
                 self.trace(&format!("disk of d{n} full for {length:?}"));
                 self.nodes[n].disk.trouble.full.store(true, Ordering::Relaxed);
-                let mut ledger = self.shared.ledger.lock();
-                ledger.full_disks += 1;
-                ledger.full.insert(n);
-                drop(ledger);
+                self.shared.ledger.lock().full_disks += 1;
                 self.repairs.push((Instant::now() + length, Repair::Space(n)));
             }
             Fault::DiskSlow => {
@@ -369,10 +366,7 @@ impl Scene {
                 self.trace(&format!("open {from} {to}"));
                 self.net.open(from, to);
             }
-            Repair::Space(n) => {
-                self.nodes[n].disk.trouble.full.store(false, Ordering::Relaxed);
-                self.shared.ledger.lock().full.remove(&n);
-            }
+            Repair::Space(n) => self.nodes[n].disk.trouble.full.store(false, Ordering::Relaxed),
             Repair::Speed(n) => self.nodes[n].disk.trouble.slow_ms.store(0, Ordering::Relaxed),
         }
     }
@@ -401,7 +395,6 @@ impl Scene {
         self.net.set_delay(20);
         *self.names.trouble.lock() = None;
         self.repairs.clear();
-        self.shared.ledger.lock().full.clear();
         for n in 0..self.nodes.len() {
             self.nodes[n].disk.trouble.full.store(false, Ordering::Relaxed);
             self.nodes[n].disk.trouble.fails.store(false, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use crate::item::{EdgeRef, SessionId};
 use crate::late;
 use crate::messages;
 use crate::modules::client_state;
+use crate::resume;
 use std::sync::Arc;
 use xmpp::write::Additions;
 use xmpp::{Jid, Stanza, StanzaType};
@@ -126,6 +127,10 @@ pub fn dropped(account: &mut Account, effects: Vec<Effect>, fx: &mut Effects) {
             // A stream waits for these whatever became of the commit.
             effect @ (Effect::Edge { .. } | Effect::Resumable { .. } | Effect::WakeAt { .. }) => {
                 fx.push(effect);
+                continue;
+            }
+            Effect::TakeOver { session } => {
+                resume::not_taken_over(account, session, fx);
                 continue;
             }
             Effect::ReadPending { .. } => {

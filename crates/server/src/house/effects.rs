@@ -1,6 +1,6 @@
 //! What becomes of each effect of a step: it happens, or waits at the gate.
 
-use super::commits::{Note, is_upkeep};
+use super::commits::{self, Note, is_upkeep};
 use super::entity::{CellItem, Resident};
 use super::gate::Verdict;
 use super::{AccountCell, House, Ready};
@@ -155,6 +155,9 @@ impl House {
                     self.resumable.remove(&id);
                 }
             }
+            Effect::TakeOver { session } => {
+                commits::post(self, cell.clone(), CellItem::Im(Item::TakeOver { session }), ready);
+            }
             Effect::Unload => resident.fresh_until = 0,
             Effect::Report(report) => tracing::warn!(
                 account = %cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
@@ -220,6 +223,27 @@ mod tests {
     async fn a_session_that_resumes_is_not_shown_a_message_whose_commit_fails_meanwhile() {
         assert_eq!(resumes_before(None).await, ["m", "last"]);
         assert_eq!(resumes_before(Some(StoreError::Full)).await, ["last"]);
+    }
+
+    #[tokio::test]
+    async fn a_session_is_not_resumed_while_the_disk_is_full_and_its_client_hears_what_was_received() {
+        let (house, memory) = house();
+        let (session, edge) = session(&house).await;
+        says(&house, session, 1, "<presence/>");
+        let request = im::item::ManagementRequest { resume: true, max: None, id: "sm1".into() };
+        house.post(&juliet(), Item::Manage { session, request });
+        while !matches!(next(&edge).await, EdgeItem::Managed(_)) {}
+        let reason = im::DetachReason::Lost;
+        house.post(&juliet(), Item::Detached { session, edge: edge.id, reason, deliveries: 1, received: 1 });
+        house.post(&juliet(), Item::Settled { session, received: 1 });
+        memory.fail_next(StoreError::Full);
+        let resumes = |edge| house.post(&juliet(), Item::Resume { edge, id: "sm1".into(), h: 0 });
+        let refused = house.edges.open(100, 1 << 20);
+        resumes(refused.id);
+        assert!(matches!(next(&refused).await, EdgeItem::ResumeRefused { h: Some(1) }));
+        let resumed = house.edges.open(100, 1 << 20);
+        resumes(resumed.id);
+        assert!(matches!(next(&resumed).await, EdgeItem::Resumed { received: 1, .. }), "the disk has room again");
     }
 
     #[tokio::test]

@@ -80,6 +80,7 @@ impl Hurt {
             | Item::Acked { session, .. }
             | Item::ClientState { session, .. }
             | Item::Written { session, .. }
+            | Item::TakeOver { session }
             | Item::Settled { session, .. } => Hurt { session: Some(*session), ..Hurt::default() },
             Item::Answered { session, .. } => Hurt { session: *session, ..Hurt::default() },
             Item::Inbound { stanza, ticket, .. } | Item::SubscriptionLost { stanza, ticket, .. } => {

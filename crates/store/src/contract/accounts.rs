@@ -190,7 +190,10 @@ pub fn a_session_of_an_earlier_epoch_is_in_the_ledger_until_deleted<S: Subject>(
     let mut ledger = wait(subject.store().session_ledger()).expect("the store reads");
     ledger.sort_by(|a, b| a.1.resource.cmp(&b.1.resource));
     assert_eq!(ledger, [(juliet(), balcony.clone()), (juliet(), chamber.clone())]);
-    assert_eq!(load(&subject).sessions, [balcony, chamber.clone()]);
+    assert_eq!(load(&subject).sessions, [balcony.clone(), chamber.clone()]);
+    let forget = |resource: &str| Change::ReceivedDelete { account: juliet(), resource: resource.into() };
+    done(&subject, vec![forget("balcony"), forget("nowhere")]);
+    assert_eq!(load(&subject).sessions, [SessionRow { received: None, ..balcony }, chamber.clone()]);
     done(&subject, vec![Change::SessionDelete { account: juliet(), resource: "balcony".into() }]);
     assert_eq!(wait(subject.store().session_ledger()), Ok(vec![(juliet(), chamber)]));
 }
