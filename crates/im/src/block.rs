@@ -4,7 +4,7 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
 use crate::item::{SessionId, Ticket};
 use crate::module::Iq;
-use crate::modules::fetch;
+use crate::modules::{self, fetch};
 use crate::watchers;
 use crate::ways::{Flow, Passage};
 use crate::{presence, session};
@@ -189,13 +189,14 @@ pub fn outbound(account: &mut Account, passage: &mut Passage, _: &mut Effects) -
         .with_application("blocked", ERRORS_NS))
 }
 
-/// Nothing comes from one: message and iq → `service-unavailable`, presence ignored. XEP-0191 §3.3.
+/// Nothing comes from one: message and iq are answered as by an account that does not exist, mostly with
+/// `service-unavailable`; presence is ignored. XEP-0191 §3.3.
 ///
 /// What a blocked contact says of a subscription that exists goes on to be noted, though the user's clients are given
 /// none of it: else the two rosters would disagree for ever.
 ///
 /// # Errors
-/// `service-unavailable`, the same as from an account that does not exist.
+/// The same as from an account that does not exist.
 pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     let Some(from) = &passage.stanza.from else { return Ok(Flow::Next) };
     if !is_blocked(account, from) {
@@ -207,9 +208,8 @@ pub fn inbound(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -
     }
     match passage.stanza.kind {
         StanzaType::Message(MessageType::Error) => Ok(Flow::Done),
-        StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => {
-            Err(StanzaCondition::ServiceUnavailable.into())
-        }
+        StanzaType::Message(_) => Err(modules::unknown()),
+        StanzaType::Iq(IqType::Get | IqType::Set) => modules::as_nobody(account, passage, fx).map(|()| Flow::Done),
         StanzaType::Presence(PresenceType::Subscribed | PresenceType::Unsubscribe | PresenceType::Unsubscribed) => {
             Ok(Flow::Next)
         }
@@ -287,11 +287,25 @@ mod tests {
         for stanza in [
             "<message from='romeo@example.net/x' type='chat'><body>hi</body></message>",
             "<iq from='romeo@example.net/x' to='juliet@example.com/balcony' type='get' id='1'><ping xmlns='urn:xmpp:ping'/></iq>",
-            "<iq from='romeo@example.net/x' type='set' id='1'><query xmlns='jabber:iq:roster'/></iq>",
+            "<iq from='romeo@example.net/x' type='set' id='1'><query xmlns='urn:xmpp:mam:2'/></iq>",
         ] {
             let fx = juliet().receive(stanza);
             assert!(fx.written_to().is_empty() && fx.commits().is_empty(), "{stanza}");
             assert!(fx.told()[0].1.contains("<service-unavailable"), "{stanza}");
+        }
+    }
+
+    #[test]
+    fn a_blocked_contact_finds_an_empty_list_of_items_and_a_roster_that_is_not_his_as_with_no_account_at_all() {
+        let items = "<query xmlns='http://jabber.org/protocol/disco#items'/>";
+        for (kind, query, answer) in
+            [("get", items, items), ("set", "<query xmlns='jabber:iq:roster'/>", "<forbidden ")]
+        {
+            let iq =
+                format!("<iq from='romeo@example.net/x' to='juliet@example.com' type='{kind}' id='1'>{query}</iq>");
+            let fx = juliet().receive(&iq);
+            assert!(fx.written_to().is_empty() && fx.commits().is_empty(), "{query}");
+            assert!(fx.told()[0].1.contains(answer), "{:?}", fx.told());
         }
     }
 

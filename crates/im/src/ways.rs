@@ -9,7 +9,7 @@ use crate::{
 };
 use std::sync::Arc;
 use xmpp::write::Additions;
-use xmpp::{IqType, Jid, PresenceType, Stanza, StanzaCondition, StanzaError, StanzaType};
+use xmpp::{IqType, Jid, PresenceType, Stanza, StanzaError, StanzaType};
 
 /// OUTBOUND: what a stanza of the account's own client passes, by kind.
 static MESSAGE_OUTBOUND: &[Step] = &[
@@ -257,10 +257,11 @@ fn inbound(account: &mut Account, stanza: Arc<Stanza>, to: Jid, ingress: Ingress
 }
 
 /// What an account that does not exist says. RFC 6121 §8.5.1.
-fn gone(_: &mut Account, passage: &mut Passage, _: &mut Effects) -> Result<Flow, StanzaError> {
+fn gone(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> Result<Flow, StanzaError> {
     match passage.stanza.kind {
-        StanzaType::Presence(_) => Ok(Flow::Done),
-        StanzaType::Message(_) | StanzaType::Iq(_) => Err(StanzaCondition::ServiceUnavailable.into()),
+        StanzaType::Presence(_) | StanzaType::Iq(IqType::Result | IqType::Error) => Ok(Flow::Done),
+        StanzaType::Iq(IqType::Get | IqType::Set) => modules::as_nobody(account, passage, fx).map(|()| Flow::Done),
+        StanzaType::Message(_) => Err(modules::unknown()),
     }
 }
 

@@ -15,8 +15,7 @@ pub static MODULE: Module = Module {
     specs: &[xep(30, "2.5.0")],
     host_features: &[DISCO_INFO, DISCO_ITEMS],
     account_features: &[DISCO_INFO, DISCO_ITEMS],
-    // XEP-0030 §8 has an empty list for strangers' disco#items, RFC 6121 §8.5.1 `service-unavailable` for accounts
-    // that do not exist; both must be alike, and the RFC prevails.
+    // What strangers hear, and who asks an account that does not exist: `modules::nobody`. §8.
     account_iq: &[
         (IqType::Get, DISCO_INFO, "query", Who::Viewer(Exit::AccountInfo), account_info),
         (IqType::Get, DISCO_ITEMS, "query", Who::Viewer(Exit::Resources), account_items),
@@ -24,6 +23,14 @@ pub static MODULE: Module = Module {
     host_iq: &[(IqType::Get, DISCO_INFO, "query", host_info), (IqType::Get, DISCO_ITEMS, "query", host_items)],
     ..Module::EMPTY
 };
+
+/// What asks for a list of items: namespace and name.
+pub(super) const ITEMS: (&str, &str) = (DISCO_ITEMS, "query");
+
+/// The list without an item, for whoever may not know of any. §8 rule 2.
+pub(super) fn no_items(query: &Element) -> Element {
+    Element::new("query", DISCO_ITEMS).attr_opt("node", query.attribute("node"))
+}
 
 /// The host's disco#info, without a node. A pure function of the policy: the caps hash is made from it.
 pub fn info_of_host(policy: &HostPolicy) -> Element {

@@ -129,6 +129,36 @@ pub fn unknown() -> StanzaError {
     StanzaCondition::ServiceUnavailable.into()
 }
 
+/// What an account that does not exist answers a request to its bare JID: the content of the result.
+///
+/// # Errors
+/// `forbidden` for a roster set (RFC 6121 §2.3.3): it is somebody else's roster, whether there is one or not. Else
+/// [`unknown`], but for disco#items, where strangers find an empty list (XEP-0030 §8 rule 2).
+pub fn nobody(iq: &Stanza) -> Result<Option<Element>, StanzaError> {
+    let child = iq.payload.first();
+    let is = |ns, name| child.as_ref().is_some_and(|child| child.ns == ns && child.name == name);
+    match iq.kind {
+        StanzaType::Iq(IqType::Get) if is(disco::ITEMS.0, disco::ITEMS.1) => {
+            Ok(child.map(|child| disco::no_items(&child.to_element())))
+        }
+        StanzaType::Iq(IqType::Set) if is(xmpp::ns::ROSTER, "query") => Err(StanzaCondition::Forbidden.into()),
+        _ => Err(unknown()),
+    }
+}
+
+/// Answers an iq get or set from somebody else as [`nobody`] does.
+///
+/// # Errors
+/// What the answer is, if it is an error.
+pub(crate) fn as_nobody(account: &mut Account, passage: &Passage, fx: &mut Effects) -> Result<(), StanzaError> {
+    if !passage.to.is_bare() {
+        return Err(unknown());
+    }
+    let content = nobody(&passage.stanza)?;
+    send(account, &passage.stanza, passage.session, passage.stanza.result(content), &passage.ticket, fx);
+    Ok(())
+}
+
 /// An iq from the own client to its own bare JID (or without `to`): handled here; anything else: told onwards.
 ///
 /// # Errors
@@ -248,7 +278,7 @@ fn handle(account: &mut Account, passage: &Passage, kind: IqType, fx: &mut Effec
         if who == Who::Viewer(Exit::Fetch) {
             watchers::refused(account, from, fx);
         }
-        return Err(unknown());
+        return as_nobody(account, passage, fx);
     }
     let child = child.to_element();
     let iq = Iq { stanza, from, child: &child, session: passage.session, ticket: &passage.ticket };
@@ -391,7 +421,11 @@ mod tests {
 
     /// What the house answers for an account that does not exist, and every account to whoever may not know.
     fn as_if_missing(xml: &str) -> String {
-        wire(&stanza(xml).error(&unknown()).expect("an iq get or set may be answered"))
+        let iq = stanza(xml);
+        wire(&match nobody(&iq) {
+            Ok(content) => iq.result(content),
+            Err(error) => iq.error(&error).expect("an iq get or set may be answered"),
+        })
     }
 
     fn name_of(kind: IqType) -> &'static str {
@@ -429,6 +463,28 @@ mod tests {
             }
         }
         assert!(tried > 10);
+    }
+
+    // XEP-0030 §8.
+    #[test]
+    fn of_an_account_that_does_not_exist_strangers_hear_an_empty_list_of_items_and_no_info() {
+        for node in ["", " node='tune'"] {
+            let query = |what: &str| format!("<query xmlns='http://jabber.org/protocol/disco#{what}'{node}/>");
+            let ask = |what| asks("tybalt@elsewhere.example/x", "juliet@capulet.example", IqType::Get, &query(what));
+            let items = as_if_missing(&ask("items"));
+            assert!(items.contains("type='result'") && items.contains(&query("items")), "{items}");
+            assert!(as_if_missing(&ask("info")).contains("<service-unavailable "));
+        }
+    }
+
+    // RFC 6121 §2.1.5, §2.3.3.
+    #[test]
+    fn a_roster_set_to_another_account_is_forbidden_whether_it_exists_or_not() {
+        let item = "<query xmlns='jabber:iq:roster'><item jid='nurse@capulet.example'/></query>";
+        let xml = asks("romeo@montague.example/x", "juliet@capulet.example", IqType::Set, item);
+        let fx = juliet().receive(&xml);
+        assert!(only_told(&fx).contains("<error type='auth'><forbidden "), "{:?}", fx.list);
+        assert_eq!(only_told(&fx), as_if_missing(&xml));
     }
 
     // LIMITS.md §2 rows 4, 17.

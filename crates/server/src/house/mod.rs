@@ -679,6 +679,11 @@ impl House {
             self.limit(limit);
         }
         let Some(answer) = stanza.error(error) else { return };
+        self.reply(answer, ticket, ready);
+    }
+
+    /// An answer that the house itself gives, to whoever asked.
+    fn reply(self: &Arc<House>, answer: Stanza, ticket: Ticket, ready: &mut Ready) {
         let Some(to) = answer.to.clone() else { return };
         if self.host(to.domain()).is_none() {
             if let Some(component) = self.components.get(to.domain()) {
@@ -718,8 +723,12 @@ impl House {
                         self.tell(from, Arc::new(no), ingress, ticket, ready);
                     }
                 }
+                StanzaType::Iq(IqType::Get | IqType::Set) if to.is_bare() => match im::modules::nobody(&stanza) {
+                    Ok(content) => self.reply(stanza.result(content), ticket, ready),
+                    Err(error) => self.answer_error(&stanza, &error, ticket, ready),
+                },
                 StanzaType::Message(_) | StanzaType::Iq(IqType::Get | IqType::Set) => {
-                    self.answer_error(&stanza, &StanzaCondition::ServiceUnavailable.into(), ticket, ready);
+                    self.answer_error(&stanza, &im::modules::unknown(), ticket, ready);
                 }
                 StanzaType::Presence(_) | StanzaType::Iq(_) => {}
             },
