@@ -42,7 +42,7 @@ impl Default for Fast {
     }
 }
 
-/// Authentication of one hosted domain.
+/// What the streams of one hosted domain offer: authentication, mostly.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HostAuth {
     /// May be used, the preferred first. What the connection does not allow (`-PLUS` without channel binding, PLAIN
@@ -56,6 +56,8 @@ pub struct HostAuth {
     pub sasl2: bool,
     /// Only with `sasl2`.
     pub fast: Option<Fast>,
+    /// `<c xmlns='http://jabber.org/protocol/caps' …/>` of the domain, or nothing. XEP-0115 §6.3.
+    pub caps: Vec<u8>,
 }
 
 impl Default for HostAuth {
@@ -73,6 +75,7 @@ impl Default for HostAuth {
             invitations: false,
             sasl2: true,
             fast: Some(Fast::default()),
+            caps: Vec::new(),
         }
     }
 }
@@ -98,8 +101,6 @@ pub struct Config {
     pub iterations_sha256: u32,
     /// Failed authentications a connection; the last is answered and ends it. RFC 6120 §6.4.5: 2 to 5 retries.
     pub auth_attempts_max: u8,
-    /// `<c xmlns='http://jabber.org/protocol/caps' …/>` of the server, or nothing. XEP-0115 §6.3.
-    pub caps: Vec<u8>,
     /// What may stand in a bind request besides what the stream knows (XEP-0386 §3.1); handed on as
     /// [`crate::event::BindRequest::others`].
     pub bind_features: Vec<&'static str>,
@@ -124,7 +125,6 @@ impl Default for Config {
             iterations_sha1: crate::password::SHA1_ITERATIONS,
             iterations_sha256: crate::password::SHA256_ITERATIONS,
             auth_attempts_max: crate::client::AUTH_ATTEMPTS_MAX,
-            caps: Vec::new(),
             bind_features: Vec::new(),
             lang: "en".into(),
             downgrade_protection: true,

@@ -53,7 +53,14 @@ pub(crate) fn before_auth(
 }
 
 /// After authentication. `bind`: no resource is bound yet; `managed`: stream management is on already.
-pub(crate) fn after_auth(out: &mut Vec<u8>, frames: &Frames, config: &Config, bind: bool, managed: bool) {
+pub(crate) fn after_auth(
+    out: &mut Vec<u8>,
+    frames: &Frames,
+    config: &Config,
+    host: &HostAuth,
+    bind: bool,
+    managed: bool,
+) {
     frames.begin_features(out);
     if bind {
         // RFC 6120 §7.1; the session of RFC 3921 §3 is a matter of form, for older clients.
@@ -66,7 +73,7 @@ pub(crate) fn after_auth(out: &mut Vec<u8>, frames: &Frames, config: &Config, bi
     write(out, &["<csi xmlns='", CSI, "'/>"]);
     // RFC 6121 §2.6.1, §3.4.1.
     out.extend_from_slice(b"<ver xmlns='urn:xmpp:features:rosterver'/><sub xmlns='urn:xmpp:features:pre-approval'/>");
-    out.extend_from_slice(&config.caps);
+    out.extend_from_slice(&host.caps);
     limits(out, &config.limits_after_auth, config.idle_seconds);
     out.extend_from_slice(FEATURES_END);
 }

@@ -156,7 +156,11 @@ fn edge_config(config: &Config, listener: &Listener, certificates: &Arc<Certific
     };
     EdgeConfig {
         stream: Arc::new(stream::Config {
-            hosts: config.hosts.iter().map(|h| (h.domain.clone(), host_auth(h, sha1_first(&h.domain)))).collect(),
+            hosts: config
+                .hosts
+                .iter()
+                .map(|h| (h.domain.clone(), host_auth(h, sha1_first(&h.domain), house.caps(&h.domain))))
+                .collect(),
             default_host: config.hosts.first().map(|h| h.domain.clone()),
             tls,
             limits_before_auth: config.limits.before_auth(),
@@ -166,7 +170,6 @@ fn edge_config(config: &Config, listener: &Listener, certificates: &Arc<Certific
             auth_attempts_max: u8::try_from(config.limits.auth_failures_per_connection_max).unwrap_or(u8::MAX),
             iterations_sha1: config.accounts.scram_iterations,
             iterations_sha256: config.accounts.scram_iterations,
-            caps: house.caps(),
             bind_features: vec![im::roles::NS],
             ..stream::Config::default()
         }),
@@ -182,7 +185,7 @@ fn edge_config(config: &Config, listener: &Listener, certificates: &Arc<Certific
     }
 }
 
-fn host_auth(host: &crate::config::Host, sha1_first: bool) -> stream::HostAuth {
+fn host_auth(host: &crate::config::Host, sha1_first: bool, caps: Vec<u8>) -> stream::HostAuth {
     use crate::config::Mechanism as Named;
     use stream::sasl::Mechanism;
     let mut mechanisms: Vec<Mechanism> = Vec::new();
@@ -207,6 +210,7 @@ fn host_auth(host: &crate::config::Host, sha1_first: bool) -> stream::HostAuth {
         mechanisms,
         registration_open: host.options.registration == crate::config::Registration::Open,
         invitations: host.options.registration == crate::config::Registration::Invite,
+        caps,
         ..stream::HostAuth::default()
     }
 }
@@ -657,11 +661,10 @@ impl House {
 }
 
 impl House {
-    /// XEP-0115 §6.3: what the host is, in the stream features.
-    fn caps(&self) -> Vec<u8> {
+    /// XEP-0115 §6.3: what the domain is, in the stream features.
+    fn caps(&self, domain: &str) -> Vec<u8> {
         let hosts = self.hosts.read();
-        let config = self.config.read();
-        let Some(entry) = config.hosts.first().and_then(|h| hosts.get(&h.domain)) else { return Vec::new() };
+        let Some(entry) = hosts.get(domain) else { return Vec::new() };
         let policy = entry.policy.read().clone();
         im::modules::caps::stream_feature(&policy, sha1).to_bytes(xmpp::ns::CLIENT)
     }

@@ -311,6 +311,34 @@ fn the_features_say_what_there_is_at_each_stage() {
     assert!(!heard.contains("mechanism"), "{heard}");
 }
 
+// XEP-0115 §5.1, §6.3.
+#[test]
+fn the_hash_among_the_features_is_that_of_what_the_streams_own_domain_is() {
+    use aws_lc_rs::digest;
+    let server = Server::start(
+        "[host.\"localhost\"]\n[host.\"second.localhost\"]\nexternal_services = [\"stun:stun.example.org\"]\n",
+    );
+    let mut seen = Vec::new();
+    for domain in ["localhost", "second.localhost"] {
+        let (mut client, features) = Client::authenticated(&server, "hashed", domain);
+        let caps = between(&features, "<c xmlns='http://jabber.org/protocol/caps'", "/>").to_owned();
+        let (node, ver) = (attribute(&caps, "node").to_owned(), attribute(&caps, "ver").to_owned());
+        client.bind("here");
+        client.send(format!(
+            "<iq type='get' id='i' to='{domain}'><query xmlns='http://jabber.org/protocol/disco#info' node='{node}#{ver}'/></iq>"
+        ));
+        let answer = client.expect("</iq>");
+        let start = answer.find("<query").expect("an answer");
+        let query = answer[start..].trim_end_matches("</iq>");
+        let info = xmpp::Element::parse(query.as_bytes(), xmpp::ns::CLIENT).expect("an element");
+        let input = im::modules::caps::verification_input(&info);
+        let digest = digest::digest(&digest::SHA1_FOR_LEGACY_USE_ONLY, input.as_bytes());
+        assert_eq!(ver, crate::client::b64(digest), "{domain}: {input}");
+        seen.push(ver);
+    }
+    assert_ne!(seen[0], seen[1]);
+}
+
 #[test]
 fn a_stanza_for_a_domain_that_is_nobodys_comes_back() {
     let mut client = Client::available(&SERVER, "foreign", "here");

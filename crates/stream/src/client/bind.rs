@@ -80,7 +80,7 @@ impl ClientStream {
                 out.extend_from_slice(b"</bound>");
             });
             self.counting = managed.map(|_| Counting::default());
-            features::after_auth(out, &self.frames, &self.config, false, self.counting.is_some());
+            features::after_auth(out, &self.frames, &self.config, self.policy(), false, self.counting.is_some());
         } else {
             let id = std::mem::take(&mut self.negotiation().iq);
             self.frames.iq(out, "result", &id, |out| {

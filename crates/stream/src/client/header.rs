@@ -31,7 +31,7 @@ impl ClientStream {
             features::before_auth(out, &self.frames, &self.config, self.policy(), &self.offer(), self.encrypted);
         } else {
             self.stage = Stage::Binding;
-            features::after_auth(out, &self.frames, &self.config, true, false);
+            features::after_auth(out, &self.frames, &self.config, self.policy(), true, false);
         }
         Ok(())
     }

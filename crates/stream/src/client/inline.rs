@@ -31,7 +31,7 @@ impl ClientStream {
             let account = self.account.clone().expect("inline requests come after authentication");
             self.success(account.as_str(), out, |_, _| {});
             self.stage = Stage::Binding;
-            features::after_auth(out, &self.frames, &self.config, true, false);
+            features::after_auth(out, &self.frames, &self.config, self.policy(), true, false);
         }
     }
 

@@ -93,7 +93,9 @@ fn client_state_is_told() {
 #[test]
 fn the_servers_caps_stand_among_the_features() {
     let caps = "<c xmlns='http://jabber.org/protocol/caps' hash='sha-1' node='n' ver='v'/>";
-    let mut peer = Peer::new(stream::Config { caps: caps.into(), ..config() }).open();
+    let mut config = config();
+    host(&mut config).caps = caps.into();
+    let mut peer = Peer::new(config).open();
     peer.says(&plain("juliet", PASSWORD));
     let said = peer.says(HEADER);
     assert!(said.contains(&format!("<sub xmlns='urn:xmpp:features:pre-approval'/>{caps}")), "{said}");
