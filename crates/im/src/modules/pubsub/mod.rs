@@ -47,7 +47,9 @@ pub static MODULE: Module = Module {
         xep(163, "1.2.2").without("access model authorize, the publishing resource in events"),
         xep(223, "1.1.1"),
     ],
-    // (COMPAT: XEP-0163 before 1.2 had the identity at the host, and some clients still look there.)
+    // COMPAT: XEP-0163 before 1.2 had the identity at the host, and clients of Smack still look there whether accounts
+    // have nodes, for OMEMO's keys and OpenPGP's.
+    host_features: FEATURES,
     account_features: FEATURES,
     identities: &[("pubsub", "pep")],
     account_iq: &[
