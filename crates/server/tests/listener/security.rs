@@ -541,12 +541,23 @@ fn row_27_no_stanza_is_taken_before_authentication_or_before_binding() {
             client.send(stanza);
             client.expect_error("not-authorized");
         }
-        if !stanza.contains("bind") {
-            let (mut client, _) = Client::authenticated(&SERVER, "early27", "localhost");
-            client.send(stanza);
-            client.expect_error("not-authorized");
-        }
+        let (mut client, _) = Client::authenticated(&SERVER, "early27", "localhost");
+        client.send(stanza);
+        client.expect_error("not-authorized");
     }
+    // What the server is asked is refused alone, and is not done: the client goes on as if it had not asked.
+    let mut client = Client::connect(SERVER.starttls);
+    client.open("localhost");
+    client.send("<iq type='get' id='e'><ping xmlns='urn:xmpp:ping'/></iq>");
+    client.expect_error("not-authorized");
+    let mut client = Client::direct(&SERVER);
+    client.open("localhost");
+    for early in ["<bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/>", "<query xmlns='jabber:iq:roster'/>"] {
+        client.send(format!("<iq type='set' id='e'>{early}</iq>"));
+        let refused = client.expect("</iq>");
+        assert!(refused.contains("type='error' id='e'") && refused.contains("<not-authorized "), "{refused}");
+    }
+    client.scram("SCRAM-SHA-1", "early27", "early27", ("n,,", b"")).expect("the password is right");
     assert_eq!(canary.sync(), "");
     // Children without end.
     let mut client = Client::session(&SERVER, "early27", "r");

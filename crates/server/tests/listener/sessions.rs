@@ -128,13 +128,22 @@ fn nothing_but_binding_is_taken_before_it() {
         "<message to='a@localhost'><body>x</body></message>",
         "<presence/>",
         "<presence to='a@localhost' type='subscribe'/>",
-        "<iq type='get' id='e'><query xmlns='jabber:iq:roster'/></iq>",
-        "<iq type='get' id='e'><ping xmlns='urn:xmpp:ping'/></iq>",
+        "<iq type='get' id='e' to='a@localhost'><query xmlns='jabber:iq:roster'/></iq>",
+        "<iq type='result' id='e'/>",
     ] {
         let (mut client, _) = Client::authenticated(&SERVER, "early", "localhost");
         client.send(stanza);
         client.expect_error("not-authorized");
     }
+    // What the server itself is asked is refused alone.
+    let (mut client, _) = Client::authenticated(&SERVER, "early", "localhost");
+    for asked in ["<query xmlns='jabber:iq:roster'/>", "<ping xmlns='urn:xmpp:ping'/>"] {
+        client.send(format!("<iq type='get' id='e'>{asked}</iq>"));
+        let refused = client.expect("</iq>");
+        assert!(refused.contains("type='error'") && refused.contains("<not-authorized "), "{refused}");
+    }
+    client.send("<iq type='set' id='b'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>");
+    client.expect("<jid>early@localhost/");
 }
 
 #[test]

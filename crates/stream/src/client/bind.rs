@@ -38,7 +38,7 @@ impl ClientStream {
     fn bind(&mut self, iq: &Element, out: &mut Vec<u8>) -> Result<(), StreamFault> {
         let bind = iq.find("bind", ns::BIND).filter(|_| iq.attribute("type") == Some("set"));
         let (Some(bind), Some(id)) = (bind, iq.attribute("id")) else {
-            return Err(StreamFault::StanzaBeforeBind);
+            return self.too_early(iq, StreamFault::StanzaBeforeBind, out);
         };
         let asked = bind.find("resource", ns::BIND).map(Element::text_content).filter(|text| !text.is_empty());
         let resource = asked.map(|resource| xmpp::jid::prepare_resource(&resource)).transpose();

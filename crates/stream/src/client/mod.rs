@@ -35,6 +35,8 @@ pub const AUTH_ATTEMPTS_MAX: u8 = 3;
 pub const REGISTRATIONS_MAX: u8 = 10;
 /// Bind requests a connection. RFC 6120 §7.7.
 pub const BINDS_MAX: u8 = 5;
+/// Iqs a connection that come too early, and are refused one by one; the next ends the stream.
+pub const EARLY_IQS_MAX: u8 = 10;
 
 /// One client's stream, from the first byte to the close tag. RFC 6120.
 ///
@@ -124,6 +126,7 @@ struct Negotiation {
     invitation: Option<Box<str>>,
     admitted: bool,
     binds: u8,
+    early_iqs: u8,
     /// The id of the iq that is being answered.
     iq: Box<str>,
     /// Authenticated with SASL2, what was asked for inline is being done.

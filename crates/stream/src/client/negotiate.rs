@@ -1,12 +1,12 @@
 //! Before authentication: STARTTLS (RFC 6120 §5) and registration (XEP-0077 §3.1).
 
-use super::{ClientStream, Stage, Wait};
+use super::{ClientStream, EARLY_IQS_MAX, Stage, Wait};
 use crate::config::Tls;
 use crate::event::{Event, TlsInfo};
 use crate::sasl::wire::SASL2;
 use crate::{features, management, register};
 use xmpp::xml::Raw;
-use xmpp::{StanzaCondition, StanzaError, StreamCondition, StreamFault, ns};
+use xmpp::{Element, StanzaCondition, StanzaError, StreamCondition, StreamFault, ns};
 
 impl ClientStream {
     pub(super) fn negotiating(&mut self, raw: &Raw, input: &[u8], out: &mut Vec<u8>) -> Result<(), StreamFault> {
@@ -17,9 +17,8 @@ impl ClientStream {
             // "Servers MUST disconnect clients immediately if any other traffic is received." XEP-0388 §2.4.
             _ if self.negotiation().attempt.is_some() => Err(StreamFault::StanzaBeforeAuth),
             (ns::TLS, "starttls") => self.start_tls(input, out),
-            (ns::CLIENT, "iq") if features::registers(self.policy(), self.encrypted, self.config.tls) => {
-                self.register(raw, out)
-            }
+            // While TLS is required there is nothing else to be had. RFC 6120 §5.4.1.
+            (ns::CLIENT, "iq") if self.encrypted || self.config.tls != Tls::Required => self.early(raw, out),
             // XEP-0198 §3.
             (management::NS, "enable" | "resume") => {
                 management::write_failed(out, StanzaCondition::UnexpectedRequest, None);
@@ -62,9 +61,37 @@ impl ClientStream {
         negotiation.tls = Some(info);
     }
 
-    fn register(&mut self, raw: &Raw, out: &mut Vec<u8>) -> Result<(), StreamFault> {
+    /// An iq before authentication: about registration, or too early.
+    fn early(&mut self, raw: &Raw, out: &mut Vec<u8>) -> Result<(), StreamFault> {
         let iq = raw.to_element();
-        let request = register::read(&iq, self.host().unwrap_or_default()).ok_or(StreamFault::StanzaBeforeAuth)?;
+        let registers = features::registers(self.policy(), self.encrypted, self.config.tls);
+        match register::read(&iq, self.host().unwrap_or_default()).filter(|_| registers) {
+            Some(request) => self.register(&iq, request, out),
+            None => self.too_early(&iq, StreamFault::StanzaBeforeAuth, out),
+        }
+    }
+
+    /// What a client asks its server before it may is refused (RFC 6120 §8.3.3.12), and does not end the stream: that is
+    /// for stanzas to anybody else (§7.1). Nothing of it is looked at.
+    ///
+    /// # Errors
+    /// `fault` for any other stanza, and for too many.
+    pub(super) fn too_early(&mut self, iq: &Element, fault: StreamFault, out: &mut Vec<u8>) -> Result<(), StreamFault> {
+        let asks = matches!(iq.attribute("type"), Some("get" | "set"));
+        let is_own = |to: &str| Some(to) == self.host() || self.account().is_some_and(|account| account.as_str() == to);
+        let Some(id) = iq.attribute("id").filter(|_| asks && iq.attribute("to").is_none_or(is_own)) else {
+            return Err(fault);
+        };
+        let negotiation = self.negotiation();
+        negotiation.early_iqs += 1;
+        if negotiation.early_iqs > EARLY_IQS_MAX {
+            return Err(fault);
+        }
+        self.iq_error(id, &StanzaCondition::NotAuthorized.into(), out);
+        Ok(())
+    }
+
+    fn register(&mut self, iq: &Element, request: register::Request, out: &mut Vec<u8>) -> Result<(), StreamFault> {
         let id = iq.attribute("id").unwrap_or_default().to_owned();
         let negotiation = self.negotiation();
         negotiation.registrations += 1;

@@ -4,11 +4,20 @@ use crate::harness::*;
 use xmpp::StreamFault;
 use xmpp::xml::Limits;
 
-const STANZAS: [&str; 4] = [
+const STANZAS: [&str; 6] = [
     "<message to='romeo@montague.example'><body>hi</body></message>",
     "<presence/>",
-    "<iq type='get' id='1'><query xmlns='jabber:iq:roster'/></iq>",
-    "<iq type='set' id='1'><bind xmlns='urn:ietf:params:xml:ns:xmpp-bind'/></iq>",
+    "<iq type='get' id='1' to='romeo@montague.example'><query xmlns='jabber:iq:version'/></iq>",
+    "<iq type='get' id='1' to='juliet@capulet.example/orchard'><query xmlns='jabber:iq:version'/></iq>",
+    "<iq type='get'><query xmlns='jabber:iq:roster'/></iq>",
+    "<iq type='result' id='1'/>",
+];
+
+/// To the server, or the own account. RFC 6120 §7.1.
+const QUESTIONS: [&str; 3] = [
+    "<iq type='get' id='q1'><query xmlns='jabber:iq:roster'/></iq>",
+    "<iq type='get' id='q1' to='capulet.example'><query xmlns='jabber:iq:version'/></iq>",
+    "<iq type='set' id='q1'><query xmlns='jabber:iq:roster'><item jid='nurse@capulet.example'/></query></iq>",
 ];
 
 #[test]
@@ -23,8 +32,27 @@ fn row_27_no_stanza_is_taken_before_authentication() {
 }
 
 #[test]
+fn row_27_what_the_server_is_asked_before_authentication_or_binding_is_refused_and_does_not_end_the_stream() {
+    for mut peer in [Peer::new(config()).open(), Peer::new(config()).authenticated()] {
+        peer.events.clear();
+        for question in QUESTIONS {
+            let answer = peer.says(question);
+            assert!(answer.contains("type='error' id='q1'") && answer.contains("<not-authorized "), "{answer}");
+        }
+        assert!(peer.fault.is_none() && peer.events.is_empty(), "{:?}", peer.fault);
+        // Ten are.
+        for _ in QUESTIONS.len()..10 {
+            peer.says(QUESTIONS[0]);
+            assert!(peer.fault.is_none());
+        }
+        peer.says(QUESTIONS[0]);
+        assert_eq!(peer.condition(), "not-authorized");
+    }
+}
+
+#[test]
 fn row_27_no_stanza_is_taken_while_authentication_is_under_way() {
-    for stanza in STANZAS {
+    for stanza in STANZAS.into_iter().chain(QUESTIONS) {
         for begin in [
             auth("SCRAM-SHA-256", SCRAM_256.first().as_bytes()),
             authenticate("SCRAM-SHA-256", SCRAM_256.first().as_bytes(), ""),
@@ -39,7 +67,7 @@ fn row_27_no_stanza_is_taken_while_authentication_is_under_way() {
 
 #[test]
 fn row_27_no_stanza_is_taken_before_binding() {
-    for stanza in &STANZAS[..3] {
+    for stanza in STANZAS {
         let mut peer = Peer::new(config()).authenticated();
         peer.events.clear();
         peer.says(stanza);
