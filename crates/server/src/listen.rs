@@ -2,6 +2,7 @@
 
 pub mod admission;
 pub mod proxy;
+pub mod turns;
 
 use crate::component;
 use crate::config::ListenAddress;
@@ -134,7 +135,14 @@ pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, li
                 match context.admission.admit(peer.ip(), house.now().mono_ms) {
                     Ok(permit) => {
                         let direct_tls = context.edge.read().direct_tls;
-                        tokio::spawn(s2s::incoming::serve(federation, socket, peer.ip(), permit, direct_tls));
+                        let turn = permit.turn();
+                        tokio::spawn(turn.take(s2s::incoming::serve(
+                            federation,
+                            socket,
+                            peer.ip(),
+                            permit,
+                            direct_tls,
+                        )));
                     }
                     Err(why) => refuse(&house, peer.ip(), why),
                 }
@@ -156,7 +164,8 @@ pub async fn accept_components(house: Arc<House>, admission: Arc<Admission>, lis
                 house.count("component_connections");
                 match admission.admit(peer.ip(), house.now().mono_ms) {
                     Ok(permit) => {
-                        tokio::spawn(component::connection::serve(house.clone(), socket, peer.ip(), permit));
+                        let turn = permit.turn();
+                        tokio::spawn(turn.take(component::connection::serve(house.clone(), socket, peer.ip(), permit)));
                     }
                     Err(why) => refuse(&house, peer.ip(), why),
                 }
@@ -175,7 +184,7 @@ fn begin_on_task(house: Arc<House>, context: Arc<ListenerContext>, socket: Socke
     match context.admission.admit(address, house.now().mono_ms) {
         Ok(permit) => {
             let config = context.edge.read().clone();
-            tokio::spawn(edge::serve(house, config, socket, address, permit));
+            tokio::spawn(permit.turn().take(edge::serve(house, config, socket, address, permit)));
         }
         Err(why) => refuse(&house, address, why),
     }
@@ -207,7 +216,7 @@ async fn begin(house: Arc<House>, context: Arc<ListenerContext>, socket: Socket,
     match context.admission.admit(address, house.now().mono_ms) {
         Ok(permit) => {
             let config = context.edge.read().clone();
-            edge::serve(house, config, socket, address, permit).await;
+            permit.turn().take(edge::serve(house, config, socket, address, permit)).await;
         }
         Err(why) => refuse(&house, address, why),
     }

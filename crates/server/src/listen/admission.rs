@@ -1,5 +1,6 @@
 //! Who may connect, how often, and how many at once: per address, and in all.
 
+use super::turns::{Known, Turn, Turns};
 use crate::house::edges::EdgeHandle;
 use im::EdgeItem;
 use parking_lot::Mutex;
@@ -100,6 +101,7 @@ struct All {
 pub struct Admission {
     bounds: Mutex<Bounds>,
     all: Mutex<All>,
+    turns: Turns,
 }
 
 /// Why a connection is refused.
@@ -147,12 +149,12 @@ pub struct Permit {
     source: Source,
     /// Among the strangers.
     number: u64,
-    authenticated: bool,
+    known: Known,
 }
 
 impl Admission {
     pub fn new(bounds: Bounds) -> Arc<Admission> {
-        Arc::new(Admission { bounds: Mutex::new(bounds), all: Mutex::default() })
+        Arc::new(Admission { bounds: Mutex::new(bounds), all: Mutex::default(), turns: Turns::default() })
     }
 
     pub fn set_bounds(&self, bounds: Bounds) {
@@ -192,7 +194,7 @@ impl Admission {
         entry.unauthenticated += 1;
         let (number, place) = all.stranger(&bounds);
         drop(all);
-        let permit = Permit { admission: self.clone(), source, number, authenticated: false };
+        let permit = Permit { admission: self.clone(), source, number, known: Known::default() };
         place.take()?;
         Ok(permit)
     }
@@ -322,10 +324,15 @@ impl Permit {
         }
     }
 
+    /// What is done for the peer has its turns until the peer is known.
+    pub fn turn(&self) -> Turn {
+        self.admission.turns.of(self.known.clone())
+    }
+
     /// The stream is authenticated: it no longer counts as a stranger's.
     pub fn authenticated(&mut self) {
-        if !self.authenticated {
-            self.authenticated = true;
+        if !self.known.is_known() {
+            self.known.set();
             let mut all = self.admission.all.lock();
             all.strangers.remove(&self.number);
             if let Some(entry) = all.sources.get_mut(&self.source) {
@@ -369,12 +376,12 @@ impl Permit {
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut all = self.admission.all.lock();
-        if !self.authenticated {
+        if !self.known.is_known() {
             all.strangers.remove(&self.number);
         }
         if let Some(entry) = all.sources.get_mut(&self.source) {
             entry.connections -= 1;
-            if !self.authenticated {
+            if !self.known.is_known() {
                 entry.unauthenticated -= 1;
             }
         }
