@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
+use turns::Pace;
 
 /// Connections that the kernel holds for us.
 const BACKLOG: i32 = 1024;
@@ -94,7 +95,9 @@ pub fn files_max() -> usize {
 
 /// Takes connections until the task is ended.
 pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: Listening) {
+    let mut pace = Pace::default();
     loop {
+        pace.keep().await;
         match listener.accept().await {
             Ok((socket, peer)) => {
                 house.count("connections");
@@ -127,7 +130,9 @@ pub async fn accept(house: Arc<House>, context: Arc<ListenerContext>, listener: 
 
 /// The same for servers of other domains.
 pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, listener: Listening) {
+    let mut pace = Pace::default();
     loop {
+        pace.keep().await;
         match listener.accept().await {
             Ok((socket, peer)) => {
                 house.count("s2s_connections");
@@ -158,7 +163,9 @@ pub async fn accept_servers(house: Arc<House>, context: Arc<ListenerContext>, li
 
 /// The same for external components.
 pub async fn accept_components(house: Arc<House>, admission: Arc<Admission>, listener: Listening) {
+    let mut pace = Pace::default();
     loop {
+        pace.keep().await;
         match listener.accept().await {
             Ok((socket, peer)) => {
                 house.count("component_connections");

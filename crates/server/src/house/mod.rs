@@ -108,7 +108,7 @@ async fn turns(house: &Arc<House>, ready: &mut Ready) {
 
 /// Goes on behind all that is ready to run on this thread, and what the present task has woken. (Tokio's own `yield_now`
 /// comes back at the next look at the sockets, before most of them: what is woken piles up faster than it runs.)
-async fn after_others() {
+pub(crate) async fn after_others() {
     let mut went = false;
     std::future::poll_fn(|cx| match std::mem::replace(&mut went, true) {
         true => std::task::Poll::Ready(()),

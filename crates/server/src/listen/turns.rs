@@ -4,6 +4,7 @@
 //! There is no task for that: who stands first in the line goes around once behind all that is ready, and then lets itself
 //! in and some of those behind it.
 
+use crate::house::after_others;
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
 use std::collections::BTreeMap;
@@ -63,6 +64,20 @@ impl Line {
             waker.wake();
         }
         self.call_first();
+    }
+}
+
+/// So many connections are taken for each time that all else which is ready has its turn.
+#[derive(Debug, Default)]
+pub struct Pace(usize);
+
+impl Pace {
+    /// Before each.
+    pub async fn keep(&mut self) {
+        self.0 += 1;
+        if self.0.is_multiple_of(A_TURN) {
+            after_others().await;
+        }
     }
 }
 
@@ -220,6 +235,26 @@ mod tests {
         assert!(left.last() < Some(&A_TURN), "{left:?}");
         while look(&mut all) > 0 {}
         assert!(turns.0.lock().waiting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn whoever_takes_connections_lets_others_have_their_turn() {
+        let order = Order::default();
+        let accepting = {
+            let order = order.clone();
+            tokio::spawn(async move {
+                let mut pace = Pace::default();
+                for _ in 0..3 * A_TURN {
+                    pace.keep().await;
+                    order.lock().push("accepted");
+                }
+            })
+        };
+        let known = Known::default();
+        known.set();
+        comes(&Turns::default(), &known, &order, "known").await.expect("it ends");
+        assert_eq!(order.lock().iter().position(|who| *who == "known"), Some(A_TURN - 1));
+        accepting.await.expect("it ends");
     }
 
     #[tokio::test]
