@@ -47,9 +47,10 @@ pub static MODULE: Module = Module {
         xep(163, "1.2.2").without("access model authorize, the publishing resource in events"),
         xep(223, "1.1.1"),
     ],
-    // COMPAT: XEP-0163 before 1.2 had the identity at the host, and clients of Smack still look there whether accounts
-    // have nodes, for OMEMO's keys and OpenPGP's.
-    host_features: FEATURES,
+    // COMPAT: XEP-0163 before 1.2 had the identity at the host, and clients of Smack still look there whether accounts'
+    // nodes can have a white list, for OpenPGP's keys. All but the first, which would be a service at the host (XEP-0060
+    // §5.1): there is none, and the same clients would take it for one.
+    host_features: FEATURES.split_at(1).1,
     account_features: FEATURES,
     identities: &[("pubsub", "pep")],
     account_iq: &[
@@ -70,7 +71,7 @@ pub static MODULE: Module = Module {
     ..Module::EMPTY
 };
 
-/// XEP-0060 §10.
+/// XEP-0060 §10. The first is the protocol.
 const FEATURES: &[&str] = &[
     NS,
     "http://jabber.org/protocol/pubsub#access-open",

@@ -138,6 +138,16 @@ fn ids(answer: &str) -> Vec<&str> {
     answer.split("<item id='").skip(1).filter_map(|rest| rest.split('\'').next()).collect()
 }
 
+// XEP-0060 §5.1; XEP-0163 §6.1.
+#[test]
+fn the_host_shows_what_accounts_nodes_can_and_only_accounts_are_services() {
+    let stage = Stage::new();
+    let host = crate::modules::disco::info_of_host(&stage.scene.account.policy);
+    let has = |feature: &str| host.elements().any(|child| child.attribute("var") == Some(feature));
+    assert!(has("http://jabber.org/protocol/pubsub#access-whitelist") && !has(NS), "{host:?}");
+    assert!(MODULE.account_features.contains(&NS));
+}
+
 // XEP-0223 §1.2: example 2; XEP-0060 §7.1.2.
 #[test]
 fn what_is_published_is_told_to_the_own_resources_and_answered_behind_the_commit() {
