@@ -96,13 +96,12 @@ impl Wanted {
     /// one, `jid-malformed` and `bad-request` for what cannot be read, `policy-violation` for too many ids.
     fn of(query: &Element, account: &Account) -> Result<Wanted, StanzaError> {
         let limits = &account.policy.limits;
-        let mut page = match query.find("x", DATA_FORM) {
+        let (mut page, mut named) = match query.find("x", DATA_FORM) {
             Some(form) => filter(form, account)?,
-            None => PageQuery::default(),
+            None => Default::default(),
         };
         let paging = Paging::of(query, &account.archive_ids)?;
-        let bounds = [page.after, page.before, paging.after, paging.before];
-        let mut named: Vec<i64> = page.ids.iter().copied().chain(bounds.into_iter().flatten()).collect();
+        named.extend([paging.after, paging.before].into_iter().flatten());
         named.sort_unstable();
         named.dedup();
         paging.apply(&mut page, limits.archive_page_default, limits.archive_page_max);
@@ -111,14 +110,15 @@ impl Wanted {
     }
 }
 
-/// The form of a query. XEP-0313 §4.1.
-fn filter(form: &Element, account: &Account) -> Result<PageQuery, StanzaError> {
+/// The form of a query, and the ids that it names. XEP-0313 §4.1.
+fn filter(form: &Element, account: &Account) -> Result<(PageQuery, Vec<i64>), StanzaError> {
     let (ids, ids_max) = (&account.archive_ids, account.policy.limits.archive_page_max);
     let bad = || StanzaError::from(StanzaCondition::BadRequest);
     if form.attribute("type") != Some("submit") || data_form::value(form, "FORM_TYPE").as_deref() != Some(NS) {
         return Err(bad());
     }
     let mut page = PageQuery::default();
+    let (mut after, mut before) = (None, None);
     for field in form.elements().filter(|child| child.is("field", DATA_FORM)) {
         let var = field.attribute("var").ok_or_else(bad)?;
         let values: Vec<String> = field.elements().map(Element::text_content).collect();
@@ -130,8 +130,8 @@ fn filter(form: &Element, account: &Account) -> Result<PageQuery, StanzaError> {
             "start" => page.start = Some(time()?),
             // A stamp that we told has milliseconds, the position behind it microseconds.
             "end" => page.end = Some(time().map(|end| Stamp(end.0.saturating_add(999 - end.0.rem_euclid(1_000))))?),
-            "after-id" => page.after = Some(rsm::id(value, ids)?),
-            "before-id" => page.before = Some(rsm::id(value, ids)?),
+            "after-id" => after = Some(rsm::id(value, ids)?),
+            "before-id" => before = Some(rsm::id(value, ids)?),
             "ids" if values.len() > ids_max => return Err(StanzaCondition::PolicyViolation.into()),
             "ids" => page.ids = values.iter().map(|value| rsm::id(value, ids)).collect::<Result<_, _>>()?,
             // Messages of rooms are in the rooms' archives only.
@@ -143,7 +143,11 @@ fn filter(form: &Element, account: &Account) -> Result<PageQuery, StanzaError> {
             _ => return Err(StanzaCondition::FeatureNotImplemented.into()),
         }
     }
-    Ok(page)
+    // They restrict the result set, as times do: what is counted is in between (§4.1.3). RSM's are places in it.
+    page.start = page.start.max(after.map(|after| Stamp(after.saturating_add(1))));
+    page.end = [page.end, before.map(|before| Stamp(before.saturating_sub(1)))].into_iter().flatten().min();
+    let named = page.ids.iter().copied().chain(after).chain(before).collect();
+    Ok((page, named))
 }
 
 /// The request again, when a query has been answered.
@@ -543,6 +547,27 @@ mod tests {
         let told =
             answered(&mut juliet, fx, Page { records: vec![record(18, "y")], ..Page::default() }).delivered("chamber");
         assert!(told[1].contains("<fin xmlns='urn:xmpp:mam:2'><set"), "{told:?}");
+    }
+
+    // XEP-0313 §4.1.3; XEP-0059 §2.7.
+    #[test]
+    fn what_is_counted_is_behind_the_after_id_and_before_the_before_id_of_the_form() {
+        let (early, late) = (field("after-id", &archive_id(17)), field("before-id", &archive_id(40)));
+        let counted = |fields: &str| {
+            let mut juliet = juliet();
+            let fx = queries(
+                &mut juliet,
+                &format!("{fields}<set xmlns='http://jabber.org/protocol/rsm'><max>0</max></set>"),
+            );
+            let named = asks(&fx).expect("the ids are looked up").ids.clone();
+            let records = named.iter().map(|position| record(*position, "x")).collect();
+            let fx = answered(&mut juliet, fx, Page { records, ..Page::default() });
+            let query = asks(&fx).expect("the page").clone();
+            assert!(query.want_count && query.after.is_none() && query.before.is_none());
+            [17, 18, 39, 40].map(|position| query.matches(&record(position, "x")))
+        };
+        assert_eq!(counted(&early), [false, true, true, true]);
+        assert_eq!(counted(&late), [true, true, true, false]);
     }
 
     // XEP-0313 §4.3.4.
