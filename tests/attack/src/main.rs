@@ -60,6 +60,8 @@ pub struct Size {
 const GROWTH_MAX: u64 = 256 << 20;
 /// … and what may be left of it a while after: the store's caches are full then, and the allocator gives back late.
 const LEFT_MAX: u64 = 96 << 20;
+/// The rounds in which those caches fill up.
+const FILLING: u32 = 2;
 /// … and what a further round may add to the least that those before it left.
 const LEAK_MAX: u64 = 24 << 20;
 /// How long the server has to come back to itself. It may still be asking for thousands of domains that are not there,
@@ -98,7 +100,7 @@ fn run(cli: &Cli) -> std::io::Result<bool> {
         "attack", "done", "canary", "p50 ms", "p99 ms", "max ms", "RSS MiB", "CPU s"
     );
     let mut wrong = Vec::new();
-    let rounds = cli.rounds.unwrap_or(if cli.smoke { 1 } else { 2 });
+    let rounds = cli.rounds.unwrap_or(if cli.smoke { 1 } else { 3 });
     let mut left = memory + LEFT_MAX;
     for round in 1..=rounds {
         attack_all(cli, &server, &canary, size, memory, &mut wrong)?;
@@ -106,7 +108,9 @@ fn run(cli: &Cli) -> std::io::Result<bool> {
             break;
         }
         wrong.extend(come_back(&server, left, files));
-        left = left.min(server.resident_bytes() + LEAK_MAX);
+        if round >= FILLING {
+            left = left.min(server.resident_bytes() + LEAK_MAX);
+        }
         println!("round {round}: {} MiB are left, {} files", server.resident_bytes() >> 20, server.open_files());
     }
     let panics = server.counter("panics");
