@@ -18,6 +18,10 @@ use std::process::{Command, ExitCode};
 
 /// More than that, in percent, is a failure.
 const GROWTH_MAX: f64 = 5.0;
+/// Less by so much is one as well: something is not counted any more, or else it is worth a record of its own.
+const SHRINKAGE_MAX: f64 = 25.0;
+/// What is done for a stream, by the name of the function that polls it (whose parts are inlined).
+const STREAM: &str = "*server::listen::turns::InTurn<F> as core::future*poll*";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -53,7 +57,7 @@ fn count(path: &str, operations: u64) -> Result<u64, String> {
     let mut valgrind = Command::new("valgrind");
     valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]);
     if path != "append" {
-        valgrind.arg("--toggle-collect=server::edge::serve*");
+        valgrind.arg(format!("--toggle-collect={STREAM}"));
     }
     let output = valgrind
         .arg(own)
@@ -78,7 +82,7 @@ fn write(record: &Path, all: &[(&str, f64)]) -> Result<(), String> {
 fn compare(record: &Path) -> Result<(), String> {
     let text = std::fs::read_to_string(record).map_err(|error| format!("{}: {error}", record.display()))?;
     let on_record = |path: &str| text.lines().find_map(|line| line.strip_prefix(path)?.trim().parse::<f64>().ok());
-    let mut grown = Vec::new();
+    let (mut grown, mut shrunk) = (Vec::new(), Vec::new());
     for (path, now) in count_all()? {
         let before = on_record(path).ok_or_else(|| format!("{} says nothing of {path}", record.display()))?;
         let percent = (now / before - 1.0) * 100.0;
@@ -86,6 +90,16 @@ fn compare(record: &Path) -> Result<(), String> {
         if percent > GROWTH_MAX {
             grown.push(path);
         }
+        if percent < -SHRINKAGE_MAX {
+            shrunk.push(path);
+        }
+    }
+    if !shrunk.is_empty() {
+        return Err(format!(
+            "{} shrank by more than {SHRINKAGE_MAX} %: is all of it still counted? If so, write the record anew \
+             (bench/instructions/run --record)",
+            shrunk.join(", ")
+        ));
     }
     match grown.is_empty() {
         true => Ok(()),
