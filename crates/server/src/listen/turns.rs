@@ -13,8 +13,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 
-/// Strangers' streams that are worked for before all else that is ready has its turn.
+/// Strangers' streams that are worked for before all else that is ready has its turn: so many at least,
 const A_TURN: usize = 16;
+/// … and so many for each thread that can run, or a large machine would have idle ones.
+const A_TURN_OF_A_THREAD: usize = 8;
 
 /// The turns of all strangers.
 #[derive(Debug)]
@@ -22,6 +24,8 @@ pub struct Turns(Arc<Mutex<Line>>);
 
 #[derive(Debug)]
 struct Line {
+    /// How many have their turn at once.
+    a_turn: usize,
     /// So many may go at once, if nobody stands before them.
     free: usize,
     /// Those who wait, by the order in which they came.
@@ -33,12 +37,19 @@ struct Line {
 
 impl Default for Turns {
     fn default() -> Turns {
-        let line = Line { free: A_TURN, waiting: BTreeMap::new(), next: 0, first: None };
-        Turns(Arc::new(Mutex::new(line)))
+        let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        // What a simulation does is the same on every machine.
+        let threads = if cfg!(feature = "simulated") { 1 } else { threads };
+        Turns::new(A_TURN.max(A_TURN_OF_A_THREAD * threads))
     }
 }
 
 impl Turns {
+    fn new(a_turn: usize) -> Turns {
+        let line = Line { a_turn, free: a_turn, waiting: BTreeMap::new(), next: 0, first: None };
+        Turns(Arc::new(Mutex::new(line)))
+    }
+
     pub fn of(&self, known: Known) -> Turn {
         Turn { known, turns: self.0.clone(), place: None }
     }
@@ -56,7 +67,7 @@ impl Line {
     /// All else has had its turn: the first is let in, and those behind it.
     fn let_in(&mut self, first: u64) {
         self.waiting.remove(&first);
-        self.free = A_TURN - 1;
+        self.free = self.a_turn - 1;
         while self.free > 0
             && let Some((_, waker)) = self.waiting.pop_first()
         {
@@ -198,7 +209,7 @@ mod tests {
 
     #[tokio::test]
     async fn of_many_strangers_a_few_go_before_who_is_known_and_the_others_after_that() {
-        let (turns, order) = (Turns::default(), Order::default());
+        let (turns, order) = (Turns::new(A_TURN), Order::default());
         let strangers: Vec<_> =
             (0..10 * A_TURN).map(|_| comes(&turns, &Known::default(), &order, "stranger")).collect();
         let known = Known::default();
@@ -214,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_stranger_who_goes_while_it_waits_holds_up_nobody() {
-        let turns = Turns::default();
+        let turns = Turns::new(A_TURN);
         let mut cx = Context::from_waker(Waker::noop());
         let stranger = || Some(Box::pin(turns.of(Known::default()).take(async {})));
         let mut all: Vec<_> = (0..3 * A_TURN).map(|_| stranger()).collect();
@@ -252,14 +263,14 @@ mod tests {
         };
         let known = Known::default();
         known.set();
-        comes(&Turns::default(), &known, &order, "known").await.expect("it ends");
+        comes(&Turns::new(A_TURN), &known, &order, "known").await.expect("it ends");
         assert_eq!(order.lock().iter().position(|who| *who == "known"), Some(A_TURN - 1));
         accepting.await.expect("it ends");
     }
 
     #[tokio::test]
     async fn strangers_who_come_again_and_again_wait_each_time_behind_those_who_were_there() {
-        let (turns, order) = (Turns::default(), Order::default());
+        let (turns, order) = (Turns::new(A_TURN), Order::default());
         let busy = |who: &'static str| {
             let order = order.clone();
             let work = async move {
