@@ -106,8 +106,7 @@ pub(crate) fn hibernate(account: &mut Account, id: SessionId, fx: &mut Effects) 
 /// All that the lost stream took in is done. Unless a new one has come, the ledger remembers how much that was.
 pub(crate) fn settled(account: &mut Account, id: SessionId, received: u32, fx: &mut Effects) {
     let Some(session) = account.session_mut(id).filter(|s| is_hibernated(s)) else { return };
-    let waits = |m: &&mut Management| m.received == received && m.successor.is_none();
-    let Some(management) = session.management.as_mut().filter(waits) else { return };
+    let Some(management) = session.management.as_mut().filter(|m| m.received == received) else { return };
     management.settled = true;
     session::touch_ledger(account, id, fx);
 }
@@ -168,8 +167,8 @@ fn forget_received(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let Some(session) = account.session_mut(id) else { return };
     let in_ledger = session.in_ledger;
     let resource = session.jid.resource_str().into();
-    let Some(management) = &mut session.management else { return };
-    if std::mem::take(&mut management.settled) && in_ledger {
+    let Some(management) = &session.management else { return };
+    if management.settled && in_ledger {
         changes.push(Change::ReceivedDelete { account: jid, resource });
     }
     fx.commit(changes, None, &Ticket::default());
@@ -179,8 +178,6 @@ fn forget_received(account: &mut Account, id: SessionId, fx: &mut Effects) {
 /// The ledger could not forget what was received: the session is not resumed, and the client hears how much that is.
 pub(crate) fn not_taken_over(account: &mut Account, id: SessionId, fx: &mut Effects) {
     let Some(management) = account.session_mut(id).and_then(|s| s.management.as_mut()) else { return };
-    // All that the stream had taken in was done before it was lost, else the commit would have passed.
-    management.settled = true;
     let h = management.received_for_good();
     if let Some((edge, _)) = management.successor.take() {
         fx.edge(edge, EdgeItem::ResumeRefused { h });
@@ -216,6 +213,7 @@ pub(crate) fn take_over(account: &mut Account, id: SessionId, fx: &mut Effects) 
     };
     management.ends_at = None;
     management.lost_at = None;
+    management.settled = false;
     let sent = management.sent_unacked.saturating_sub(deliveries.len());
     drop_overdue(account, id, sent, fx);
     let Some(session) = account.session_mut(id) else { return };

@@ -216,7 +216,11 @@ impl Session {
             presence: self.presence.as_deref().map(to_stored).unwrap_or_default(),
             directed: self.directed.clone(),
             since: self.since,
-            received: self.management.as_ref().filter(|m| m.settled).and_then(|m| m.received_for_good()),
+            received: self
+                .management
+                .as_ref()
+                .filter(|m| m.settled && m.successor.is_none())
+                .and_then(|m| m.received_for_good()),
         }
     }
 }

@@ -185,17 +185,23 @@ mod tests {
     use im::EdgeItem;
     use store::StoreError;
 
-    /// Juliet's stream is lost, and while the row of a message for her is on its way to the disk she resumes. What came
-    /// over the new stream before the last answer.
-    async fn resumes_before(outcome: Option<StoreError>) -> Vec<String> {
-        let (house, memory) = house();
-        let (session, edge) = session(&house).await;
-        says(&house, session, 1, "<presence/>");
+    /// Juliet comes, with stream management, and her stream is lost. Its id is `sm1`.
+    async fn loses_her_stream(house: &Arc<House>) -> im::SessionId {
+        let (session, edge) = session(house).await;
+        says(house, session, 1, "<presence/>");
         let request = im::item::ManagementRequest { resume: true, max: None, id: "sm1".into() };
         house.post(&juliet(), Item::Manage { session, request });
         while !matches!(next(&edge).await, EdgeItem::Managed(_)) {}
         let reason = im::DetachReason::Lost;
         house.post(&juliet(), Item::Detached { session, edge: edge.id, reason, deliveries: 1, received: 1 });
+        session
+    }
+
+    /// Juliet's stream is lost, and while the row of a message for her is on its way to the disk she resumes. What came
+    /// over the new stream before the last answer.
+    async fn resumes_before(outcome: Option<StoreError>) -> Vec<String> {
+        let (house, memory) = house();
+        let session = loses_her_stream(&house).await;
         // Nothing gives the writer's answer a turn before all is said.
         outcome.into_iter().for_each(|error| memory.fail_next(error));
         let message = "<message from='romeo@montague.example/x' to='juliet@capulet.example' type='chat' id='m'>\
@@ -228,13 +234,7 @@ mod tests {
     #[tokio::test]
     async fn a_session_is_not_resumed_while_the_disk_is_full_and_its_client_hears_what_was_received() {
         let (house, memory) = house();
-        let (session, edge) = session(&house).await;
-        says(&house, session, 1, "<presence/>");
-        let request = im::item::ManagementRequest { resume: true, max: None, id: "sm1".into() };
-        house.post(&juliet(), Item::Manage { session, request });
-        while !matches!(next(&edge).await, EdgeItem::Managed(_)) {}
-        let reason = im::DetachReason::Lost;
-        house.post(&juliet(), Item::Detached { session, edge: edge.id, reason, deliveries: 1, received: 1 });
+        let session = loses_her_stream(&house).await;
         house.post(&juliet(), Item::Settled { session, received: 1 });
         memory.fail_next(StoreError::Full);
         let resumes = |edge| house.post(&juliet(), Item::Resume { edge, id: "sm1".into(), h: 0 });
