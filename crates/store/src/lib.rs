@@ -64,7 +64,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError::Busy`] through `done`, at once unless the call may say again what the log has.
     ///
     /// Neither that nor a write that fails refuses what is not new: a call that says again what the log has is answered as
-    /// ever.
+    /// ever. A blob that is put beside a record belongs to it, and was written with it then.
     fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed);
 
     /// As [`Store::commit`], but a writer that sleeps may sleep on until [`Store::go`]: for a caller that has more to

@@ -60,9 +60,24 @@ pub fn calls(host: &str, seed: u64) -> Vec<Vec<Change>> {
     let mut calls: Vec<Vec<Change>> = (0..ACCOUNTS).map(|index| vec![plan.create(index)]).collect();
     while calls.len() < CALLS {
         let many = if plan.random.one_in(8) { 12 } else { 1 + plan.random.below(3) };
-        calls.push((0..many).map(|_| plan.change()).collect());
+        let mut call: Vec<Change> = (0..many).map(|_| plan.change()).collect();
+        new_beside_blobs(&mut call);
+        calls.push(call);
     }
     calls
+}
+
+/// What is put beside a record belongs to it, and was written with it when the record is there already
+/// ([`Store::commit`]): beside a record with the key of an earlier one there is no other blob.
+fn new_beside_blobs(call: &mut [Change]) {
+    if !call.iter().any(|change| matches!(change, Change::BlobPut { .. })) {
+        return;
+    }
+    for change in call {
+        if let Change::Append { record: Record { dedupe: Some(key), position, .. }, .. } = change {
+            key[..8].copy_from_slice(&position.to_be_bytes());
+        }
+    }
 }
 
 struct Plan<'r> {
