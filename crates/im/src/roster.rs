@@ -7,7 +7,8 @@ use crate::{doubts, presence, session};
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use store::{Change, RosterItem, Subscription};
-use xmpp::{BareJid, Element, IqType, Jid, Stamp, Stanza, ns};
+use xmpp::xml::{escape_attribute, escape_text};
+use xmpp::{BareJid, Element, IqType, Jid, Payload, Stamp, Stanza, ns};
 
 /// A contact, or somebody whose request waits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -388,16 +389,40 @@ fn put(owner: &BareJid, item: &Item, version: u64) -> Change {
     Change::RosterPut { account: owner.clone(), item: stored, version }
 }
 
-/// `<item/>` as a result or push shows it. RFC 6121 §2.1.2.
-pub fn to_element(item: &Item) -> Element {
+/// Writes the `<item/>` as a result or push shows it. RFC 6121 §2.1.2.
+fn write_item(out: &mut Vec<u8>, item: &Item) {
     let Subscription { pending_out, approved, .. } = item.subscription;
-    Element::new("item", ns::ROSTER)
-        .attr("jid", item.jid.as_str())
-        .attr_opt("name", item.name.as_deref())
-        .attr("subscription", item.subscription.word())
-        .attr_opt("ask", pending_out.then_some("subscribe"))
-        .attr_opt("approved", approved.then_some("true"))
-        .children_from(item.groups.iter().map(|group| Element::new("group", ns::ROSTER).text(group)))
+    out.extend_from_slice(b"<item jid='");
+    escape_attribute(out, item.jid.as_str());
+    if let Some(name) = &item.name {
+        out.extend_from_slice(b"' name='");
+        escape_attribute(out, name);
+    }
+    out.extend_from_slice(b"' subscription='");
+    out.extend_from_slice(item.subscription.word().as_bytes());
+    out.extend_from_slice(if pending_out { b"' ask='subscribe'" } else { b"'" });
+    if approved {
+        out.extend_from_slice(b" approved='true'");
+    }
+    if item.groups.is_empty() {
+        out.extend_from_slice(b"/>");
+        return;
+    }
+    out.push(b'>');
+    for group in &item.groups {
+        out.extend_from_slice(b"<group>");
+        escape_text(out, group);
+        out.extend_from_slice(b"</group>");
+    }
+    out.extend_from_slice(b"</item>");
+}
+
+/// The whole roster, `<query/>`. RFC 6121 §2.1.4.
+pub fn payload(account: &Account) -> Payload {
+    const MARKUP: usize = 64;
+    let query = Element::new("query", ns::ROSTER).attr("ver", ver(account, account.roster.version));
+    let bytes = account.roster.listed().map(|item| item.bytes() + MARKUP).sum();
+    Payload::of_large(&query, bytes, |out| account.roster.listed().for_each(|item| write_item(out, item)))
 }
 
 /// The `ver` of a version. It names the account's creation too: an account of the same name that is made later has
@@ -464,12 +489,16 @@ pub fn push_missed(account: &mut Account, id: SessionId, contact: &Jid, version:
 
 /// A push without `from`: it comes from the account itself, and everybody knows it. RFC 6121 §2.1.6.
 fn pushed(account: &Account, contact: &Jid, version: u64) -> Arc<Stanza> {
-    let item = match account.roster.get(contact) {
-        Some(item) if item.listed => to_element(item),
-        _ => Element::new("item", ns::ROSTER).attr("jid", contact.bare_str()).attr("subscription", "remove"),
-    };
-    let query = Element::new("query", ns::ROSTER).attr("ver", ver(account, version)).child(item);
-    Arc::new(Stanza::iq(IqType::Set, &format!("roster-{version}")).with_children([query]))
+    const BYTES: usize = 256;
+    let query = Element::new("query", ns::ROSTER).attr("ver", ver(account, version));
+    let payload = Payload::of_large(&query, BYTES, |out| match account.roster.get(contact) {
+        Some(item) if item.listed => write_item(out, item),
+        _ => Element::new("item", ns::ROSTER)
+            .attr("jid", contact.bare_str())
+            .attr("subscription", "remove")
+            .write(out, ns::ROSTER),
+    });
+    Arc::new(Stanza { payload, ..Stanza::iq(IqType::Set, &format!("roster-{version}")) })
 }
 
 fn push_to(account: &mut Account, id: SessionId, stanza: Arc<Stanza>, fx: &mut Effects) {
@@ -652,10 +681,10 @@ mod tests {
             vec![RosterItem { subscription, name: Some("A & B".into()), ..item("a@x", 1) }],
             Vec::new(),
         );
-        let xml = String::from_utf8(to_element(roster.get(&bare("a@x")).expect("put in")).to_bytes(ns::ROSTER))
-            .expect("UTF-8");
+        let mut xml = Vec::new();
+        write_item(&mut xml, roster.get(&bare("a@x")).expect("put in"));
         assert_eq!(
-            xml,
+            String::from_utf8(xml).expect("UTF-8"),
             "<item jid='a@x' name='A &amp; B' subscription='from' ask='subscribe' approved='true'><group>Friends</group></item>"
         );
     }

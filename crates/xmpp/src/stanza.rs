@@ -442,6 +442,19 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_as_it_goes_is_what_a_tree_would_be() {
+        let query = Element::new("query", "a&b").attr("ver", "1");
+        let item = Element::new("item", "a&b").text("x");
+        let large = Payload::of_large(&query, 0, |out| (0..40).for_each(|_| item.write(out, "a&b")));
+        let tree = Payload::of([query.clone().children_from((0..40).map(|_| item.clone()))]);
+        assert_eq!(large.bytes(), tree.bytes());
+        assert_eq!(large.children_count(), 1);
+        assert_eq!(large.first().map(|it| it.to_element()), tree.first().map(|it| it.to_element()));
+        assert_eq!(large.first().map(|it| it.ns.to_owned()).as_deref(), Some("a&b"));
+        assert_eq!(Payload::of_large(&query, 0, |_| ()).bytes(), Payload::of([query]).bytes());
+    }
+
+    #[test]
     fn routing_a_payload_that_no_module_reads_builds_no_tree() {
         let before = TREES_BUILT.get();
         let stanza = parse("<message to='a@b'><body>x</body><x xmlns='urn:x' by='me'><y/></x></message>");

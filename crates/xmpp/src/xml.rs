@@ -4,7 +4,7 @@
 //! restricted XML (RFC 6120 §11) and limits *while* it tokenises. It never recurses.
 //!
 //! - `scanner`: where frames begin and end, and what is held of one that is half read.
-//! - `tokens`: the tokeniser, one pass over the bytes of a frame.
+//! - `tokens`: the tokeniser, one pass over the bytes of a frame; `start_tag`, `namespaces` and `declaration` are its parts.
 //! - `tape`: what it notes.
 //! - `canonical`: rewriting the few frames whose bytes would mean something else on another stream.
 //! - `walk`: reading checked bytes again, in place.
@@ -13,9 +13,12 @@
 
 mod canonical;
 mod chars;
+mod declaration;
 mod element;
 mod escape;
+mod namespaces;
 mod scanner;
+mod start_tag;
 mod tape;
 mod tokens;
 mod walk;

@@ -2,12 +2,13 @@
 
 use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects};
+use crate::item::SessionId;
 use crate::module::{Answer, Handled, Iq, Module, Who, xep};
 use crate::roster::{self, Catchup, NAME_BYTES_MAX};
 use crate::{leases, presence, session, subscription};
 use std::sync::Arc;
 use xmpp::error::ErrorType;
-use xmpp::{BareJid, Element, IqType, Jid, StanzaCondition, StanzaError, ns};
+use xmpp::{BareJid, Element, IqType, Jid, Payload, Stanza, StanzaCondition, StanzaError, ns};
 
 pub static MODULE: Module = Module {
     name: "roster",
@@ -37,21 +38,22 @@ fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
             missed.into_iter().map(|(version, contact)| (version, contact.clone())).collect()
         }
         Some(Catchup::Full) | None => {
-            let items = account.roster.listed().map(roster::to_element);
-            let query = Element::new("query", ns::ROSTER)
-                .attr("ver", roster::ver(account, account.roster.version))
-                .children_from(items);
-            return Ok(Answer::Result(Some(query)));
+            // (An account of many contacts has a large one, and all who share its thread wait while it is written.)
+            answer(account, id, iq, roster::payload(account), fx);
+            return Ok(Answer::Sent);
         }
     };
     // The pushes follow the result.
-    let result =
-        Delivery { stanza: Arc::new(iq.stanza.result(None)), to: None, more: Default::default(), position: None };
-    session::deliver(account, id, result, fx);
+    answer(account, id, iq, Payload::default(), fx);
     for (version, contact) in missed {
         roster::push_missed(account, id, &contact, version, fx);
     }
     Ok(Answer::Sent)
+}
+
+fn answer(account: &mut Account, id: SessionId, iq: &Iq<'_>, payload: Payload, fx: &mut Effects) {
+    let stanza = Arc::new(Stanza { payload, ..iq.stanza.result(None) });
+    session::deliver(account, id, Delivery { stanza, to: None, more: Default::default(), position: None }, fx);
 }
 
 /// The number in a `ver` that this roster gave.

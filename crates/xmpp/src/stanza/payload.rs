@@ -169,6 +169,18 @@ impl Payload {
         Payload::of_bytes(bytes)
     }
 
+    /// One element that may be large: what is between its tags is written as it goes, in its namespace, without a tree of
+    /// it. `element` is the element without that. `bytes` is how many there will be, about.
+    pub fn of_large(element: &Element, bytes: usize, inside: impl FnOnce(&mut Vec<u8>)) -> Payload {
+        let mut out = Vec::with_capacity(bytes);
+        element.write_around(&mut out, ns::CLIENT, inside);
+        let mut owned = Vec::new();
+        let children: Children = ChildSpan::of_tag(&out, 0, out.len(), &mut owned).into_iter().collect();
+        let children_count = children.len() as u32;
+        let bytes = Bytes::from(out.into_boxed_slice());
+        Payload { bytes, base: 0, children, children_count, owned: (!owned.is_empty()).then(|| owned.into()) }
+    }
+
     /// The bytes, in the canonical context of `jabber:client`.
     pub fn bytes(&self) -> &Bytes {
         &self.bytes

@@ -9,7 +9,8 @@
 
 use super::XmlFault;
 use super::escape::{escape_attribute, escape_text, push_normal_lines, unescape_attribute};
-use super::tokens::{Outer, Work, is_content, used_prefixes};
+use super::namespaces::{Outer, is_content, used_prefixes};
+use super::tokens::Work;
 use super::walk::{Event, Tag, Walker};
 use smallvec::SmallVec;
 use std::borrow::Cow;

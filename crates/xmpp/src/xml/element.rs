@@ -108,6 +108,37 @@ impl Element {
     ///
     /// Recurses as deep as the tree is; trees are read from bytes whose depth the scanner bounds.
     pub fn write(&self, out: &mut Vec<u8>, around_ns: &str) {
+        let inner_ns = self.write_tag(out, around_ns);
+        if self.nodes.is_empty() {
+            out.extend_from_slice(b"/>");
+            return;
+        }
+        out.push(b'>');
+        for node in &self.nodes {
+            match node {
+                Node::Element(e) => e.write(out, inner_ns),
+                Node::Text(t) => escape_text(out, t),
+            }
+        }
+        self.write_end(out);
+    }
+
+    /// Its tags, and between them what `inside` writes, instead of what is in it.
+    pub(crate) fn write_around(&self, out: &mut Vec<u8>, around_ns: &str, inside: impl FnOnce(&mut Vec<u8>)) {
+        self.write_tag(out, around_ns);
+        out.push(b'>');
+        let empty = out.len();
+        inside(out);
+        if out.len() == empty {
+            out.truncate(empty - 1);
+            out.extend_from_slice(b"/>");
+        } else {
+            self.write_end(out);
+        }
+    }
+
+    /// The start tag but for what ends it. Gives the default namespace inside.
+    fn write_tag<'a>(&'a self, out: &mut Vec<u8>, around_ns: &'a str) -> &'a str {
         out.push(b'<');
         // The namespace of the prefix `xml` can be declared for no other, nor be the default.
         let xml = *self.ns == *ns::XML;
@@ -126,18 +157,11 @@ impl Element {
         for (i, (name, value)) in self.attributes.iter().enumerate() {
             write_attribute(out, i, name, value);
         }
-        if self.nodes.is_empty() {
-            out.extend_from_slice(b"/>");
-            return;
-        }
-        out.push(b'>');
-        for node in &self.nodes {
-            match node {
-                Node::Element(e) => e.write(out, inner_ns),
-                Node::Text(t) => escape_text(out, t),
-            }
-        }
-        out.extend_from_slice(if xml { b"</xml:" } else { b"</" });
+        inner_ns
+    }
+
+    fn write_end(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(if *self.ns == *ns::XML { b"</xml:" } else { b"</" });
         out.extend_from_slice(self.name.as_bytes());
         out.push(b'>');
     }

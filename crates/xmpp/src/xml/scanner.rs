@@ -3,7 +3,8 @@
 use super::canonical;
 use super::chars::{is_space, survey};
 use super::escape::unescape_attribute;
-use super::tokens::{Context, OUTER_PREFIXES_MAX, Outer, PREFIXES_IN_SCOPE_MAX, Place, Step, What, Work};
+use super::namespaces::{OUTER_PREFIXES_MAX, Outer, PREFIXES_IN_SCOPE_MAX};
+use super::tokens::{Context, Place, Step, What, Work};
 use super::walk::Tag;
 use super::{Frame, Header, Limits, Raw, Tape, XmlFault};
 use crate::ns;

@@ -71,9 +71,13 @@ pub(crate) struct ChildSpan {
 impl ChildSpan {
     /// Of the element at `at` in canonical bytes. A namespace that is written with references goes to `owned`.
     pub(crate) fn read(bytes: &[u8], at: usize, owned: &mut Vec<Box<str>>) -> Option<ChildSpan> {
-        let raw = bytes.get(at..)?;
-        let (tag, _) = Tag::read(raw)?;
-        let end = at + element_len(raw)?;
+        let end = at + element_len(bytes.get(at..)?)?;
+        ChildSpan::of_tag(bytes, at, end, owned)
+    }
+
+    /// The same of an element whose end is known.
+    pub(crate) fn of_tag(bytes: &[u8], at: usize, end: usize, owned: &mut Vec<Box<str>>) -> Option<ChildSpan> {
+        let (tag, _) = Tag::read(bytes.get(at..)?)?;
         let declaration = match tag.prefix() {
             None => tag.attribute(b"xmlns"),
             Some(prefix) => tag.declaration_of(prefix),
