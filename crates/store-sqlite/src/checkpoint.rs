@@ -8,7 +8,7 @@ use crate::writer::{self, Shared};
 use parking_lot::{Condvar, Mutex};
 use rusqlite::Connection;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Pages in the WAL at which a checkpoint begins: of the 128 MiB it may have, the rest is for what is written meanwhile.
@@ -27,7 +27,9 @@ const IDLE: Duration = Duration::from_secs(30);
 pub struct Gauge {
     state: Mutex<Level>,
     changed: Condvar,
-    finish: std::sync::atomic::AtomicBool,
+    finish: AtomicBool,
+    /// From the beginning of a checkpoint until the writer has done its part.
+    moving: AtomicBool,
 }
 
 #[derive(Default)]
@@ -65,6 +67,17 @@ impl Gauge {
     pub fn end(&self) {
         self.state.lock().end = true;
         self.changed.notify_one();
+    }
+
+    /// Is a checkpoint under way? What can wait is not written meanwhile: the checkpointer would never be done, and what it
+    /// leaves to the writer is a time in which nobody's commit is.
+    pub fn is_moving(&self) -> bool {
+        self.moving.load(Relaxed)
+    }
+
+    /// It is over.
+    pub fn moved(&self) {
+        self.moving.store(false, Relaxed);
     }
 
     /// Is the end of a checkpoint left to the writer? Asked once, answered once.
@@ -109,15 +122,26 @@ pub fn run(shared: &Shared, connection: &Connection) {
 }
 
 fn checkpoint(shared: &Shared, connection: &Connection) -> rusqlite::Result<()> {
+    shared.gauge.moving.store(true, Relaxed);
+    let moved = passes(connection);
+    if moved.is_ok() {
+        shared.gauge.finish.store(true, Relaxed);
+    } else {
+        shared.gauge.moved();
+    }
+    // Under the lock, so that the writer is not between looking and waiting.
+    let _queue = shared.queue.lock();
+    shared.wake.notify_one();
+    moved
+}
+
+/// Until few are left, or enough was done.
+fn passes(connection: &Connection) -> rusqlite::Result<()> {
     for _ in 0..PASSES_MAX {
         if passive(connection)? <= FINISH_PAGES {
             break;
         }
     }
-    shared.gauge.finish.store(true, Relaxed);
-    // Under the lock, so that the writer is not between looking and waiting.
-    let _queue = shared.queue.lock();
-    shared.wake.notify_one();
     Ok(())
 }
 

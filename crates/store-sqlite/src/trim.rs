@@ -2,11 +2,10 @@
 //! delete from the oldest record on.
 
 use crate::apply::{self, Tally};
+use crate::upkeep::{DELETED_BYTES, DELETED_ROWS};
 use rusqlite::{Connection, OptionalExtension, params};
 use xmpp::Stamp;
 
-/// Records that one step deletes: a commit that comes meanwhile waits for it.
-const DELETED_ROWS: usize = 100;
 /// Records that one step weighs.
 const WEIGHED_ROWS: i64 = 500;
 /// Entries of the index that one step passes.
@@ -33,9 +32,9 @@ impl Trim {
     pub fn step(&mut self, connection: &Connection, now: Stamp, tally: &mut Tally) -> rusqlite::Result<bool> {
         self.find_surplus(connection)?;
         let weighed = self.weigh(connection)?;
-        let deleted = self.delete(connection, now, weighed, tally)?;
+        let (deleted, full) = self.delete(connection, now, weighed, tally)?;
         self.removed += deleted;
-        let more = deleted == DELETED_ROWS || !weighed || self.search.is_some();
+        let more = full || !weighed || self.search.is_some();
         if !more && self.removed > 0 {
             self.forget_spans(connection, tally)?;
         }
@@ -104,8 +103,15 @@ impl Trim {
         Ok(())
     }
 
-    /// Removes from the oldest record on; how many. As long as not all is weighed nothing goes for its weight.
-    fn delete(&self, connection: &Connection, now: Stamp, weighed: bool, tally: &mut Tally) -> rusqlite::Result<usize> {
+    /// Removes from the oldest record on; how many, and is that as many as one step may? As long as not all is weighed
+    /// nothing goes for its weight.
+    fn delete(
+        &self,
+        connection: &Connection,
+        now: Stamp,
+        weighed: bool,
+        tally: &mut Tally,
+    ) -> rusqlite::Result<(usize, bool)> {
         let (bytes_before, counted_to) = self.weight(connection)?;
         let mut bytes = bytes_before;
         // Keys that are not a day old outlive their records.
@@ -117,6 +123,7 @@ impl Trim {
              ORDER BY position LIMIT ?2",
         )?;
         let mut gone = Vec::new();
+        let (mut bytes_gone, mut full) = (0, false);
         let limit = DELETED_ROWS.min(store::TRIM_MAX - self.removed.min(store::TRIM_MAX));
         let mut rows = oldest.query(params![self.account, limit as i64])?;
         while let Some(row) = rows.next()? {
@@ -125,11 +132,17 @@ impl Trim {
             if position >= self.before && !too_much {
                 break;
             }
+            let length: i64 = row.get(2)?;
             if position <= counted_to {
-                bytes = bytes.saturating_sub(row.get(2)?).max(0);
+                bytes = bytes.saturating_sub(length).max(0);
             }
             let key = if position > since { row.get::<_, Option<[u8; 16]>>(3)? } else { None };
             gone.push((row.get::<_, i64>(0)?, position, key));
+            bytes_gone += length;
+            full = gone.len() == DELETED_ROWS || bytes_gone >= DELETED_BYTES;
+            if full {
+                break;
+            }
         }
         drop(rows);
         let mut delete = connection.prepare_cached("DELETE FROM log WHERE arrival = ?1")?;
@@ -145,6 +158,6 @@ impl Trim {
         if bytes != bytes_before {
             self.put_weight(connection, bytes, counted_to)?;
         }
-        Ok(gone.len())
+        Ok((gone.len(), full))
     }
 }

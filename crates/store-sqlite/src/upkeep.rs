@@ -10,8 +10,11 @@ use xmpp::Stamp;
 
 /// Rows that one step looks at.
 const STEP_ROWS: i64 = 500;
-/// Records of a removed account that one step deletes: a commit that comes meanwhile waits for it.
-const REMOVED_ROWS: i64 = 100;
+/// Records that one step deletes, and bytes of their stanzas, about: a commit that comes meanwhile waits for it.
+pub const DELETED_ROWS: usize = 100;
+pub const DELETED_BYTES: i64 = 256 << 10;
+/// Rows of other tables of a removed account that one step deletes.
+const REMOVED_ROWS: usize = 100;
 /// Keys that the sweep passes for each key written: it has been round once the table was written a quarter anew, so
 /// that old keys are at most a quarter of it.
 const SWEEP_PER_KEY: u64 = 4;
@@ -138,28 +141,45 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
     let Some(account) = next.query_row([], |row| row.get::<_, i64>(0)).optional()? else {
         return Ok(false);
     };
+    let arrivals = first_records(connection, account)?;
     // What leaves is overwritten, not only given up.
     connection.pragma_update(None, "secure_delete", true)?;
-    let records = connection
-        .prepare_cached("DELETE FROM log WHERE arrival IN (SELECT arrival FROM log WHERE account = ?1 LIMIT ?2)")?
-        .execute([account, REMOVED_ROWS])?;
+    let mut delete = connection.prepare_cached("DELETE FROM log WHERE arrival = ?1")?;
+    let mut records = 0;
+    for arrival in arrivals {
+        records += delete.execute([arrival])?;
+    }
     tally.records -= records as i64;
     connection.pragma_update(None, "secure_delete", false)?;
     let keys = connection
         .prepare_cached(
             "DELETE FROM dedupe WHERE account = ?1 AND key IN (SELECT key FROM dedupe WHERE account = ?1 LIMIT ?2)",
         )?
-        .execute([account, REMOVED_ROWS])?;
+        .execute(params![account, REMOVED_ROWS as i64])?;
     let peers = connection
         .prepare_cached(
             "DELETE FROM peers WHERE account = ?1 AND (peer, span) IN (
                  SELECT peer, span FROM peers WHERE account = ?1 LIMIT ?2)",
         )?
-        .execute([account, REMOVED_ROWS])?;
+        .execute(params![account, REMOVED_ROWS as i64])?;
     if records + keys + peers == 0 {
         connection.prepare_cached("DELETE FROM removed WHERE account = ?1")?.execute([account])?;
     }
     Ok(true)
+}
+
+/// Records of an account, as many as one step deletes.
+fn first_records(connection: &Connection, account: i64) -> rusqlite::Result<Vec<i64>> {
+    let mut first = connection.prepare_cached("SELECT arrival, length(stanza) FROM log WHERE account = ?1 LIMIT ?2")?;
+    let mut rows = first.query(params![account, DELETED_ROWS as i64])?;
+    let (mut found, mut bytes) = (Vec::new(), 0);
+    while bytes < DELETED_BYTES
+        && let Some(row) = rows.next()?
+    {
+        found.push(row.get(0)?);
+        bytes += row.get::<_, i64>(1)?;
+    }
+    Ok(found)
 }
 
 /// Notes rows that could not be read; how many of them are new.
@@ -185,4 +205,30 @@ pub fn quarantine(connection: &Connection, rows: &[Unreadable], now: Stamp) -> r
         }
     }
     Ok(new)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn log_of(records: usize, bytes: usize) -> Connection {
+        let log = Connection::open_in_memory().expect("memory");
+        log.execute_batch("CREATE TABLE log (arrival INTEGER PRIMARY KEY, account INTEGER, stanza BLOB)")
+            .expect("a table");
+        for _ in 0..records {
+            log.execute("INSERT INTO log (account, stanza) VALUES (1, zeroblob(?1))", [bytes as i64]).expect("a row");
+        }
+        log
+    }
+
+    #[test]
+    fn one_step_deletes_so_many_records_or_so_many_bytes() {
+        let small = first_records(&log_of(2 * DELETED_ROWS, 100), 1).expect("read");
+        assert_eq!(small.len(), DELETED_ROWS);
+        let large = first_records(&log_of(20, DELETED_BYTES as usize / 4), 1).expect("read");
+        assert_eq!(large, [1, 2, 3, 4]);
+        let larger = first_records(&log_of(2, 2 * DELETED_BYTES as usize), 1).expect("read");
+        assert_eq!(larger, [1], "at least one, whatever its size");
+        assert_eq!(first_records(&log_of(2, 1), 2).expect("read"), [0_i64; 0], "another account's stay");
+    }
 }

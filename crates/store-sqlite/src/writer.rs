@@ -272,7 +272,7 @@ impl Writer {
             if queue.state == State::Closing {
                 return Work::End;
             }
-            if self.upkeep.waits() && self.shared.fatal.lock().is_none() {
+            if self.upkeep.waits() && !self.shared.gauge.is_moving() && self.shared.fatal.lock().is_none() {
                 return Work::Upkeep;
             }
             self.shared.wake.wait(&mut queue);
@@ -421,7 +421,7 @@ impl Writer {
         let mut noted = 0;
         if owned {
             noted = upkeep::quarantine(connection, unreadable, now).map_err(fault)?;
-            if self.upkeep.due() {
+            if self.upkeep.due() && !self.shared.gauge.is_moving() {
                 self.upkeep.step(connection, now, &mut tally).map_err(fault)?;
             }
         }
@@ -485,7 +485,9 @@ impl Writer {
 
     /// The last pages of a checkpoint, which the checkpointer cannot reach while we write: few by then.
     fn finish_checkpoint(&mut self) {
-        if let Err(error) = checkpoint::passive(&self.connection)
+        let finished = checkpoint::passive(&self.connection);
+        self.shared.gauge.moved();
+        if let Err(error) = finished
             && let Some(reason) = is_fatal(error)
         {
             self.shared.fail(reason);
