@@ -1,9 +1,9 @@
 //! What becomes of each effect of a step: it happens, or waits at the gate.
 
 use super::commits::{self, Note, is_upkeep};
-use super::entity::{CellItem, Resident};
+use super::entity::{CellItem, Turn};
 use super::gate::Verdict;
-use super::{AccountCell, House, Ready};
+use super::House;
 use im::{Effect, Effects, Item, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -29,38 +29,36 @@ impl House {
     /// Of one step, in order: commits go to the store, the rest happens or waits for them.
     pub(super) fn take_effects(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         mut fx: Effects,
-        ready: &mut Ready,
     ) {
         // A message is told to its recipient at once, but the sender's own row is in the store's queue before that: what
         // becomes of it becomes of the recipient's row too, or that alone is refused.
         let mut told = TOLD.take();
         for effect in fx.list.drain(..) {
             if let Effect::Query { iq, session: Some(session), .. } = &effect {
-                let edge = resident.account.session(*session).and_then(|s| s.edge);
-                resident.questions.asks(iq, *session, edge.and_then(|edge| self.edges.get(edge)));
+                let edge = turn.resident.account.session(*session).and_then(|s| s.edge);
+                turn.resident.questions.asks(iq, *session, edge.and_then(|edge| self.edges.get(edge)));
             }
             match effect {
-                Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
+                Effect::Commit { changes, bounce, ticket } => self.submit(turn, changes, bounce, ticket),
                 // Timers and counters have no order to keep.
-                Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
+                Effect::WakeAt { mono_ms } => self.wake_at(turn, mono_ms),
                 Effect::Count(name) => self.count(name),
                 Effect::Limit(name) => self.limit(name),
                 effect => {
-                    if let Some(effect) = resident.gate.pass(effect) {
+                    if let Some(effect) = turn.resident.gate.pass(effect) {
                         told.push(effect);
                         if !matches!(told.last(), Some(Effect::Tell { .. })) {
-                            told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
+                            told.drain(..).for_each(|effect| self.perform(turn, effect));
                         }
                         continue;
                     }
                 }
             }
-            told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
+            told.drain(..).for_each(|effect| self.perform(turn, effect));
         }
-        told.drain(..).for_each(|effect| self.perform(cell, resident, effect, ready));
+        told.drain(..).for_each(|effect| self.perform(turn, effect));
         for (room, pool) in [(told, &TOLD), (fx.list, &EFFECTS)] {
             if room.capacity() <= POOLED_EFFECTS_MAX {
                 pool.set(room);
@@ -71,38 +69,35 @@ impl House {
     /// A commit's outcome is there: what is free happens. Gives what does not.
     pub(super) fn resolve(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         seq: u64,
         verdict: Verdict,
-        ready: &mut Ready,
     ) -> Vec<Effect> {
-        let resolved = resident.gate.resolve(seq, verdict);
+        let resolved = turn.resident.gate.resolve(seq, verdict);
         for effect in resolved.free {
-            self.perform(cell, resident, effect, ready);
+            self.perform(turn, effect);
         }
         for ticket in resolved.tickets {
-            drop(resident.later.keep(ticket));
+            drop(turn.resident.later.keep(ticket));
         }
-        resident.questions.let_go(&resolved.dropped);
+        turn.resident.questions.let_go(&resolved.dropped);
         resolved.dropped
     }
 
     fn submit(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         changes: Vec<Change>,
         bounce: Option<Arc<Stanza>>,
         ticket: Ticket,
     ) {
-        let seq = resident.gate.commit();
+        let seq = turn.resident.gate.commit();
         let upkeep = changes.iter().all(is_upkeep);
-        let (house, cell) = (self.clone(), cell.clone());
+        let (house, cell) = (self.clone(), turn.cell.clone());
         let ticket = if planted::is(Bug::AckBeforeCommit) { Ticket::default() } else { ticket };
         let since = std::time::Instant::now();
         self.store.commit_soon(
-            resident.fence,
+            turn.resident.fence,
             changes,
             Box::new(move |result| {
                 crate::latency::COMMITS.add(since.elapsed());
@@ -114,35 +109,33 @@ impl House {
         self.uncommitted.store(true, Ordering::Release);
     }
 
-    fn wake_at(&self, cell: &Arc<AccountCell>, resident: &mut Resident, mono_ms: u64) {
-        if resident.wake_at.is_none_or(|at| mono_ms < at) {
-            resident.wake_at = Some(mono_ms);
-            self.timers.tick(mono_ms, cell);
+    fn wake_at(&self, turn: &mut Turn<'_>, mono_ms: u64) {
+        if turn.resident.wake_at.is_none_or(|at| mono_ms < at) {
+            turn.resident.wake_at = Some(mono_ms);
+            self.timers.tick(mono_ms, turn.cell);
         }
     }
 
     /// Makes an effect happen, or what of it may happen in this step. The account's state is held; nothing here waits.
     pub(super) fn perform(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         effect: Effect,
-        ready: &mut Ready,
     ) {
-        let Some(effect) = resident.later.now(effect) else { return };
+        let Some(effect) = turn.resident.later.now(effect) else { return };
         match effect {
-            Effect::Tell { to, stanza, ingress, ticket } => self.tell(to, stanza, ingress, ticket, ready),
-            Effect::Fan { stanza, targets } => self.fan(&stanza, targets, ready),
+            Effect::Tell { to, stanza, ingress, ticket } => self.tell(to, stanza, ingress, ticket, turn.ready),
+            Effect::Fan { stanza, targets } => self.fan(&stanza, targets, turn.ready),
             Effect::Edge { edge, item } => self.edges.send(edge, item),
-            Effect::Query { query, iq, session, then } => self.ask(cell, resident, query, iq, session, then),
+            Effect::Query { query, iq, session, then } => self.ask(turn, query, iq, session, then),
             Effect::ReadPending { after, .. } if planted::is(Bug::BacklogUnread) => {
-                let (house, cell) = (self.clone(), cell.clone());
+                let (house, cell) = (self.clone(), turn.cell.clone());
                 self.runtime.spawn(async move {
                     house.post_to(&cell, CellItem::Im(Item::Pending { after, records: Some(Vec::new()) }));
                 });
             }
             Effect::ReadPending { after, limit } => {
-                let (house, cell) = (self.clone(), cell.clone());
+                let (house, cell) = (self.clone(), turn.cell.clone());
                 self.runtime.spawn(async move {
                     let records = house.pending_records(&cell.jid, after, limit).await;
                     house.post_to(&cell, CellItem::Im(Item::Pending { after, records }));
@@ -150,17 +143,17 @@ impl House {
             }
             Effect::Resumable { id, yes } => {
                 if yes {
-                    self.resumable.insert(id, cell.jid.clone());
+                    self.resumable.insert(id, turn.cell.jid.clone());
                 } else {
                     self.resumable.remove(&id);
                 }
             }
             Effect::TakeOver { session } => {
-                commits::post(self, cell.clone(), CellItem::Im(Item::TakeOver { session }), ready);
+                commits::post(self, turn.cell.clone(), CellItem::Im(Item::TakeOver { session }), turn.ready);
             }
-            Effect::Unload => resident.fresh_until = 0,
+            Effect::Unload => turn.resident.fresh_until = 0,
             Effect::Report(report) => tracing::warn!(
-                account = %cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
+                account = %turn.cell.jid, about = %report.about, reason = ?report.reason, text = ?report.text,
                 messages = ?report.messages, "a user reports somebody"
             ),
             Effect::Reply(stanza) => {
@@ -169,11 +162,11 @@ impl House {
                     let _ = tell.send(stanza);
                 }
             }
-            Effect::Noted(what) => tracing::info!(account = %cell.jid, "{what}"),
+            Effect::Noted(what) => tracing::info!(account = %turn.cell.jid, "{what}"),
             Effect::Count(name) => self.count(name),
             Effect::Limit(name) => self.limit(name),
-            Effect::WakeAt { mono_ms } => self.wake_at(cell, resident, mono_ms),
-            Effect::Commit { changes, bounce, ticket } => self.submit(cell, resident, changes, bounce, ticket),
+            Effect::WakeAt { mono_ms } => self.wake_at(turn, mono_ms),
+            Effect::Commit { changes, bounce, ticket } => self.submit(turn, changes, bounce, ticket),
         }
     }
 }

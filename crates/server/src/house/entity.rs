@@ -56,6 +56,15 @@ impl Resident {
     }
 }
 
+/// A turn of an account: what its steps have in common.
+pub(super) struct Turn<'a> {
+    pub cell: &'a Arc<AccountCell>,
+    pub resident: &'a mut Resident,
+    pub now: Now,
+    /// Cells that have become ready meanwhile: they run behind this one.
+    pub ready: &'a mut Ready,
+}
+
 /// What lies in an account's mailbox.
 #[derive(Debug)]
 pub enum CellItem {
@@ -105,15 +114,16 @@ impl House {
                     orphans.push(item);
                     return None;
                 }
-                self.step(cell, resident, item, now, ready);
-                if resident.mending.is_lost() {
-                    orphans.extend(resident.mending.left().map(CellItem::Im));
+                let turn = &mut Turn { cell, resident, now, ready };
+                self.step(turn, item);
+                if turn.resident.mending.is_lost() {
+                    orphans.extend(turn.resident.mending.left().map(CellItem::Im));
                     // What it decided before is not for who comes after it.
-                    while let Some(left) = resident.later.end_step() {
-                        self.go_on(cell, resident, left, ready);
+                    while let Some(left) = turn.resident.later.end_step() {
+                        self.go_on(turn, left);
                     }
                 }
-                resident.later.end_step().map(CellItem::GoOn)
+                turn.resident.later.end_step().map(CellItem::GoOn)
             },
             Resident::may_go,
         );
@@ -134,60 +144,55 @@ impl House {
 
     pub(super) fn step(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         item: CellItem,
-        now: Now,
-        ready: &mut Ready,
     ) {
         match item {
-            CellItem::Im(item) if resident.mending.keeps() => {
-                if !resident.mending.wait(item) {
-                    self.give_up(cell, resident);
+            CellItem::Im(item) if turn.resident.mending.keeps() => {
+                if !turn.resident.mending.wait(item) {
+                    self.give_up(turn);
                 }
                 return;
             }
             CellItem::Im(item) => {
-                if let Some(item) = resident.questions.put_behind(item) {
-                    self.one_step(cell, resident, CellItem::Im(item), now, ready);
+                if let Some(item) = turn.resident.questions.put_behind(item) {
+                    self.one_step(turn, CellItem::Im(item));
                 }
             }
-            item => self.one_step(cell, resident, item, now, ready),
+            item => self.one_step(turn, item),
         }
-        while !resident.mending.keeps()
-            && let Some(item) = resident.questions.next_behind()
+        while !turn.resident.mending.keeps()
+            && let Some(item) = turn.resident.questions.next_behind()
         {
-            self.one_step(cell, resident, CellItem::Im(item), now, ready);
+            self.one_step(turn, CellItem::Im(item));
         }
     }
 
     fn one_step(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         item: CellItem,
-        now: Now,
-        ready: &mut Ready,
     ) {
-        resident.may_go = false;
+        turn.resident.may_go = false;
         match item {
-            CellItem::Im(item) => self.im_step(cell, resident, item, now, ready),
+            CellItem::Im(item) => self.im_step(turn, item),
             CellItem::Committed { seq, outcomes, ticket } => {
-                self.committed(cell, resident, seq, &outcomes, ticket, now, ready);
+                self.committed(turn, seq, &outcomes, ticket);
             }
-            CellItem::Failed { seq, passes, lapsed } => self.failed(cell, resident, seq, passes, lapsed, now, ready),
-            CellItem::ReadAgain(read) => self.was_read_again(cell, resident, *read, now, ready),
-            CellItem::Mended(mended) => self.mended(cell, resident, *mended, now, ready),
-            CellItem::GoOn(left) => self.go_on(cell, resident, left, ready),
+            CellItem::Failed { seq, passes, lapsed } => self.failed(turn, seq, passes, lapsed),
+            CellItem::ReadAgain(read) => self.was_read_again(turn, *read),
+            CellItem::Mended(mended) => self.mended(turn, *mended),
+            CellItem::GoOn(left) => self.go_on(turn, left),
             CellItem::Rest => {
-                resident.fresh_until = 0;
-                resident.may_go = resident.account.is_idle();
+                turn.resident.fresh_until = 0;
+                turn.resident.may_go = turn.resident.account.is_idle();
             }
             CellItem::Sweep => {
-                resident.sweep_at = None;
-                resident.may_go = resident.account.is_idle() && now.mono_ms >= resident.fresh_until;
+                turn.resident.sweep_at = None;
+                turn.resident.may_go = turn.resident.account.is_idle() && turn.now.mono_ms >= turn.resident.fresh_until;
             }
         }
+        let Turn { cell, resident, now, .. } = turn;
         if !resident.may_go && resident.sweep_at.is_none() && !resident.mending.keeps() && resident.account.is_idle() {
             resident.fresh_until = resident.fresh_until.max(now.mono_ms + IDLE_MS);
             resident.sweep_at = Some(resident.fresh_until);
@@ -198,15 +203,13 @@ impl House {
     /// What a step left, or the next part of it.
     fn go_on(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         left: VecDeque<Left>,
-        ready: &mut Ready,
     ) {
         for it in left {
             match it {
-                Left::Effect(effect) => self.perform(cell, resident, effect, ready),
-                Left::Ticket(ticket) => drop(resident.later.keep(ticket)),
+                Left::Effect(effect) => self.perform(turn, effect),
+                Left::Ticket(ticket) => drop(turn.resident.later.keep(ticket)),
             }
         }
     }
@@ -214,11 +217,8 @@ impl House {
     /// A step of the account itself.
     fn im_step(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         item: Item,
-        now: Now,
-        ready: &mut Ready,
     ) {
         // Kept over the step: what a panic leaves undone must never be acknowledged.
         let ticket = match &item {
@@ -235,15 +235,15 @@ impl House {
         };
         let is_error = matches!(&item, Item::Inbound { stanza, .. } if stanza.is_error());
         if matches!(item, Item::Tick) {
-            resident.wake_at = None;
+            turn.resident.wake_at = None;
         }
         if let Item::Answered { session: Some(session), .. } = &item {
-            resident.questions.answered(*session);
+            turn.resident.questions.answered(*session);
         }
-        resident.gate.begin_step();
-        let account = &mut resident.account;
+        turn.resident.gate.begin_step();
+        let account = &mut turn.resident.account;
         let mut fx = effects::room();
-        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, now, &mut fx)));
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, turn.now, &mut fx)));
         if outcome.is_err() {
             if let Some(ticket) = ticket.filter(|_| !hurt.is_answered()) {
                 std::mem::forget(ticket);
@@ -251,38 +251,34 @@ impl House {
             if let Some(edge) = asker {
                 self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));
             }
-            return self.step_panicked(cell, resident, hurt, fx, now, ready);
+            return self.step_panicked(turn, hurt, fx);
         }
         // What is done is acknowledged: with an error as its outcome not before that is on its way.
-        self.take_effects(cell, resident, fx, ready);
-        let ticket = if is_error { ticket.and_then(|ticket| resident.gate.keep(ticket)) } else { ticket };
-        drop(ticket.and_then(|ticket| resident.later.keep(ticket)));
+        self.take_effects(turn, fx);
+        let ticket = if is_error { ticket.and_then(|ticket| turn.resident.gate.keep(ticket)) } else { ticket };
+        drop(ticket.and_then(|ticket| turn.resident.later.keep(ticket)));
     }
 
     /// What was written is on disk, and what stood behind it happens: unless the record was there already.
-    #[expect(clippy::too_many_arguments, reason = "a turn of the account, and what the writer says")]
     fn committed(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         seq: u64,
         outcomes: &[Outcome],
         ticket: Ticket,
-        now: Now,
-        ready: &mut Ready,
     ) {
         let void = outcomes.iter().any(|o| matches!(o, Outcome::Duplicate(_)));
-        let dropped = self.resolve(cell, resident, seq, if void { Verdict::Void } else { Verdict::Committed }, ready);
+        let dropped = self.resolve(turn, seq, if void { Verdict::Void } else { Verdict::Committed });
         let mut fx = effects::room();
         if !dropped.is_empty() {
-            resident.gate.begin_step();
-            resident.account.step(Item::Dropped { effects: dropped }, now, &mut fx);
+            turn.resident.gate.begin_step();
+            turn.resident.account.step(Item::Dropped { effects: dropped }, turn.now, &mut fx);
         }
         if void && planted::is(Bug::TicketForgotten) {
             std::mem::forget(ticket);
             return;
         }
-        self.take_effects(cell, resident, fx, ready);
-        drop(resident.later.keep(ticket));
+        self.take_effects(turn, fx);
+        drop(turn.resident.later.keep(ticket));
     }
 }

@@ -1,8 +1,8 @@
 //! An account whose stored part is read again, as a step panicked or a commit of it failed; and what waits for that.
 
-use super::entity::{CellItem, Resident};
+use super::entity::{CellItem, Turn};
 use super::gate::Verdict;
-use super::{AccountCell, House, Ready};
+use super::{House, Ready};
 use super::{commits, effects};
 use im::{EdgeItem, Effect, Effects, Item, Now, SessionId, Ticket};
 use std::collections::VecDeque;
@@ -118,32 +118,28 @@ pub type ReadAgain = (Lapsed, Option<Box<AccountRecord>>);
 
 impl House {
     /// A commit failed: what stood behind it does not happen. If that was a change of the state, it is read again first.
-    #[expect(clippy::too_many_arguments, reason = "a turn of the account, and what the writer says")]
     pub(super) fn failed(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         seq: u64,
         passes: bool,
         lapsed: Lapsed,
-        now: Now,
-        ready: &mut Ready,
     ) {
         let verdict = if passes { Verdict::Committed } else { Verdict::Void };
-        let dropped = self.resolve(cell, resident, seq, verdict, ready);
+        let dropped = self.resolve(turn, seq, verdict);
         if matches!(lapsed.error, StoreError::Fatal(_)) && !passes {
             // The server ends, and who knows whether the error arrives: what is not acknowledged is sent again.
             std::mem::forget(lapsed.ticket.clone());
         }
-        resident.gate.begin_step();
+        turn.resident.gate.begin_step();
         let mut fx = effects::room();
-        resident.account.step(Item::Dropped { effects: dropped }, now, &mut fx);
-        self.take_effects(cell, resident, fx, ready);
-        if lapsed.error != StoreError::Fenced && resident.account.reads_again(lapsed.bounce.as_deref()) {
-            resident.mending.begins();
+        turn.resident.account.step(Item::Dropped { effects: dropped }, turn.now, &mut fx);
+        self.take_effects(turn, fx);
+        if lapsed.error != StoreError::Fenced && turn.resident.account.reads_again(lapsed.bounce.as_deref()) {
+            turn.resident.mending.begins();
             self.read_again(cell, lapsed);
         } else {
-            self.lapsed(cell, resident, lapsed, None, now, ready);
+            self.lapsed(turn, lapsed, None);
         }
     }
 
@@ -163,14 +159,11 @@ impl House {
 
     pub(super) fn was_read_again(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         (lapsed, stored): ReadAgain,
-        now: Now,
-        ready: &mut Ready,
     ) {
-        self.lapsed(cell, resident, lapsed, stored, now, ready);
-        self.go_on_mended(cell, resident, now, ready);
+        self.lapsed(turn, lapsed, stored);
+        self.go_on_mended(turn);
     }
 
     /// A step of its own: the error must not stand behind a write that is tried again.
@@ -187,7 +180,7 @@ impl House {
         let mut fx = effects::room();
         let failed = Item::CommitFailed { bounce, error, ticket: ticket.clone(), stored };
         resident.account.step(failed, now, &mut fx);
-        self.take_effects(cell, resident, fx, ready);
+        self.take_effects(turn, fx);
         // The error is the outcome: it is acknowledged when that is on its way.
         drop(resident.gate.keep(ticket).and_then(|ticket| resident.later.keep(ticket)));
     }
@@ -196,24 +189,21 @@ impl House {
     /// when all that was written before is there, and until then the account waits.
     pub(super) fn step_panicked(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         hurt: Hurt,
         fx: Effects,
-        now: Now,
-        ready: &mut Ready,
     ) {
         self.count("panics");
-        tracing::error!(account = %cell.jid, session = ?hurt.session, "a step panicked; the account's state is read again");
-        resident.mending.begins();
+        tracing::error!(account = %turn.cell.jid, session = ?hurt.session, "a step panicked; the account's state is read again");
+        turn.resident.mending.begins();
         let dropped = fx.list.into_iter().filter(|effect| !matches!(effect, Effect::Commit { .. })).collect::<Vec<_>>();
-        resident.questions.let_go(&dropped);
-        if !self.mending_step(cell, resident, Item::Dropped { effects: dropped }, now, ready) {
+        turn.resident.questions.let_go(&dropped);
+        if !self.mending_step(turn, Item::Dropped { effects: dropped }) {
             return;
         }
-        resident.gate.begin_step();
-        let seq = resident.gate.commit();
-        let (house, cell) = (self.clone(), cell.clone());
+        turn.resident.gate.begin_step();
+        let seq = turn.resident.gate.commit();
+        let (house, cell) = (self.clone(), turn.cell.clone());
         let done = move |_| {
             // On the writer's thread.
             let runtime = house.runtime.clone();
@@ -222,69 +212,57 @@ impl House {
                 house.post_to(&cell, CellItem::Mended(Box::new(Mended { seq, hurt, stored })));
             });
         };
-        self.store.commit(resident.fence, Vec::new(), Box::new(done));
+        self.store.commit(turn.resident.fence, Vec::new(), Box::new(done));
     }
 
     pub(super) fn mended(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         mended: Mended,
-        now: Now,
-        ready: &mut Ready,
     ) {
         let Mended { seq, hurt, stored } = mended;
         // (Commits are resolved in order: nothing is dropped that stood behind another.)
-        self.resolve(cell, resident, seq, Verdict::Committed, ready);
-        let Some(stored) = stored else { return self.give_up(cell, resident) };
+        self.resolve(turn, seq, Verdict::Committed);
+        let Some(stored) = stored else { return self.give_up(turn) };
         let error = StoreError::Fatal("the step panicked".into());
         let Hurt { session, bounce, ticket } = hurt;
-        let is_well = self.mending_step(cell, resident, Item::Panicked { session, stored }, now, ready)
-            && self.mending_step(
-                cell,
-                resident,
-                Item::CommitFailed { bounce, error, ticket, stored: None },
-                now,
-                ready,
-            );
+        let is_well = self.mending_step(turn, Item::Panicked { session, stored })
+            && self.mending_step(turn, Item::CommitFailed { bounce, error, ticket, stored: None });
         if !is_well {
             return;
         }
-        self.go_on_mended(cell, resident, now, ready);
+        self.go_on_mended(turn);
     }
 
     /// The stored part was read again. When no other read is under way, what waited for that comes.
-    fn go_on_mended(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident, now: Now, ready: &mut Ready) {
-        for item in resident.mending.ended() {
-            self.step(cell, resident, CellItem::Im(item), now, ready);
+    fn go_on_mended(self: &Arc<House>, turn: &mut Turn<'_>) {
+        for item in turn.resident.mending.ended() {
+            self.step(turn, CellItem::Im(item));
         }
     }
 
     /// A step that mends; `false`: it panicked, too.
     fn mending_step(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         item: Item,
-        now: Now,
-        ready: &mut Ready,
     ) -> bool {
         let mut fx = Effects::default();
-        resident.gate.begin_step();
-        let account = &mut resident.account;
-        if std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, now, &mut fx))).is_err() {
+        turn.resident.gate.begin_step();
+        let account = &mut turn.resident.account;
+        if std::panic::catch_unwind(AssertUnwindSafe(|| account.step(item, turn.now, &mut fx))).is_err() {
             self.count("panics");
-            self.give_up(cell, resident);
+            self.give_up(turn);
             return false;
         }
-        self.take_effects(cell, resident, fx, ready);
+        self.take_effects(turn, fx);
         true
     }
 
     /// The account's state cannot be mended: its streams are closed, and it begins anew from the store.
-    pub(super) fn give_up(self: &Arc<House>, cell: &Arc<AccountCell>, resident: &mut Resident) {
-        tracing::error!(account = %cell.jid, "the account's state is lost; its sessions are closed");
-        resident.mending.lost = true;
+    pub(super) fn give_up(self: &Arc<House>, turn: &mut Turn<'_>) {
+        tracing::error!(account = %turn.cell.jid, "the account's state is lost; its sessions are closed");
+        turn.resident.mending.lost = true;
         for session in &resident.account.sessions {
             if let Some(edge) = session.edge {
                 self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));

@@ -1,8 +1,8 @@
 //! What the store is asked while the account goes on; the session whose iq it was waits for the answer.
 
 use super::edges::{EdgeHandle, Hold};
-use super::entity::{CellItem, Resident};
-use super::{AccountCell, House};
+use super::House;
+use super::entity::{CellItem, Turn};
 use im::{Effect, Item, Query, QueryAnswer, SessionId, Then};
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -92,15 +92,14 @@ impl House {
     /// Runs a query without the account's state; the session's stream waits for the answer.
     pub(super) fn ask(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         query: Query,
         iq: Arc<Stanza>,
         session: Option<SessionId>,
         then: Then,
     ) {
-        let hold = resident.questions.take_hold(&iq);
-        let (house, cell) = (self.clone(), cell.clone());
+        let hold = turn.resident.questions.take_hold(&iq);
+        let (house, cell) = (self.clone(), turn.cell.clone());
         self.runtime.spawn(async move {
             let is_lost = planted::is(Bug::AnswerLost) && matches!(query, Query::Page { .. });
             // (The session waits for an answer in any case, also if finding it should panic.)
