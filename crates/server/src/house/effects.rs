@@ -1,9 +1,9 @@
 //! What becomes of each effect of a step: it happens, or waits at the gate.
 
+use super::House;
 use super::commits::{self, Note, is_upkeep};
 use super::entity::{CellItem, Turn};
 use super::gate::Verdict;
-use super::House;
 use im::{Effect, Effects, Item, Ticket};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -27,11 +27,7 @@ pub(super) fn room() -> Effects {
 
 impl House {
     /// Of one step, in order: commits go to the store, the rest happens or waits for them.
-    pub(super) fn take_effects(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        mut fx: Effects,
-    ) {
+    pub(super) fn take_effects(self: &Arc<House>, turn: &mut Turn<'_>, mut fx: Effects) {
         // A message is told to its recipient at once, but the sender's own row is in the store's queue before that: what
         // becomes of it becomes of the recipient's row too, or that alone is refused.
         let mut told = TOLD.take();
@@ -67,12 +63,7 @@ impl House {
     }
 
     /// A commit's outcome is there: what is free happens. Gives what does not.
-    pub(super) fn resolve(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        seq: u64,
-        verdict: Verdict,
-    ) -> Vec<Effect> {
+    pub(super) fn resolve(self: &Arc<House>, turn: &mut Turn<'_>, seq: u64, verdict: Verdict) -> Vec<Effect> {
         let resolved = turn.resident.gate.resolve(seq, verdict);
         for effect in resolved.free {
             self.perform(turn, effect);
@@ -117,11 +108,7 @@ impl House {
     }
 
     /// Makes an effect happen, or what of it may happen in this step. The account's state is held; nothing here waits.
-    pub(super) fn perform(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        effect: Effect,
-    ) {
+    pub(super) fn perform(self: &Arc<House>, turn: &mut Turn<'_>, effect: Effect) {
         let Some(effect) = turn.resident.later.now(effect) else { return };
         match effect {
             Effect::Tell { to, stanza, ingress, ticket } => self.tell(to, stanza, ingress, ticket, turn.ready),

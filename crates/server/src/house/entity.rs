@@ -142,11 +142,7 @@ impl House {
         }
     }
 
-    pub(super) fn step(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        item: CellItem,
-    ) {
+    pub(super) fn step(self: &Arc<House>, turn: &mut Turn<'_>, item: CellItem) {
         match item {
             CellItem::Im(item) if turn.resident.mending.keeps() => {
                 if !turn.resident.mending.wait(item) {
@@ -168,11 +164,7 @@ impl House {
         }
     }
 
-    fn one_step(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        item: CellItem,
-    ) {
+    fn one_step(self: &Arc<House>, turn: &mut Turn<'_>, item: CellItem) {
         turn.resident.may_go = false;
         match item {
             CellItem::Im(item) => self.im_step(turn, item),
@@ -201,11 +193,7 @@ impl House {
     }
 
     /// What a step left, or the next part of it.
-    fn go_on(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        left: VecDeque<Left>,
-    ) {
+    fn go_on(self: &Arc<House>, turn: &mut Turn<'_>, left: VecDeque<Left>) {
         for it in left {
             match it {
                 Left::Effect(effect) => self.perform(turn, effect),
@@ -215,11 +203,7 @@ impl House {
     }
 
     /// A step of the account itself.
-    fn im_step(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        item: Item,
-    ) {
+    fn im_step(self: &Arc<House>, turn: &mut Turn<'_>, item: Item) {
         // Kept over the step: what a panic leaves undone must never be acknowledged.
         let ticket = match &item {
             Item::FromClient { ticket, .. } | Item::Inbound { ticket, .. } | Item::SubscriptionLost { ticket, .. } => {
@@ -260,13 +244,7 @@ impl House {
     }
 
     /// What was written is on disk, and what stood behind it happens: unless the record was there already.
-    fn committed(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        seq: u64,
-        outcomes: &[Outcome],
-        ticket: Ticket,
-    ) {
+    fn committed(self: &Arc<House>, turn: &mut Turn<'_>, seq: u64, outcomes: &[Outcome], ticket: Ticket) {
         let void = outcomes.iter().any(|o| matches!(o, Outcome::Duplicate(_)));
         let dropped = self.resolve(turn, seq, if void { Verdict::Void } else { Verdict::Committed });
         let mut fx = effects::room();

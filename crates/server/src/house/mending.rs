@@ -1,10 +1,10 @@
 //! An account whose stored part is read again, as a step panicked or a commit of it failed; and what waits for that.
 
-use super::entity::{CellItem, Turn};
+use super::entity::{CellItem, Resident, Turn};
 use super::gate::Verdict;
-use super::{House, Ready};
+use super::{AccountCell, House, Ready};
 use super::{commits, effects};
-use im::{EdgeItem, Effect, Effects, Item, Now, SessionId, Ticket};
+use im::{EdgeItem, Effect, Effects, Item, SessionId, Ticket};
 use std::collections::VecDeque;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -118,13 +118,7 @@ pub type ReadAgain = (Lapsed, Option<Box<AccountRecord>>);
 
 impl House {
     /// A commit failed: what stood behind it does not happen. If that was a change of the state, it is read again first.
-    pub(super) fn failed(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        seq: u64,
-        passes: bool,
-        lapsed: Lapsed,
-    ) {
+    pub(super) fn failed(self: &Arc<House>, turn: &mut Turn<'_>, seq: u64, passes: bool, lapsed: Lapsed) {
         let verdict = if passes { Verdict::Committed } else { Verdict::Void };
         let dropped = self.resolve(turn, seq, verdict);
         if matches!(lapsed.error, StoreError::Fatal(_)) && !passes {
@@ -137,7 +131,7 @@ impl House {
         self.take_effects(turn, fx);
         if lapsed.error != StoreError::Fenced && turn.resident.account.reads_again(lapsed.bounce.as_deref()) {
             turn.resident.mending.begins();
-            self.read_again(cell, lapsed);
+            self.read_again(turn.cell, lapsed);
         } else {
             self.lapsed(turn, lapsed, None);
         }
@@ -157,11 +151,7 @@ impl House {
         });
     }
 
-    pub(super) fn was_read_again(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        (lapsed, stored): ReadAgain,
-    ) {
+    pub(super) fn was_read_again(self: &Arc<House>, turn: &mut Turn<'_>, (lapsed, stored): ReadAgain) {
         self.lapsed(turn, lapsed, stored);
         self.go_on_mended(turn);
     }
@@ -169,30 +159,23 @@ impl House {
     /// A step of its own: the error must not stand behind a write that is tried again.
     fn lapsed(
         self: &Arc<House>,
-        cell: &Arc<AccountCell>,
-        resident: &mut Resident,
+        turn: &mut Turn<'_>,
         Lapsed { error, bounce, ticket }: Lapsed,
         stored: Option<Box<AccountRecord>>,
-        now: Now,
-        ready: &mut Ready,
     ) {
-        resident.gate.begin_step();
-        let mut fx = effects::room();
         let failed = Item::CommitFailed { bounce, error, ticket: ticket.clone(), stored };
-        resident.account.step(failed, now, &mut fx);
+        turn.resident.gate.begin_step();
+        let mut fx = effects::room();
+        turn.resident.account.step(failed, turn.now, &mut fx);
         self.take_effects(turn, fx);
         // The error is the outcome: it is acknowledged when that is on its way.
-        drop(resident.gate.keep(ticket).and_then(|ticket| resident.later.keep(ticket)));
+        let Resident { gate, later, .. } = &mut *turn.resident;
+        drop(gate.keep(ticket).and_then(|ticket| later.keep(ticket)));
     }
 
     /// One session at most is hurt: that whose step it was. Nothing of the step happens; what is stored is read again,
     /// when all that was written before is there, and until then the account waits.
-    pub(super) fn step_panicked(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        hurt: Hurt,
-        fx: Effects,
-    ) {
+    pub(super) fn step_panicked(self: &Arc<House>, turn: &mut Turn<'_>, hurt: Hurt, fx: Effects) {
         self.count("panics");
         tracing::error!(account = %turn.cell.jid, session = ?hurt.session, "a step panicked; the account's state is read again");
         turn.resident.mending.begins();
@@ -215,11 +198,7 @@ impl House {
         self.store.commit(turn.resident.fence, Vec::new(), Box::new(done));
     }
 
-    pub(super) fn mended(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        mended: Mended,
-    ) {
+    pub(super) fn mended(self: &Arc<House>, turn: &mut Turn<'_>, mended: Mended) {
         let Mended { seq, hurt, stored } = mended;
         // (Commits are resolved in order: nothing is dropped that stood behind another.)
         self.resolve(turn, seq, Verdict::Committed);
@@ -242,11 +221,7 @@ impl House {
     }
 
     /// A step that mends; `false`: it panicked, too.
-    fn mending_step(
-        self: &Arc<House>,
-        turn: &mut Turn<'_>,
-        item: Item,
-    ) -> bool {
+    fn mending_step(self: &Arc<House>, turn: &mut Turn<'_>, item: Item) -> bool {
         let mut fx = Effects::default();
         turn.resident.gate.begin_step();
         let account = &mut turn.resident.account;
@@ -263,7 +238,7 @@ impl House {
     pub(super) fn give_up(self: &Arc<House>, turn: &mut Turn<'_>) {
         tracing::error!(account = %turn.cell.jid, "the account's state is lost; its sessions are closed");
         turn.resident.mending.lost = true;
-        for session in &resident.account.sessions {
+        for session in &turn.resident.account.sessions {
             if let Some(edge) = session.edge {
                 self.edges.send(edge, EdgeItem::Close(StreamFault::InternalError));
             }

@@ -1,7 +1,7 @@
 //! What the store is asked while the account goes on; the session whose iq it was waits for the answer.
 
-use super::edges::{EdgeHandle, Hold};
 use super::House;
+use super::edges::{EdgeHandle, Hold};
 use super::entity::{CellItem, Turn};
 use im::{Effect, Item, Query, QueryAnswer, SessionId, Then};
 use std::collections::VecDeque;
