@@ -44,6 +44,8 @@ pub async fn pages(server: &Server, messages: usize, seconds: u64) -> io::Result
             let end = text.split(&format!("<{ends_with}")).last().and_then(|it| it.split(['>', '<']).nth(1));
             match end {
                 Some(id) if found == PAGE => *mark = id.to_owned(),
+                // The end of the archive: from the other one again.
+                _ if found < PAGE && !mark.is_empty() => mark.clear(),
                 _ => return Err(io::Error::other(format!("a page of {found}: {text:.600}"))),
             }
         }

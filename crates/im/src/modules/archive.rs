@@ -17,7 +17,8 @@ use crate::session;
 use crate::view::Grant;
 use std::sync::Arc;
 use store::{Page, PageQuery, Record};
-use xmpp::ns::{DATA_FORM, DELAY};
+use xmpp::ns::DATA_FORM;
+use xmpp::xml::escape_attribute;
 use xmpp::{Element, IqType, Jid, Stamp, Stanza, StanzaCondition, StanzaError};
 
 pub const NS: &str = "urn:xmpp:mam:2";
@@ -26,7 +27,6 @@ const GROUPCHAT_FIELD: &str = "urn:xmpp:mam:2#groupchat-field";
 const WORDS: &str = "urn:xmpp:fulltext:0";
 /// XEP-0431 §3.1.
 const WORDS_FIELD: &str = "{urn:xmpp:fulltext:0}fulltext";
-const FORWARD: &str = "urn:xmpp:forward:0";
 const VALIDATE: &str = "http://jabber.org/protocol/xdata-validate";
 
 /// Full Text Search in MAM, XEP-0431: one field more, where the store keeps the words.
@@ -273,20 +273,20 @@ fn fin(page: &Page, ids: &ArchiveIds) -> Element {
 pub(super) fn result(record: &Record, queryid: Option<&str>, ids: &ArchiveIds) -> Option<Stanza> {
     // The wrapping is written around the stored bytes, which are in `jabber:client` like the answer itself.
     let stored = record.stanza.strip_prefix(b"<message")?;
-    let mut head = Vec::new();
-    let result = Element::new("result", NS).attr_opt("queryid", queryid).attr("id", ids.text(record.position));
-    let delay = Element::new("delay", DELAY).attr("stamp", Stamp(record.position).to_xmpp());
-    result.child(Element::new("forwarded", FORWARD).child(delay)).write(&mut head, xmpp::ns::CLIENT);
-    let tail = b"</forwarded></result>";
-    let open = head.strip_suffix(tail)?;
-
-    let mut bytes = Vec::with_capacity(open.len() + stored.len() + 64);
-    bytes.extend_from_slice(b"<message>");
-    bytes.extend_from_slice(open);
-    bytes.extend_from_slice(b"<message xmlns='jabber:client'");
+    let mut bytes = Vec::with_capacity(stored.len() + WRAPPING_BYTES);
+    bytes.extend_from_slice(b"<message><result xmlns='urn:xmpp:mam:2' ");
+    if let Some(queryid) = queryid {
+        bytes.extend_from_slice(b"queryid='");
+        escape_attribute(&mut bytes, queryid);
+        bytes.extend_from_slice(b"' ");
+    }
+    bytes.extend_from_slice(b"id='");
+    escape_attribute(&mut bytes, &ids.text(record.position));
+    bytes.extend_from_slice(b"'><forwarded xmlns='urn:xmpp:forward:0'><delay xmlns='urn:xmpp:delay' stamp='");
+    escape_attribute(&mut bytes, &Stamp(record.position).to_xmpp());
+    bytes.extend_from_slice(b"'/><message xmlns='jabber:client'");
     bytes.extend_from_slice(stored);
-    bytes.extend_from_slice(tail);
-    bytes.extend_from_slice(b"</message>");
+    bytes.extend_from_slice(b"</forwarded></result></message>");
     Stanza::parse(&bytes).ok()
 }
 
