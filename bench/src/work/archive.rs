@@ -45,7 +45,7 @@ pub async fn pages(server: &Server, messages: usize, seconds: u64) -> io::Result
             match end {
                 Some(id) if found == PAGE => *mark = id.to_owned(),
                 // The end of the archive: from the other one again.
-                _ if found < PAGE && !mark.is_empty() => mark.clear(),
+                _ if found < PAGE && !mark.is_empty() && text.contains("complete=") => mark.clear(),
                 _ => return Err(io::Error::other(format!("a page of {found}: {text:.600}"))),
             }
         }

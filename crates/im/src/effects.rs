@@ -19,6 +19,13 @@ pub struct Delivery {
     pub position: Option<i64>,
 }
 
+impl Delivery {
+    /// The stanza as it is, and nothing more; it is in no log.
+    pub fn plain(stanza: Arc<Stanza>) -> Delivery {
+        Delivery { stanza, to: None, more: Additions::default(), position: None }
+    }
+}
+
 /// What a session's stream hears. If the stream is gone when [`EdgeItem::Attached`] or [`EdgeItem::Resumed`] comes for
 /// it, the account hears [`crate::Item::Detached`] as it does of any other.
 #[derive(Debug)]

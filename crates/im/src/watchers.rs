@@ -432,7 +432,7 @@ fn tell(account: &mut Account, who: &Jid, fx: &mut Effects) {
             .with_from(account.jid.clone())
             .with_to(session.jid.clone())
             .with_children([event.clone(), Element::new("no-store", ns::HINTS)]);
-        let delivery = Delivery { stanza: Arc::new(stanza), to: None, more: Default::default(), position: None };
+        let delivery = Delivery::plain(Arc::new(stanza));
         session::deliver(account, id, delivery, fx);
     }
 }

@@ -14,7 +14,7 @@ const STEP_ROWS: i64 = 500;
 pub const DELETED_ROWS: usize = 100;
 pub const DELETED_BYTES: i64 = 256 << 10;
 /// Rows of other tables of a removed account that one step deletes.
-const REMOVED_ROWS: usize = 100;
+const REMOVED_ROWS: i64 = 100;
 /// Keys that the sweep passes for each key written: it has been round once the table was written a quarter anew, so
 /// that old keys are at most a quarter of it.
 const SWEEP_PER_KEY: u64 = 4;
@@ -155,13 +155,13 @@ fn clear_removed(connection: &Connection, tally: &mut Tally) -> rusqlite::Result
         .prepare_cached(
             "DELETE FROM dedupe WHERE account = ?1 AND key IN (SELECT key FROM dedupe WHERE account = ?1 LIMIT ?2)",
         )?
-        .execute(params![account, REMOVED_ROWS as i64])?;
+        .execute([account, REMOVED_ROWS])?;
     let peers = connection
         .prepare_cached(
             "DELETE FROM peers WHERE account = ?1 AND (peer, span) IN (
                  SELECT peer, span FROM peers WHERE account = ?1 LIMIT ?2)",
         )?
-        .execute(params![account, REMOVED_ROWS as i64])?;
+        .execute([account, REMOVED_ROWS])?;
     if records + keys + peers == 0 {
         connection.prepare_cached("DELETE FROM removed WHERE account = ?1")?.execute([account])?;
     }

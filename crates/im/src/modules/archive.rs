@@ -216,7 +216,7 @@ fn show(account: &mut Account, iq: &Arc<Stanza>, session: Option<SessionId>, fou
         let stanza = Arc::new(message);
         match session {
             Some(id) if account.session(id).is_some() => {
-                let delivery = Delivery { stanza, to: None, more: Default::default(), position: None };
+                let delivery = Delivery::plain(stanza);
                 session::deliver(account, id, delivery, fx);
             }
             Some(_) => return,

@@ -225,7 +225,7 @@ pub(crate) fn answered(account: &mut Account, passage: &Passage, fx: &mut Effect
         (Asked::Iq(iq), _) if waiting.alias.is_some() => {
             let Some(jid) = account.session(waiting.session).map(|session| session.jid.clone()) else { return true };
             let answer = Stanza { id: iq.id.clone(), ..stanza.as_ref().clone() }.with_to(jid);
-            let delivery = Delivery { stanza: Arc::new(answer), to: None, more: Default::default(), position: None };
+            let delivery = Delivery::plain(Arc::new(answer));
             session::deliver(account, waiting.session, delivery, fx);
         }
         (Asked::Iq(_), _) => return false,
@@ -379,7 +379,7 @@ fn tell_presences(account: &mut Account, to: SessionId, told: Vec<Stanza>, id: O
     for mut stanza in told {
         stanza.id = id.map(Into::into);
         let stanza = Arc::new(stanza.with_to(jid.clone()));
-        session::deliver(account, to, Delivery { stanza, to: None, more: Default::default(), position: None }, fx);
+        session::deliver(account, to, Delivery::plain(stanza), fx);
     }
 }
 

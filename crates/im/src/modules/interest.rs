@@ -6,7 +6,7 @@
 
 use crate::account::Account;
 use crate::capabilities::{NODES_MAX, Wanted};
-use crate::effects::{Effect, Effects};
+use crate::effects::{Delivery, Effect, Effects};
 use crate::item::SessionId;
 use crate::modules::{caps, pubsub};
 use crate::nodes;
@@ -67,7 +67,7 @@ pub fn presence(account: &mut Account, passage: &mut Passage, fx: &mut Effects) 
                 .with_from(own)
                 .with_to(session.jid.clone())
                 .with_children([query]);
-            session::deliver(account, id, super::plain(Arc::new(asks)), fx);
+            session::deliver(account, id, Delivery::plain(Arc::new(asks)), fx);
         }
         Some(_) => greet(account, id, fx),
         None => session.interest.nodes.clear(),

@@ -228,7 +228,7 @@ pub fn inbound_iq(account: &mut Account, passage: &mut Passage, fx: &mut Effects
         return Err(unknown());
     }
     let id = resource.id;
-    session::deliver(account, id, plain(passage.stanza.clone()), fx);
+    session::deliver(account, id, Delivery::plain(passage.stanza.clone()), fx);
     passage.taken_by.push(id);
     Ok(Flow::Done)
 }
@@ -363,7 +363,7 @@ fn send(
 ) {
     let stanza = Arc::new(answer);
     match (session, &iq.from) {
-        (Some(id), _) if account.session(id).is_some() => session::deliver(account, id, plain(stanza), fx),
+        (Some(id), _) if account.session(id).is_some() => session::deliver(account, id, Delivery::plain(stanza), fx),
         (Some(SessionId::OPERATOR), _) => fx.push(Effect::Reply(stanza)),
         (None, Some(from)) => {
             fx.push(Effect::Tell { to: from.clone(), stanza, ingress: UNCOUNTED, ticket: ticket.clone() });
@@ -375,10 +375,6 @@ fn send(
 
 /// Answers of the server enter by no stream.
 const UNCOUNTED: Ingress = Ingress { stream: 0, ordinal: 0 };
-
-fn plain(stanza: Arc<Stanza>) -> Delivery {
-    Delivery { stanza, to: None, more: Default::default(), position: None }
-}
 
 /// What the asker hears when the store could not answer; the cause is logged by the house.
 pub fn refusal(error: &StoreError) -> StanzaError {

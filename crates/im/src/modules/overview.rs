@@ -226,7 +226,7 @@ fn tell(
         };
         let message = Stanza { payload, ..Stanza::message(xmpp::MessageType::Normal) };
         let message = message.with_from(account.jid.clone()).with_to(receiver.clone());
-        let delivery = Delivery { stanza: Arc::new(message), to: None, more: Default::default(), position: None };
+        let delivery = Delivery::plain(Arc::new(message));
         session::deliver(account, id, delivery, fx);
     }
     let mut set = Element::new("set", rsm::NS);

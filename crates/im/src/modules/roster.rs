@@ -53,7 +53,7 @@ fn get(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
 
 fn answer(account: &mut Account, id: SessionId, iq: &Iq<'_>, payload: Payload, fx: &mut Effects) {
     let stanza = Arc::new(Stanza { payload, ..iq.stanza.result(None) });
-    session::deliver(account, id, Delivery { stanza, to: None, more: Default::default(), position: None }, fx);
+    session::deliver(account, id, Delivery::plain(stanza), fx);
 }
 
 /// The number in a `ver` that this roster gave.

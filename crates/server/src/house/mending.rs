@@ -207,10 +207,9 @@ impl House {
         let Hurt { session, bounce, ticket } = hurt;
         let is_well = self.mending_step(turn, Item::Panicked { session, stored })
             && self.mending_step(turn, Item::CommitFailed { bounce, error, ticket, stored: None });
-        if !is_well {
-            return;
+        if is_well {
+            self.go_on_mended(turn);
         }
-        self.go_on_mended(turn);
     }
 
     /// The stored part was read again. When no other read is under way, what waited for that comes.

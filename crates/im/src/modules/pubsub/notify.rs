@@ -5,7 +5,6 @@ use crate::account::Account;
 use crate::effects::{Delivery, Effect, Effects, Query, QueryAnswer};
 use crate::item::SessionId;
 use crate::module::Iq;
-use crate::modules::plain;
 use crate::nodes::{self, SPACE, SendLast, item_key};
 use crate::session;
 use crate::view::Exit;
@@ -135,7 +134,7 @@ fn tell_last(account: &mut Account, _: &Arc<Stanza>, session: Option<SessionId>,
     let (QueryAnswer::Blobs(found), Some(id)) = (came, session) else { return };
     let Some(to) = account.session(id).map(|session| Jid::from(session.jid.clone())) else { return };
     for event in last_events(account, &found) {
-        session::deliver(account, id, plain(Arc::new(event.with_to(to.clone()))), fx);
+        session::deliver(account, id, Delivery::plain(Arc::new(event.with_to(to.clone()))), fx);
     }
 }
 
