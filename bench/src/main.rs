@@ -57,6 +57,9 @@ struct Options {
     /// Is the relay at this port, and nothing else.
     #[arg(long, hide = true)]
     relay: Option<u16>,
+    /// The same, from one to all others.
+    #[arg(long, hide = true)]
+    fan: Option<u16>,
     /// Chats between the users of these two servers, which run, and measures nothing else.
     #[arg(long, hide = true)]
     between: Vec<between::Side>,
@@ -71,8 +74,12 @@ struct Options {
 fn main() -> ExitCode {
     let options = Options::parse();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime can be built");
-    if let Some(port) = options.relay {
-        return match runtime.block_on(relay::serve(port)) {
+    let relay = match (options.relay, options.fan) {
+        (Some(port), _) => Some(runtime.block_on(relay::pairs(port))),
+        (None, fan) => fan.map(|port| runtime.block_on(relay::fan(port))),
+    };
+    if let Some(ended) = relay {
+        return match ended {
             Ok(()) => ExitCode::SUCCESS,
             Err(_) => ExitCode::FAILURE,
         };

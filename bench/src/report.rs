@@ -91,7 +91,7 @@ impl Results {
             cell(&[Kind::Waft, Kind::WaftLive, Kind::WaftRoomy]),
             cell(&[Kind::Prosody, Kind::ProsodyArchive]),
             cell(&[Kind::Ejabberd, Kind::EjabberdArchive]),
-            cell(&[Kind::Relay]),
+            cell(&[Kind::Relay, Kind::Fan]),
             if goals.is_empty() { "–".to_owned() } else { goals.join("; ") },
         )
     }

@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 pub enum Kind {
     /// The floor: the same bytes from one socket to another, and nothing else.
     Relay,
+    /// The floor of presence: what comes from the first goes to all others, and nothing else.
+    Fan,
     /// waft with its archive on: every message in the log before it is delivered.
     Waft,
     /// waft with the archive off: messages are delivered live.
@@ -29,12 +31,13 @@ pub enum Kind {
 impl Kind {
     /// Is it what waft is compared with?
     pub fn is_peer(self) -> bool {
-        !matches!(self, Kind::Relay | Kind::Waft | Kind::WaftLive | Kind::WaftRoomy)
+        !matches!(self, Kind::Relay | Kind::Fan | Kind::Waft | Kind::WaftLive | Kind::WaftRoomy)
     }
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::Relay => "relay",
+            Kind::Fan => "relay to all",
             Kind::Waft => "waft",
             Kind::WaftLive => "waft, archive off",
             Kind::WaftRoomy => "waft, large rosters",
@@ -125,8 +128,9 @@ impl Server {
         pinned.args(["-c", &core.to_string()]);
         let at = |name: &str| folder.path().join(name);
         match kind {
-            Kind::Relay => {
-                pinned.arg(std::env::current_exe()?).arg("--relay").arg(clear.to_string());
+            Kind::Relay | Kind::Fan => {
+                let how = if kind == Kind::Fan { "--fan" } else { "--relay" };
+                pinned.arg(std::env::current_exe()?).arg(how).arg(clear.to_string());
             }
             Kind::Waft | Kind::WaftLive | Kind::WaftRoomy => {
                 let archive = kind != Kind::WaftLive;

@@ -51,6 +51,7 @@ enum Work {
 const LIVE: &[Kind] = &[Kind::WaftLive, Kind::Prosody, Kind::Ejabberd, Kind::Relay];
 const LIVE_PEERS: &[Kind] = &[Kind::WaftLive, Kind::Prosody, Kind::Ejabberd];
 const DEFAULT: &[Kind] = &[Kind::Waft, Kind::Prosody, Kind::Ejabberd];
+const FANNED: &[Kind] = &[Kind::Waft, Kind::Prosody, Kind::Ejabberd, Kind::Fan];
 const ARCHIVED: &[Kind] = &[Kind::Waft, Kind::ProsodyArchive, Kind::EjabberdArchive];
 const ALONE: &[Kind] = &[Kind::Waft];
 const ROOMY: &[Kind] = &[Kind::WaftRoomy];
@@ -119,21 +120,21 @@ pub const WORKLOADS: &[Workload] = &[
     Workload {
         name: "presence to 20",
         unit: "notification",
-        servers: DEFAULT,
+        servers: FANNED,
         goals: &[Goal::CpuBelowPeer(5.0)],
         work: Work::Presence { watchers: 20 },
     },
     Workload {
         name: "presence to 200",
         unit: "notification",
-        servers: DEFAULT,
+        servers: FANNED,
         goals: &[Goal::CpuBelowPeer(5.0)],
         work: Work::Presence { watchers: 200 },
     },
     Workload {
         name: "presence to 1,000",
         unit: "notification",
-        servers: DEFAULT,
+        servers: FANNED,
         goals: &[Goal::CpuBelowPeer(5.0)],
         work: Work::Presence { watchers: 1_000 },
     },

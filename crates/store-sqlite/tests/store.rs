@@ -87,6 +87,24 @@ fn batch(store: &SqliteStore, calls: Vec<Vec<Change>>) -> Answers {
     hear
 }
 
+// The writer waits for as much company as the last had, and is woken by nothing less meanwhile.
+#[test]
+fn who_comes_alone_after_many_is_answered_all_the_same() {
+    let folder = folder();
+    let store = with_juliet(&folder, Options::default());
+    let twenty = |from: i64| (from..from + 20).map(|position| vec![append(record(position))]).collect();
+    for from in [1, 21] {
+        assert_eq!(batch(&store, twenty(from)).iter().filter(|(_, answer)| answer.is_ok()).count(), 20);
+        assert!(commit(&store, vec![]).is_ok());
+    }
+    assert_eq!(batch(&store, twenty(41)).iter().filter(|(_, answer)| answer.is_ok()).count(), 20);
+    let (say, hear) = mpsc::channel();
+    store.commit_soon(fence(&store), vec![], Box::new(move |answer| say.send(answer).expect("the test waits for it")));
+    store.go();
+    assert!(hear.recv().expect("it is answered").is_ok());
+    assert_eq!(inbox(&store).len(), 60);
+}
+
 // What the system holds for written after a sync that failed need not be on disk.
 #[test]
 fn a_start_that_the_disk_lets_fail_leaves_word_for_the_next() {

@@ -388,8 +388,15 @@ impl House {
             let Some(cell) = ready.pop_front() else { break };
             self.run_cell(&cell, ready);
         }
-        // The rows of sender and recipient become one batch.
-        self.commit_now();
+        self.commit_in_turn();
+    }
+
+    /// What [`House::commit_soon`] queued goes when all that is ready has had its turn: what came together from many is one
+    /// batch.
+    fn commit_in_turn(&self) {
+        if self.uncommitted.load(Ordering::Acquire) {
+            self.commits.wants.notify_one();
+        }
     }
 
     /// What [`House::commit_soon`] queued goes.

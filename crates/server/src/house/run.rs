@@ -215,6 +215,8 @@ fn host_auth(host: &crate::config::Host, sha1_first: bool, caps: Vec<u8>) -> str
     }
 }
 
+/// Of the tasks, the first so many go on until the store is closed: what carries commits, and time.
+const LASTING: usize = 3;
 /// For what accounts write last, however long the rest took.
 const LAST_THINGS: Duration = Duration::from_secs(5);
 
@@ -247,6 +249,7 @@ impl Running {
         let mut running =
             Running { house: house.clone(), certificates, admission, listeners: Vec::new(), tasks: Vec::new() };
         running.tasks.push(tokio::spawn(commits::carry(house.clone())));
+        running.tasks.push(tokio::spawn(commits::hand_over(house.clone())));
         running.tasks.push(tokio::spawn(timers::carry(house.clone())));
         running.tasks.push(tokio::spawn(retention::carry(house.clone())));
         running.tasks.push(tokio::spawn(overdue::carry(house.clone())));
@@ -428,7 +431,7 @@ impl Running {
     /// Drains: no new streams, `system-shutdown` for those that are there, what is queued reaches the disk.
     pub async fn stop(&self, patience: Duration) {
         self.house.draining.store(true, Ordering::Release);
-        for task in self.tasks.iter().skip(2) {
+        for task in self.tasks.iter().skip(LASTING) {
             task.abort();
         }
         self.house.edges.send_all(|| EdgeItem::Close(StreamFault::SystemShutdown));

@@ -27,6 +27,7 @@ pub fn house() -> (Arc<House>, Arc<MemoryStore>) {
     let authenticator = Box::new(accounts::Internal(store.clone()));
     let house = House::new(config, store, cluster, hosts, authenticator, &world, seams);
     tokio::spawn(commits::carry(house.clone()));
+    tokio::spawn(commits::hand_over(house.clone()));
     (house, memory)
 }
 
