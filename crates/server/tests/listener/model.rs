@@ -382,6 +382,9 @@ fn an_account_that_is_away_is_fetched_with_what_it_was_last_also_after_a_kill() 
     let before = asks(&mut romeo, "get", "juliet@localhost", FETCH);
     assert!(before.contains("<basic>closed</basic>") && before.contains("<note>gone riding</note>"), "{before}");
     let at = between(&before, "<timestamp>", "</timestamp>").to_owned();
+    // What is delivered is on disk, and so is what was said before it.
+    juliet.send("<message to='romeo@localhost'><body>farewell</body></message>");
+    romeo.expect("farewell");
     server.signal("KILL");
     server.ended();
     server.restart();
