@@ -146,8 +146,31 @@ fn post_later(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::house::testing::juliet;
+    use crate::house::COMMITS_TOGETHER;
+    use crate::house::testing::{house, juliet};
+    use std::sync::atomic::Ordering;
+    use store::Key;
     use xmpp::Stamp;
+
+    #[tokio::test]
+    async fn the_writer_is_woken_behind_all_that_is_ready_and_at_once_when_it_has_much() {
+        let (house, _) = house();
+        let fence = Key::Bare(juliet()).fence(house.store.epoch());
+        let queue = |calls| (0..calls).for_each(|_| house.commit_soon(fence, vec![], Box::new(|_| ())));
+        let queued = |house: &House| house.uncommitted.load(Ordering::Acquire);
+        // (The tasks of the house wait for work by then.)
+        tokio::task::yield_now().await;
+        queue(1);
+        house.commit_in_turn();
+        let other = house.clone();
+        let ready = tokio::spawn(async move { queued(&other) });
+        assert_eq!(ready.await.ok(), Some(1));
+        tokio::task::yield_now().await;
+        assert_eq!(queued(&house), 0);
+        queue(COMMITS_TOGETHER);
+        house.commit_in_turn();
+        assert_eq!(queued(&house), 0);
+    }
 
     #[test]
     fn only_what_keeps_the_books_passes_a_full_disk() {

@@ -6,7 +6,6 @@ use super::entity::{CellItem, Turn};
 use super::gate::Verdict;
 use im::{Effect, Effects, Item, Ticket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use store::Change;
 use xmpp::Stanza;
 use xmpp::planted::{self, Bug};
@@ -87,7 +86,7 @@ impl House {
         let (house, cell) = (self.clone(), turn.cell.clone());
         let ticket = if planted::is(Bug::AckBeforeCommit) { Ticket::default() } else { ticket };
         let since = std::time::Instant::now();
-        self.store.commit_soon(
+        self.commit_soon(
             turn.resident.fence,
             changes,
             Box::new(move |result| {
@@ -97,7 +96,6 @@ impl House {
                 house.commits.push(note);
             }),
         );
-        self.uncommitted.store(true, Ordering::Release);
     }
 
     fn wake_at(&self, turn: &mut Turn<'_>, mono_ms: u64) {

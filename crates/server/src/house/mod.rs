@@ -50,7 +50,7 @@ use im::watchers::Authenticated;
 use im::{Account, EdgeItem, Effect, Effects, Host, HostPolicy, Ingress, Item, Now, Ticket};
 use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use store::{Key, Store};
 use stream::Crypto;
@@ -84,6 +84,9 @@ fn give_back(ready: Ready) {
 
 /// Cells that are run before all else that waits for this thread has its turn: a quarter of a millisecond or so.
 const CELLS_A_TURN: usize = 32;
+
+/// So many calls to the store are worth a transaction, whoever else is ready: a millisecond or so of work for one thread.
+const COMMITS_TOGETHER: usize = 64;
 
 /// Cells whose runner the holder is and that have had no turn yet. Whoever drops them lets a task of their own run them.
 #[must_use]
@@ -196,8 +199,8 @@ pub struct House {
     pub network: Network,
     /// For salts that unknown users are given; kept over restarts.
     pub secret: Vec<u8>,
-    /// Something was queued to the store since its writer was last woken.
-    uncommitted: AtomicBool,
+    /// Calls queued to the store since its writer was last woken.
+    uncommitted: AtomicUsize,
     /// Servers of other domains; not there: the server does not federate.
     pub federation: OnceLock<Arc<Federation>>,
     /// Servers on the local network; not there: they are not looked for.
@@ -257,7 +260,7 @@ impl House {
             authenticator,
             crypto: world.crypto.clone(),
             network: world.network.clone(),
-            uncommitted: AtomicBool::new(false),
+            uncommitted: AtomicUsize::new(0),
             federation: OnceLock::new(),
             nearby: OnceLock::new(),
             components: Components::default(),
@@ -339,7 +342,7 @@ impl House {
     /// Queues changes to the store; they go with those of the work under way, see [`House::work`].
     pub fn commit_soon(&self, fence: store::Fence, changes: Vec<store::Change>, done: store::Committed) {
         self.store.commit_soon(fence, changes, done);
-        self.uncommitted.store(true, Ordering::Release);
+        self.uncommitted.fetch_add(1, Ordering::AcqRel);
     }
 
     // ---- posting and running ----
@@ -392,16 +395,18 @@ impl House {
     }
 
     /// What [`House::commit_soon`] queued goes when all that is ready has had its turn: what came together from many is one
-    /// batch.
+    /// batch. Or at once, if it is one already.
     fn commit_in_turn(&self) {
-        if self.uncommitted.load(Ordering::Acquire) {
-            self.commits.wants.notify_one();
+        match self.uncommitted.load(Ordering::Acquire) {
+            0 => {}
+            1..COMMITS_TOGETHER => self.commits.wants.notify_one(),
+            _ => self.commit_now(),
         }
     }
 
     /// What [`House::commit_soon`] queued goes.
     pub fn commit_now(&self) {
-        if self.uncommitted.swap(false, Ordering::AcqRel) {
+        if self.uncommitted.swap(0, Ordering::AcqRel) > 0 {
             self.store.go();
         }
     }
