@@ -23,7 +23,7 @@ use xmpp::Stamp;
 const BATCH_CHANGES_MAX: usize = 1_000;
 /// When the last transaction had at least so many calls, the next waits for twice as many, but not for long. On one core the
 /// writer would else have it as soon as the first comes, and make a transaction for each few of those who come together;
-/// that took up to twice the CPU time. Where little comes nothing waits.
+/// that took half as much CPU time again (docs/design/batching.md). Where little comes nothing waits.
 const COMPANY_FROM: usize = 6;
 const COMPANY_PATIENCE: Duration = Duration::from_micros(300);
 /// What may wait in the queue; a call that would exceed it is answered `Busy`.
