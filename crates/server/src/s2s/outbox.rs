@@ -11,12 +11,12 @@ use im::{Ingress, Ticket};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use store::{Change, Key, OutboxRow, StoreError};
 use stream::Pair;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use xmpp::error::ErrorType;
 use xmpp::write::to_stored;
 use xmpp::{BareJid, Jid, PresenceType, Stamp, Stanza, StanzaCondition, StanzaError, StanzaType};
@@ -35,8 +35,6 @@ const LISTENERS_FIRST: Duration = Duration::from_millis(500);
 const UNWRITTEN_PATIENCE: Duration = Duration::from_secs(10);
 /// Rows that are done with and still there, a pair of domains: when there are so many they wait for no other any more.
 const SPENT_MAX: usize = 1_000;
-/// So long they wait at most. Whoever is killed meanwhile sends again what the other server has to recognise.
-const SPENT_PATIENCE: Duration = Duration::from_millis(100);
 /// Told presence waits so long for a server that does not come back.
 const STATE_PATIENCE: Duration = Duration::from_secs(86_400);
 
@@ -47,8 +45,6 @@ pub struct Outbox {
     /// Rows to be deleted with the next that is written for the pair, or at the next sweep; those among them whose deletion
     /// failed.
     spent: Mutex<BTreeMap<Pair, Vec<i64>>>,
-    /// A sweep comes within [`SPENT_PATIENCE`].
-    is_swept: AtomicBool,
     reached: DashMap<Pair, Stamp>,
 }
 
@@ -236,20 +232,10 @@ impl Federation {
         self.house.store.commit(fence(self, pair), vec![change], done);
     }
 
-    /// The same where it knows what comes again: their rows go with the next that is written for the pair, or a moment later.
+    /// The same where it knows what comes again: their rows go with the next that is written for the pair, or within seconds.
     pub fn done_in_time(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
         if self.outbox.spend(pair, ids) >= SPENT_MAX {
-            return self.done(pair, self.outbox.take_spent(pair));
-        }
-        if !self.outbox.is_swept.swap(true, Ordering::AcqRel) {
-            let federation = Arc::downgrade(self);
-            self.house.runtime.spawn(async move {
-                sleep(SPENT_PATIENCE).await;
-                if let Some(federation) = federation.upgrade() {
-                    federation.outbox.is_swept.store(false, Ordering::Release);
-                    federation.sweep_outbox();
-                }
-            });
+            self.done(pair, self.outbox.take_spent(pair));
         }
     }
 
@@ -528,7 +514,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_row_that_is_acknowledged_goes_with_the_next_of_its_pair_or_a_moment_later() {
+    async fn a_row_that_is_acknowledged_goes_with_the_next_of_its_pair_or_with_the_sweep() {
         let (house, memory) = house();
         let federation = federation(&house);
         let pair = Pair::new("capulet.example", "montague.example");
@@ -557,9 +543,7 @@ mod tests {
         let second = rows().await;
         assert!(second.len() == 1 && second != first, "{second:?}");
         federation.done_in_time(&pair, second);
-        // (Just behind who waited for the same.)
-        sleep(SPENT_PATIENCE).await;
-        tokio::task::yield_now().await;
+        federation.sweep_outbox();
         assert_eq!(rows().await, [0; 0]);
     }
 
