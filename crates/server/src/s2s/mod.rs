@@ -198,14 +198,13 @@ impl Federation {
         self.stopping.is_said()
     }
 
-    /// Lets what is queued go out, then ends all streams. What was acknowledged by then is in no outbox any more.
-    pub async fn stop(self: &Arc<Federation>, patience: Duration) {
+    /// Lets what is queued go out, then ends all streams.
+    pub async fn stop(&self, patience: Duration) {
         self.stopping.say();
         let deadline = Instant::now() + patience;
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.sweep_outbox();
     }
 
     /// What waits for the one domain with the most: stanzas, bytes.

@@ -9,7 +9,6 @@ use crate::house::Ready;
 use dashmap::DashMap;
 use im::{Ingress, Ticket};
 use parking_lot::Mutex;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -33,18 +32,14 @@ const LISTENERS_FIRST: Duration = Duration::from_millis(500);
 /// server would hear of what is done at all ([`super::flow`]): it does not break its stream, and sends nothing twice,
 /// because we cannot reach it.
 const UNWRITTEN_PATIENCE: Duration = Duration::from_secs(10);
-/// Rows that are done with and still there, a pair of domains: when there are so many they wait for no other any more.
-const SPENT_MAX: usize = 1_000;
 /// Told presence waits so long for a server that does not come back.
 const STATE_PATIENCE: Duration = Duration::from_secs(86_400);
 
-/// Numbers of stanzas, rows that are done with, and when domains were last spoken with.
+/// Numbers of stanzas, rows whose deletion is to be tried again, and when domains were last spoken with.
 #[derive(Debug, Default)]
 pub struct Outbox {
     last: AtomicI64,
-    /// Rows to be deleted with the next that is written for the pair, or at the next sweep; those among them whose deletion
-    /// failed.
-    spent: Mutex<BTreeMap<Pair, Vec<i64>>>,
+    undeleted: Mutex<Vec<(Pair, i64)>>,
     reached: DashMap<Pair, Stamp>,
 }
 
@@ -55,26 +50,6 @@ impl Outbox {
         let update = self.last.fetch_update(Ordering::AcqRel, Ordering::Acquire, |last| Some(next(last)));
         update.map_or(now.0, next)
     }
-
-    /// Gives how many there are of the pair.
-    fn spend(&self, pair: &Pair, ids: Vec<i64>) -> usize {
-        if ids.is_empty() {
-            return 0;
-        }
-        let mut spent = self.spent.lock();
-        let of_pair = spent.entry(pair.clone()).or_default();
-        of_pair.extend(ids);
-        of_pair.len()
-    }
-
-    fn take_spent(&self, pair: &Pair) -> Vec<i64> {
-        self.spent.lock().remove(pair).unwrap_or_default()
-    }
-}
-
-fn deletion(pair: &Pair, ids: &[i64]) -> Option<Change> {
-    let local = BareJid::of_domain(&pair.from).ok().filter(|_| !ids.is_empty())?;
-    Some(Change::OutboxDelete { local, ids: ids.to_vec() })
 }
 
 impl Federation {
@@ -175,22 +150,16 @@ impl Federation {
 
     fn keep(self: &Arc<Federation>, link: Arc<super::queue::Link>, row: OutboxRow, ticket: Ticket) {
         let id = row.id;
-        let spent = self.outbox.take_spent(&link.pair);
-        let changes = [Some(Change::OutboxPut { row }), deletion(&link.pair, &spent)].into_iter().flatten().collect();
         let federation = self.clone();
         self.house.commit_soon(
             fence(self, &link.pair),
-            changes,
+            vec![Change::OutboxPut { row }],
             Box::new(move |result| match result {
                 Ok(_) => {
-                    tracing::trace!(pair = %link.pair, rows = ?spent, "rows of the outbox are gone");
                     link.written(id);
                     drop(ticket);
                 }
-                Err(error) => {
-                    federation.outbox.spend(&link.pair, spent);
-                    federation.unkept(&link, id, error, ticket);
-                }
+                Err(error) => federation.unkept(&link, id, error, ticket),
             }),
         );
     }
@@ -220,30 +189,46 @@ impl Federation {
 
     /// The other server has these.
     pub fn done(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
-        let Some(change) = deletion(pair, &ids) else { return };
-        let (federation, of) = (self.clone(), pair.clone());
+        self.delete(pair, ids, false);
+    }
+
+    /// The same where it knows what comes again: their rows go with the next that is written, within seconds.
+    pub fn done_in_time(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
+        self.delete(pair, ids, true);
+    }
+
+    fn delete(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>, may_wait: bool) {
+        if ids.is_empty() {
+            return;
+        }
+        let local = match BareJid::of_domain(&pair.from) {
+            Ok(local) => local,
+            Err(_) => return,
+        };
+        let (federation, of, again) = (self.clone(), pair.clone(), ids.clone());
+        let changes = vec![Change::OutboxDelete { local, ids }];
         let done: store::Committed = Box::new(move |result| match result {
-            Ok(_) => tracing::trace!(pair = %of, rows = ?ids, "rows of the outbox are gone"),
+            Ok(_) => tracing::trace!(pair = %of, rows = ?again, "rows of the outbox are gone"),
             Err(StoreError::Full | StoreError::Busy) => {
-                federation.outbox.spend(&of, ids);
+                federation.outbox.undeleted.lock().extend(again.into_iter().map(|id| (of.clone(), id)));
             }
             Err(StoreError::Fenced | StoreError::Fatal(_) | StoreError::Damaged(_)) => {}
         });
-        self.house.store.commit(fence(self, pair), vec![change], done);
-    }
-
-    /// The same where it knows what comes again: their rows go with the next that is written for the pair, or within seconds.
-    pub fn done_in_time(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
-        if self.outbox.spend(pair, ids) >= SPENT_MAX {
-            self.done(pair, self.outbox.take_spent(pair));
+        match may_wait {
+            true => self.house.commit_soon(fence(self, pair), changes, done),
+            false => self.house.store.commit(fence(self, pair), changes, done),
         }
     }
 
     /// Deletes what waited for something else to be written, and tries again what could not be deleted.
     pub fn sweep_outbox(self: &Arc<Federation>) {
         self.house.commit_now();
-        let spent = std::mem::take(&mut *self.outbox.spent.lock());
-        for (pair, ids) in spent {
+        let undeleted = std::mem::take(&mut *self.outbox.undeleted.lock());
+        let mut by_pair = std::collections::BTreeMap::<Pair, Vec<i64>>::new();
+        for (pair, id) in undeleted {
+            by_pair.entry(pair).or_default().push(id);
+        }
+        for (pair, ids) in by_pair {
             self.done(&pair, ids);
         }
     }
@@ -511,40 +496,6 @@ mod tests {
         let trust = Trust::load(&config.federation, certificates).expect("it names no file");
         let policy = Policy::of(&config, b"secret", &*house.crypto);
         Federation::new(house.clone(), policy, trust, Box::new(Silent), Known::default(), 1)
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_row_that_is_acknowledged_goes_with_the_next_of_its_pair_or_with_the_sweep() {
-        let (house, memory) = house();
-        let federation = federation(&house);
-        let pair = Pair::new("capulet.example", "montague.example");
-        let send = |id: &str| {
-            let message = format!(
-                "<message id='{id}' from='juliet@capulet.example/x' to='romeo@montague.example'><body/></message>"
-            );
-            let message = Arc::new(Stanza::parse(message.as_bytes()).expect("a stanza in a test"));
-            let to = message.to.clone().expect("it has one");
-            assert!(federation.send(to, &message, Ticket::default()).is_ok());
-            house.commit_now();
-        };
-        let rows = async || -> Vec<i64> {
-            let rows = house.store.outbox(i64::MIN, 10).await.expect("the store reads");
-            rows.iter().map(|row| row.id).collect()
-        };
-        send("first");
-        let first = rows().await;
-        federation.done_in_time(&pair, first.clone());
-        assert!(first.len() == 1 && rows().await == first, "it can wait");
-        // Nothing is lost of it where the other cannot be written.
-        memory.fail_next(StoreError::Full);
-        send("refused");
-        assert_eq!(rows().await, first);
-        send("second");
-        let second = rows().await;
-        assert!(second.len() == 1 && second != first, "{second:?}");
-        federation.done_in_time(&pair, second);
-        federation.sweep_outbox();
-        assert_eq!(rows().await, [0; 0]);
     }
 
     // The error was in memory alone: whoever was killed then had acknowledged the message, and nobody heard of its refusal.
