@@ -98,6 +98,7 @@ fn main() -> ExitCode {
         (options.only.is_empty() || options.only.iter().any(|it| name.contains(it.as_str())))
             && !options.without.iter().any(|it| name.contains(it.as_str()))
     };
+    keep_off(options.core);
     let mut results = Results::default();
     let mut failed = false;
     for (w, workload) in WORKLOADS.iter().enumerate().filter(|(_, it)| is_wanted(it.name)) {
@@ -127,4 +128,17 @@ fn main() -> ExitCode {
         failed = true;
     }
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+/// The load runs on the cores that are not the server's: beside it, it would wait for it, and it for the load. Where that
+/// cannot be had, it is said.
+fn keep_off(core: usize) {
+    use rustix::thread::{sched_getaffinity, sched_setaffinity};
+    let moved = sched_getaffinity(None).is_ok_and(|mut cores| {
+        cores.unset(core);
+        cores.count() > 0 && sched_setaffinity(None, &cores).is_ok()
+    });
+    if !moved {
+        eprintln!("the load may run on the server's core: what it costs and what it waits is counted, too");
+    }
 }

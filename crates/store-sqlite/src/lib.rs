@@ -22,6 +22,7 @@ mod rows;
 mod schema;
 mod trim;
 mod upkeep;
+mod waiting;
 mod writer;
 
 pub use open::{FILE, LOCK, OpenError};
@@ -145,6 +146,7 @@ impl SqliteStore {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Default::default(),
+            waiting: Default::default(),
             fatal: Mutex::default(),
             figures,
             gauge: Default::default(),
@@ -275,6 +277,10 @@ impl Store for SqliteStore {
 
     fn go(&self) {
         self.shared.go();
+    }
+
+    fn give_way(&self) {
+        self.shared.waiting.give_way();
     }
 
     fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>> {

@@ -7,6 +7,7 @@ use crate::apply::{Applier, Memory, Stop, Tally};
 use crate::checkpoint::{self, Gauge};
 use crate::open;
 use crate::upkeep::{self, Unreadable, Upkeep};
+use crate::waiting::Waiting;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
 use std::collections::VecDeque;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub queue: Mutex<Queue>,
     /// Something came into the queue.
     pub wake: Condvar,
+    /// Whether somebody has waited for the writer for long.
+    pub waiting: Waiting,
     /// Why nothing is written any more.
     pub fatal: Mutex<Option<String>>,
     pub figures: Figures,
@@ -149,6 +152,7 @@ impl Shared {
 
     fn wake_for(&self, queue: &Queue) {
         if queue.calls.len() >= queue.enough {
+            self.waiting.begin();
             self.wake.notify_one();
         }
     }
@@ -268,7 +272,11 @@ impl Writer {
         loop {
             match self.next() {
                 Work::Batch(calls, unreadable) => self.batch(calls, unreadable),
-                Work::Upkeep => self.tidy(),
+                Work::Upkeep => {
+                    // Where all share one core, who woke during the step before goes first.
+                    std::thread::yield_now();
+                    self.tidy();
+                }
                 Work::FinishCheckpoint => self.finish_checkpoint(),
                 Work::End => return,
             }
@@ -291,9 +299,11 @@ impl Writer {
                     continue;
                 }
                 let calls = queue.take();
+                self.shared.waiting.taken();
                 self.last_calls = calls.len();
                 return Work::Batch(calls, std::mem::take(&mut queue.unreadable));
             }
+            self.shared.waiting.end();
             if queue.state == State::Closing {
                 return Work::End;
             }

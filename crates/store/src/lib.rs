@@ -74,6 +74,9 @@ pub trait Store: Send + Sync + 'static {
     }
     /// Wakes the writer for what [`Store::commit_soon`] queued.
     fn go(&self) {}
+    /// For a thread that has more to do: if calls have waited for the writer for long, it may have this thread's core for a
+    /// while. Costs next to nothing otherwise.
+    fn give_way(&self) {}
 
     /// What an account's entity needs in memory; `None` if there is no such account.
     fn load_account<'a>(&'a self, account: &'a BareJid) -> Reply<'a, Option<AccountRecord>>;

@@ -4,8 +4,8 @@
 use im::{Effect, Ticket};
 use std::collections::VecDeque;
 
-/// Entities that one step of an account tells something.
-const TOLD_A_STEP: usize = 256;
+/// Entities that one step of an account tells something: a fifth of a millisecond or so.
+const TOLD_A_STEP: usize = 128;
 
 /// Something that a step leaves behind.
 #[derive(Debug)]

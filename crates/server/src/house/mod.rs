@@ -52,6 +52,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use store::{Key, Store};
 use stream::Crypto;
 use tokio::time::Instant;
@@ -82,8 +83,12 @@ fn give_back(ready: Ready) {
     }
 }
 
-/// Cells that are run before all else that waits for this thread has its turn: a quarter of a millisecond or so.
+/// Cells that are run before all else that waits for this thread has its turn: so many, or fewer if they take long. (A message
+/// waits for some four such rounds: until it is read, committed, delivered, sent.)
 const CELLS_A_TURN: usize = 32;
+const TURN_TIME: Duration = Duration::from_micros(25);
+/// The clock is looked at behind so many of them.
+const CELLS_A_LOOK: usize = 4;
 
 /// So many calls to the store are worth a transaction, whoever else is ready: a millisecond or so of work for one thread.
 const COMMITS_TOGETHER: usize = 64;
@@ -387,11 +392,20 @@ impl House {
 
     /// Runs some cells: what one sets off for thousands must not keep a thread from everybody else.
     fn turn(self: &Arc<House>, ready: &mut Ready) {
-        for _ in 0..CELLS_A_TURN {
+        // (Most turns are of one cell or two: they need no clock.)
+        let mut since = None;
+        for n in 1..=CELLS_A_TURN {
             let Some(cell) = ready.pop_front() else { break };
             self.run_cell(&cell, ready);
+            if n % CELLS_A_LOOK == 0 && !ready.is_empty() {
+                let now = Instant::now();
+                if now - *since.get_or_insert(now) >= TURN_TIME {
+                    break;
+                }
+            }
         }
         self.commit_in_turn();
+        self.store.give_way();
     }
 
     /// What [`House::commit_soon`] queued goes when all that is ready has had its turn: what came together from many is one
