@@ -3,8 +3,10 @@
 use crate::client::{Target, trusting};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
@@ -64,6 +66,9 @@ pub const DOMAIN: &str = "localhost";
 
 impl Drop for Server {
     fn drop(&mut self) {
+        if let Ok(Some(_)) = self.child.try_wait() {
+            return;
+        }
         let _ = Command::new("kill").args(["-TERM", &self.pid.to_string()]).status();
         let until = Instant::now() + Duration::from_secs(5);
         while Instant::now() < until {
@@ -77,8 +82,19 @@ impl Drop for Server {
     }
 }
 
+/// Ports of servers: none that the kernel gives to connections, thousands of which may just have ended.
+const PORTS: Range<u16> = 20_000..32_000;
+
+/// A port that nobody listens on. Each is given once, until all were.
 fn free_port() -> io::Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    for _ in PORTS {
+        let port = PORTS.start + NEXT.fetch_add(1, Ordering::Relaxed) % (PORTS.end - PORTS.start);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(io::Error::other(format!("no port of {PORTS:?} is free")))
 }
 
 /// Server CPU so far, in seconds: user and system time of the process.
@@ -198,9 +214,12 @@ impl Server {
         }
         let child = pinned.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         // taskset becomes the server by exec.
-        let server = Server { kind, pid: child.id(), child, clear, direct, _folder: folder };
+        let mut server = Server { kind, pid: child.id(), child, clear, direct, _folder: folder };
         let until = Instant::now() + Duration::from_secs(40);
         while std::net::TcpStream::connect((Ipv4Addr::LOCALHOST, clear)).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(io::Error::other(format!("{} ended before it answered: {status}", kind.name())));
+            }
             if Instant::now() > until {
                 return Err(io::Error::other(format!("{} does not answer; is it installed?", kind.name())));
             }
