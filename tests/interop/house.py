@@ -9,6 +9,8 @@ import socket
 import subprocess
 import tempfile
 
+from ports import free_port
+
 DOMAIN = "localhost"
 GUESTS = "guests.localhost"
 PASSWORD = "a secret of the tests"
@@ -165,9 +167,3 @@ rates = false
         process.stdin.write(PASSWORD.encode() + b"\n")
         process.stdin.close()
         return process
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]

@@ -6,16 +6,15 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
+
+sys.path.append(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+from ports import free_port  # noqa: E402
 
 PASSWORD = "an old secret"
 DOMAIN = os.environ.get("OLD_DOMAIN", "old.example")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Old:

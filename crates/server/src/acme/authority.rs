@@ -2,7 +2,7 @@
 
 use super::answers::{Answering, Answers};
 use super::client::Client;
-use super::keeper::{Issue, Issued, Issuing, Trouble};
+use super::keeper::{Issue, Issued, Issuing, Kind, Trouble};
 use crate::config::{Acme, AcmeChallenge, Config};
 use base64::Engine;
 use instant_acme::{
@@ -17,6 +17,9 @@ use std::time::Duration;
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long the authority has to look, and to sign.
 const LOOKS_WITHIN: Duration = Duration::from_secs(90);
+/// How many orders are begun when the authority refuses one nonce after the other (each request is made three times by
+/// the library). RFC 8555 §6.5.
+const ORDERS_MAX: usize = 3;
 
 pub struct Authority {
     acme: Acme,
@@ -41,7 +44,7 @@ impl Authority {
                         file.display()
                     )
                 })?;
-                return Account::builder_with_http(http).from_credentials(credentials).await.map_err(trouble);
+                return Account::builder_with_http(http).from_credentials(credentials).await.map_err(|error| trouble(&error));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{} cannot be read: {error}", file.display()).into()),
@@ -53,7 +56,7 @@ impl Authority {
         let (account, credentials) = Account::builder_with_http(http)
             .create(&new, self.acme.directory.clone(), external.as_ref())
             .await
-            .map_err(trouble)?;
+            .map_err(|error| trouble(&error))?;
         let unwritten = |error: &dyn std::fmt::Display| format!("{} cannot be written: {error}", file.display());
         let kept = serde_json::to_vec(&credentials).map_err(|error| unwritten(&error))?;
         crate::data::make_subfolder(&self.folder)
@@ -77,19 +80,24 @@ impl Authority {
     async fn get(&self, names: &[String], key: Option<String>) -> Result<Issued, Trouble> {
         let account = self.account().await?;
         let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
-        let mut order = account.new_order(&NewOrder::new(&identifiers)).await.map_err(trouble)?;
+        let mut order = account.new_order(&NewOrder::new(&identifiers)).await.map_err(|error| trouble(&error))?;
         let answering = self.answer(&mut order).await?;
         let policy = RetryPolicy::new().timeout(LOOKS_WITHIN);
         match order.poll_ready(&policy).await {
             Ok(OrderStatus::Ready) => {}
             Ok(_) => return Err(refusal(&mut order).await.into()),
-            Err(Error::Api(problem)) => return Err(format!("{DISBELIEF}: {problem}").into()),
-            Err(error) => return Err(trouble(error)),
+            Err(error) => {
+                let mut trouble = trouble(&error);
+                if let (Error::Api(problem), Kind::Other) = (&error, trouble.kind) {
+                    trouble.why = format!("{DISBELIEF}: {problem}");
+                }
+                return Err(trouble);
+            }
         }
         drop(answering);
         let (request, key) = request(names, key).map_err(|error| format!("no request can be made: {error}"))?;
-        order.finalize_csr(&request).await.map_err(trouble)?;
-        let chain = order.poll_certificate(&policy).await.map_err(trouble)?;
+        order.finalize_csr(&request).await.map_err(|error| trouble(&error))?;
+        let chain = order.poll_certificate(&policy).await.map_err(|error| trouble(&error))?;
         Ok(Issued { chain, key })
     }
 
@@ -102,7 +110,7 @@ impl Authority {
         let mut answering = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(trouble)?;
+            let mut authorization = authorization.map_err(|error| trouble(&error))?;
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
@@ -117,7 +125,7 @@ impl Authority {
                 AcmeChallenge::Http01 => self.answers.by_http(&challenge.token, proof.as_str()),
                 AcmeChallenge::TlsAlpn01 => self.answers.by_tls(&name, proof.digest().as_ref())?,
             });
-            challenge.set_ready().await.map_err(trouble)?;
+            challenge.set_ready().await.map_err(|error| trouble(&error))?;
         }
         Ok(answering)
     }
@@ -134,7 +142,8 @@ pub fn account_uri(config: &Config) -> Option<String> {
 impl Issue for Authority {
     fn issue<'a>(&'a self, names: &'a [String], key: Option<String>) -> Issuing<'a> {
         Box::pin(async move {
-            match tokio::time::timeout(PATIENCE, self.get(names, key)).await {
+            let got = again(ORDERS_MAX, || self.get(names, key.clone()));
+            match tokio::time::timeout(PATIENCE, got).await {
                 Ok(got) => got,
                 Err(_) => Err("the authority takes too long".to_owned().into()),
             }
@@ -144,6 +153,20 @@ impl Issue for Authority {
     fn keeps_keys(&self) -> bool {
         self.acme.reuse_key
     }
+}
+
+/// What `get` gives; it begins anew, `times` times at most, when nonces were all that was wrong.
+async fn again<T, F>(times: usize, mut get: impl FnMut() -> F) -> Result<T, Trouble>
+where
+    F: Future<Output = Result<T, Trouble>>,
+{
+    for _ in 1..times {
+        match get().await {
+            Err(trouble) if trouble.kind == Kind::Nonce => tracing::debug!(why = trouble.why, "a new order"),
+            got => return got,
+        }
+    }
+    get().await
 }
 
 const DISBELIEF: &str = "the authority does not believe that a name is ours";
@@ -167,9 +190,17 @@ async fn refusal(order: &mut Order) -> String {
     }
 }
 
-fn trouble(error: Error) -> Trouble {
-    let too_often = matches!(&error, Error::Api(problem) if problem.r#type.as_deref() == Some("urn:ietf:params:acme:error:rateLimited"));
-    Trouble { why: told(&error), too_often }
+fn trouble(error: &Error) -> Trouble {
+    let type_ = match error {
+        Error::Api(problem) => problem.r#type.as_deref(),
+        _ => None,
+    };
+    let kind = match type_ {
+        Some("urn:ietf:params:acme:error:rateLimited") => Kind::TooOften,
+        Some("urn:ietf:params:acme:error:badNonce") => Kind::Nonce,
+        _ => Kind::Other,
+    };
+    Trouble { why: told(error), kind }
 }
 
 /// With what it comes from: the outermost alone often says little.
@@ -212,6 +243,33 @@ fn file_name(directory: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// How often an order was begun that fails so each time, and how it ended.
+    async fn begun(kind: Kind, fails: usize) -> (usize, Result<(), Trouble>) {
+        let mut begun = 0;
+        let got = again(ORDERS_MAX, || {
+            begun += 1;
+            std::future::ready(match begun <= fails {
+                true => Err(Trouble { why: "refused".into(), kind }),
+                false => Ok(()),
+            })
+        })
+        .await;
+        (begun, got)
+    }
+
+    #[tokio::test]
+    async fn an_order_whose_nonces_are_refused_is_begun_anew_and_not_for_ever() {
+        assert_eq!(begun(Kind::Nonce, 2).await, (3, Ok(())));
+        let (times, got) = begun(Kind::Nonce, 9).await;
+        assert_eq!((times, got.map_err(|it| it.kind)), (ORDERS_MAX, Err(Kind::Nonce)));
+    }
+
+    #[tokio::test]
+    async fn an_order_that_is_refused_for_anything_else_is_not_begun_anew() {
+        assert_eq!(begun(Kind::Other, 1).await.0, 1);
+        assert_eq!(begun(Kind::TooOften, 1).await.0, 1);
+    }
 
     #[test]
     fn each_authority_has_a_file_of_its_own() {

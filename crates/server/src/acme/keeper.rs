@@ -23,13 +23,21 @@ pub struct Wanted {
 pub struct Trouble {
     /// For people.
     pub why: String,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
     /// The authority says that it was asked too often.
-    pub too_often: bool,
+    TooOften,
+    /// The authority refused the nonces that it had given itself, which says nothing of the order.
+    Nonce,
+    Other,
 }
 
 impl From<String> for Trouble {
     fn from(why: String) -> Trouble {
-        Trouble { why, too_often: false }
+        Trouble { why, kind: Kind::Other }
     }
 }
 
@@ -159,7 +167,7 @@ impl Keeper {
                 Err(trouble) => {
                     state.failures = state.failures.saturating_add(1);
                     let mut pause = schedule::pause(state.failures, first_pause, jitter);
-                    if trouble.too_often {
+                    if trouble.kind == Kind::TooOften {
                         pause = pause.max(TOO_OFTEN_PAUSE);
                     }
                     state.not_before = now() + pause;
@@ -360,7 +368,7 @@ mod tests {
     #[tokio::test]
     async fn an_authority_that_was_asked_too_often_has_an_hour() {
         let mut world = world();
-        *world.fake.fails.lock() = Some(Trouble { why: "rateLimited".into(), too_often: true });
+        *world.fake.fails.lock() = Some(Trouble { why: "rateLimited".into(), kind: Kind::TooOften });
         assert_eq!(world.step().await, 1_000 * DAY + 3_600);
     }
 
