@@ -97,7 +97,7 @@ pub enum Query {
     },
     Page {
         account: BareJid,
-        query: PageQuery,
+        query: Box<PageQuery>,
     },
     /// Credentials of the own account were changed: the house hashes (never on this path) and commits. XEP-0077 §3.3.
     ChangePassword {

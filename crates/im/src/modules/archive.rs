@@ -75,11 +75,11 @@ fn query(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     }
     let account = account.jid.clone();
     Ok(if wanted.named.is_empty() {
-        Answer::Query(Query::Page { account, query: wanted.page }, show)
+        Answer::Query(Query::Page { account, query: Box::new(wanted.page) }, show)
     } else {
         let limit = wanted.named.len();
         let named = PageQuery { ids: wanted.named, limit, ..PageQuery::default() };
-        Answer::Query(Query::Page { account, query: named }, after_check)
+        Answer::Query(Query::Page { account, query: Box::new(named) }, after_check)
     })
 }
 
@@ -172,7 +172,7 @@ fn after_check(
     };
     match checked {
         Ok(query) => {
-            let query = Query::Page { account: account.jid.clone(), query };
+            let query = Query::Page { account: account.jid.clone(), query: Box::new(query) };
             fx.push(Effect::Query { query, iq: iq.clone(), session, then: show });
         }
         Err(error) => answer(account, iq, session, Err(error), fx),
@@ -294,7 +294,7 @@ pub(super) fn result(record: &Record, queryid: Option<&str>, ids: &ArchiveIds) -
 fn metadata(account: &mut Account, iq: &Iq<'_>, fx: &mut Effects) -> Handled {
     archive_ids::keep_now(account, iq, fx);
     let query = PageQuery { limit: 1, ..PageQuery::default() };
-    Ok(Answer::Query(Query::Page { account: account.jid.clone(), query }, after_first))
+    Ok(Answer::Query(Query::Page { account: account.jid.clone(), query: Box::new(query) }, after_first))
 }
 
 /// The first message was read. It rides in the request while the last one is.
@@ -315,7 +315,7 @@ fn after_first(
     };
     let request = Stanza { payload: iq.payload.with([first]), ..Stanza::clone(iq) };
     let query = PageQuery { limit: 1, backwards: true, ..PageQuery::default() };
-    let query = Query::Page { account: account.jid.clone(), query };
+    let query = Query::Page { account: account.jid.clone(), query: Box::new(query) };
     fx.push(Effect::Query { query, iq: Arc::new(request), session, then: after_last });
 }
 
@@ -378,7 +378,7 @@ mod tests {
     /// What the step asks the store, and its answer given.
     fn asks(fx: &Fx) -> Option<&PageQuery> {
         fx.list.iter().find_map(|effect| match effect {
-            Effect::Query { query: Query::Page { query, .. }, .. } => Some(query),
+            Effect::Query { query: Query::Page { query, .. }, .. } => Some(&**query),
             _ => None,
         })
     }

@@ -97,7 +97,7 @@ fn after_markers(
     });
     let request = Stanza { payload: iq.payload.with(read), ..Stanza::clone(iq) };
     let query = PageQuery { limit: WINDOW, bytes_max: Some(WINDOW_BYTES_MAX), backwards: true, ..PageQuery::default() };
-    let query = Query::Page { account: account.jid.clone(), query };
+    let query = Query::Page { account: account.jid.clone(), query: Box::new(query) };
     fx.push(Effect::Query { query, iq: Arc::new(request), session, then: show });
 }
 

@@ -53,7 +53,7 @@ pub fn kept(account: &mut Account, passage: &mut Passage, fx: &mut Effects) -> R
         bytes_max: Some(SEARCH_BYTES_MAX),
         ..PageQuery::default()
     };
-    let query = Query::Page { account: account.jid.clone(), query };
+    let query = Query::Page { account: account.jid.clone(), query: Box::new(query) };
     fx.push(Effect::Query { query, iq: passage.stanza.clone(), session: None, then: found });
     Ok(Flow::Next)
 }

@@ -42,7 +42,11 @@ impl Contacts {
         if is_there && (from.resource().is_none() || self.presences >= PRESENCES_MAX) {
             return self.forget(&from.to_bare());
         }
-        let known = self.known.entry(from.to_bare()).or_default();
+        // (Most are known: then the address is not copied.)
+        let known = match self.known.get_mut(from.bare_str()) {
+            Some(known) => known,
+            None => self.known.entry(from.to_bare()).or_default(),
+        };
         let before = known.there.len();
         // What a bare JID says of being gone is of all its resources.
         known.there.retain(|other| !from.is_bare() && other.from.as_ref() != Some(from));

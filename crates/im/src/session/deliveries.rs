@@ -96,12 +96,17 @@ pub fn deliver_where(
     to: Option<&Jid>,
     fx: &mut Effects,
 ) -> usize {
-    let ids: Vec<SessionId> = account.sessions.iter().filter(|s| which(s)).map(|s| s.id).collect();
-    for id in &ids {
+    let mut count = 0;
+    // (A delivery ends no session: that comes with the end of the step.)
+    for at in 0..account.sessions.len() {
+        let Some(id) = account.sessions.get(at).filter(|session| which(session)).map(|session| session.id) else {
+            continue;
+        };
         let delivery = Delivery { stanza: stanza.clone(), to: to.cloned(), more: Additions::default(), position: None };
-        deliver(account, *id, delivery, fx);
+        deliver(account, id, delivery, fx);
+        count += 1;
     }
-    ids.len()
+    count
 }
 
 /// The session's stream has written so many of its deliveries.

@@ -277,7 +277,7 @@ impl Edge {
         let queue = &mut self.queue;
         let next = poll_fn(|cx| {
             if queue.is_empty() {
-                handle.take(queue, Some(cx.waker()));
+                handle.take_or_wait(queue, cx.waker());
             }
             match queue.pop_front() {
                 Some(item) => Poll::Ready(item),

@@ -307,9 +307,7 @@ impl Edge {
             }
             let taking = self.is_taking();
             self.handle.blocked.store(!taking, Ordering::Relaxed);
-            if self.queue.is_empty() {
-                self.handle.take(&mut self.queue, Some(cx.waker()));
-            }
+            let waits = self.queue.is_empty() && self.handle.take_or_wait(&mut self.queue, cx.waker());
             // Once around all that is ready on this thread: what they have for this client goes in the same write, and
             // writes to many clients come close together, which wakes their readers less often.
             let mut gathered = |cx: &mut Context<'_>| {
@@ -322,7 +320,9 @@ impl Edge {
             if !self.queue.is_empty() && taking {
                 return gathered(cx);
             }
-            self.handle.register(cx.waker());
+            if !waits {
+                self.handle.register(cx.waker());
+            }
             if let Some((ordinal, _)) = self.ack_wanted
                 && taking
             {

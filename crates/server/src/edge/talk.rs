@@ -125,7 +125,7 @@ impl Edge {
             return Ok(());
         }
         if self.queue.is_empty() {
-            self.handle.take(&mut self.queue, None);
+            self.handle.take(&mut self.queue);
             if self.queue.is_empty() {
                 return Ok(());
             }
@@ -183,7 +183,7 @@ impl Edge {
     /// back.)
     pub(super) fn write_errors(&mut self, out: &mut Vec<u8>) {
         let mut behind = VecDeque::new();
-        self.handle.take(&mut behind, None);
+        self.handle.take(&mut behind);
         for item in std::mem::take(&mut self.queue).into_iter().chain(behind) {
             if let EdgeItem::Deliver { delivery, .. } = item
                 && delivery.stanza.is_error()

@@ -47,6 +47,25 @@ struct Queue {
     closed: bool,
 }
 
+impl Queue {
+    /// False: there is nothing.
+    fn take(&mut self, into: &mut VecDeque<EdgeItem>) -> bool {
+        if self.items.is_empty() {
+            return false;
+        }
+        std::mem::swap(&mut self.items, into);
+        self.weight = 0;
+        true
+    }
+
+    fn register(&mut self, waker: &Waker) {
+        match &self.waker {
+            Some(w) if w.will_wake(waker) => {}
+            _ => self.waker = Some(waker.clone()),
+        }
+    }
+}
+
 /// Called once.
 type Then = Box<dyn FnOnce() + Send>;
 
@@ -121,28 +140,23 @@ impl EdgeHandle {
         }
     }
 
-    /// Takes all that is queued; registers the waker when there is nothing.
-    pub fn take(&self, into: &mut VecDeque<EdgeItem>, waker: Option<&Waker>) {
+    /// Takes all that is queued.
+    pub fn take(&self, into: &mut VecDeque<EdgeItem>) {
+        self.queue.lock().take(into);
+    }
+
+    /// The same; when there is nothing, whoever queues something wakes. Says whether that is so.
+    pub fn take_or_wait(&self, into: &mut VecDeque<EdgeItem>, waker: &Waker) -> bool {
         let mut queue = self.queue.lock();
-        if queue.items.is_empty() {
-            if let Some(waker) = waker {
-                match &queue.waker {
-                    Some(w) if w.will_wake(waker) => {}
-                    _ => queue.waker = Some(waker.clone()),
-                }
-            }
-            return;
+        let is_empty = !queue.take(into);
+        if is_empty {
+            queue.register(waker);
         }
-        std::mem::swap(&mut queue.items, into);
-        queue.weight = 0;
+        is_empty
     }
 
     pub fn register(&self, waker: &Waker) {
-        let mut queue = self.queue.lock();
-        match &queue.waker {
-            Some(w) if w.will_wake(waker) => {}
-            _ => queue.waker = Some(waker.clone()),
-        }
+        self.queue.lock().register(waker);
     }
 
     pub fn close(&self) {

@@ -41,15 +41,18 @@ impl House {
                 Effect::WakeAt { mono_ms } => self.wake_at(turn, mono_ms),
                 Effect::Count(name) => self.count(name),
                 Effect::Limit(name) => self.limit(name),
-                effect => {
-                    if let Some(effect) = turn.resident.gate.pass(effect) {
+                effect => match turn.resident.gate.pass(effect) {
+                    Some(effect @ Effect::Tell { .. }) => {
                         told.push(effect);
-                        if !matches!(told.last(), Some(Effect::Tell { .. })) {
-                            told.drain(..).for_each(|effect| self.perform(turn, effect));
-                        }
                         continue;
                     }
-                }
+                    Some(effect) => {
+                        told.drain(..).for_each(|effect| self.perform(turn, effect));
+                        self.perform(turn, effect);
+                        continue;
+                    }
+                    None => {}
+                },
             }
             told.drain(..).for_each(|effect| self.perform(turn, effect));
         }

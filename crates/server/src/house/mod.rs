@@ -642,16 +642,15 @@ impl House {
             stanza.from.as_ref().is_none_or(|from| self.has_on(from.domain(), Operation::of(stanza, Link::Server)));
         let short = usize::from(planted::is(Bug::BroadcastShort));
         let count = targets.len().saturating_sub(short);
+        // Most are of the same host as the one before: it is not looked up for each.
+        let mut of_ours: Option<Jid> = None;
         for to in targets.into_iter().take(count) {
-            if self.host(to.domain()).is_none() {
-                if let Some(component) = self.components.get(to.domain()) {
-                    self.tell_component(&component, to, stanza.clone(), Ticket::default(), ready);
-                } else if is_on && let Some(federation) = self.federation.get() {
-                    self.operation(stanza, Link::Server);
-                    // Presence that finds no room is not waited for by anybody.
-                    let _ = federation.send(to, stanza, Ticket::default());
+            if of_ours.as_ref().is_none_or(|it| it.domain() != to.domain()) {
+                if self.host(to.domain()).is_none() {
+                    self.fan_elsewhere(to, stanza, is_on, ready);
+                    continue;
                 }
-                continue;
+                of_ours = Some(to.clone());
             }
             let bare = self.owner(to.to_bare());
             let Some(cell) = self.resident(&bare) else { continue };
@@ -661,6 +660,17 @@ impl House {
                 Posted::Queued | Posted::Gone(_) => {}
                 Posted::Full(_) => self.count("mailbox_full"),
             }
+        }
+    }
+
+    /// One of many who is of a component or another domain.
+    fn fan_elsewhere(self: &Arc<House>, to: Jid, stanza: &Arc<Stanza>, is_on: bool, ready: &mut Ready) {
+        if let Some(component) = self.components.get(to.domain()) {
+            self.tell_component(&component, to, stanza.clone(), Ticket::default(), ready);
+        } else if is_on && let Some(federation) = self.federation.get() {
+            self.operation(stanza, Link::Server);
+            // Presence that finds no room is not waited for by anybody.
+            let _ = federation.send(to, stanza, Ticket::default());
         }
     }
 

@@ -55,7 +55,7 @@ pub async fn next(edge: &EdgeHandle) -> EdgeItem {
     let mut queue = VecDeque::new();
     // Everything runs on this one task's thread: what is to come comes when the others had their turn.
     for _ in 0..1_000 {
-        edge.take(&mut queue, None);
+        edge.take(&mut queue);
         match queue.pop_front() {
             Some(item) => {
                 // The others for later.

@@ -446,7 +446,7 @@ mod tests {
         newer.reached_by(&second);
         let told = |edge: &EdgeHandle| {
             let mut queue = std::collections::VecDeque::new();
-            edge.take(&mut queue, None);
+            edge.take(&mut queue);
             queue.len()
         };
         assert_eq!((told(&first), told(&second)), (1, 0));
