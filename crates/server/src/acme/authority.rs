@@ -44,7 +44,10 @@ impl Authority {
                         file.display()
                     )
                 })?;
-                return Account::builder_with_http(http).from_credentials(credentials).await.map_err(|error| trouble(&error));
+                return Account::builder_with_http(http)
+                    .from_credentials(credentials)
+                    .await
+                    .map_err(|error| trouble(&error));
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{} cannot be read: {error}", file.display()).into()),
