@@ -55,6 +55,8 @@ const FANNED: &[Kind] = &[Kind::Waft, Kind::Prosody, Kind::Ejabberd, Kind::Fan];
 const ARCHIVED: &[Kind] = &[Kind::Waft, Kind::ProsodyArchive, Kind::EjabberdArchive];
 const ALONE: &[Kind] = &[Kind::Waft];
 const ROOMY: &[Kind] = &[Kind::WaftRoomy];
+/// The system counts CPU time in hundredths of a second: with fewer messages a µs of one would not be seen.
+const PACED_SECONDS_LEAST: u64 = 6;
 /// No operation holds others up longer.
 const HELD_UP: &[Goal] = &[Goal::OthersWait(5.0)];
 
@@ -268,7 +270,7 @@ impl Workload {
     pub async fn run(&self, server: &Server, seconds: u64) -> io::Result<Figure> {
         match self.work {
             Work::Chat(chat) => chat::windows(server, chat, seconds).await,
-            Work::Paced { per_second } => chat::paced(server, per_second, seconds).await,
+            Work::Paced { per_second } => chat::paced(server, per_second, seconds.max(PACED_SECONDS_LEAST)).await,
             Work::Presence { watchers } => presence::broadcast(server, watchers, seconds).await,
             Work::Login { mechanism, tls } => login::logins(server, mechanism, tls, seconds).await,
             Work::OfflineStore => offline::store(server, seconds).await,
