@@ -133,11 +133,12 @@ fn main() -> ExitCode {
 /// The load runs on the cores that are not the server's: beside it, it would wait for it, and it for the load. Where that
 /// cannot be had, it is said.
 fn keep_off(core: usize) {
-    use rustix::thread::{sched_getaffinity, sched_setaffinity};
-    let moved = sched_getaffinity(None).is_ok_and(|mut cores| {
-        cores.unset(core);
-        cores.count() > 0 && sched_setaffinity(None, &cores).is_ok()
-    });
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let moved = core < CpuSet::MAX_CPU
+        && sched_getaffinity(None).is_ok_and(|mut cores| {
+            cores.unset(core);
+            cores.count() > 0 && sched_setaffinity(None, &cores).is_ok()
+        });
     if !moved {
         eprintln!("the load may run on the server's core: what it costs and what it waits is counted, too");
     }

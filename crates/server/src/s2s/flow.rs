@@ -90,6 +90,12 @@ impl Ping {
     }
 }
 
+/// May the row of what is acknowledged go with something else that is written? Whoever is killed before sends it again:
+/// messages are known by their marks then; a subscription would count anew.
+fn row_may_wait(stanza: &Stanza, knows_copies: bool) -> bool {
+    knows_copies && stanza.is_message()
+}
+
 /// What a stream leaves to the one that resumes it.
 pub struct Rest {
     sent: VecDeque<Queued>,
@@ -284,22 +290,22 @@ impl Flow {
 
     /// The first so many of what was sent are with the other side.
     fn settle(&mut self, count: usize) {
-        let mut done: Vec<(Pair, Vec<i64>)> = Vec::new();
+        let knows_copies = self.knows_copies();
+        let mut done: Vec<(Pair, bool, Vec<i64>)> = Vec::new();
         for queued in self.sent.drain(..count) {
             self.left += 1;
             if !is_kept(&queued) {
                 continue;
             }
             self.kept -= 1;
-            let pair = pair_of(&queued);
-            match done.iter_mut().find(|(of, _)| *of == pair) {
-                Some((_, ids)) => ids.push(queued.id),
-                None => done.push((pair, vec![queued.id])),
+            let (pair, may_wait) = (pair_of(&queued), row_may_wait(&queued.stanza, knows_copies));
+            match done.iter_mut().find(|(of, waits, _)| *of == pair && *waits == may_wait) {
+                Some((.., ids)) => ids.push(queued.id),
+                None => done.push((pair, may_wait, vec![queued.id])),
             }
         }
-        let knows_copies = self.knows_copies();
-        for (pair, ids) in done {
-            match knows_copies {
+        for (pair, may_wait, ids) in done {
+            match may_wait {
                 true => self.federation.done_in_time(&pair, ids),
                 false => self.federation.done(&pair, ids),
             }
@@ -599,5 +605,19 @@ impl Drop for Done {
             }
         }
         self.of.done.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_row_of_a_subscription_goes_when_it_is_acknowledged_and_that_of_a_marked_message_may_wait() {
+        let of = |text: &str| Stanza::parse(text.as_bytes()).expect("a stanza in a test");
+        let message = of("<message from='juliet@capulet.example/x' to='romeo@montague.example'><body/></message>");
+        let subscription = of("<presence type='subscribe' from='juliet@capulet.example' to='romeo@montague.example'/>");
+        assert_eq!([row_may_wait(&message, true), row_may_wait(&message, false)], [true, false]);
+        assert_eq!([row_may_wait(&subscription, true), row_may_wait(&subscription, false)], [false, false]);
     }
 }

@@ -192,7 +192,7 @@ impl Federation {
         self.delete(pair, ids, false);
     }
 
-    /// The same where it knows what comes again: their rows go with the next that is written, within seconds.
+    /// The same of messages that it would know again: their rows go with the next that is written, within seconds.
     pub fn done_in_time(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>) {
         self.delete(pair, ids, true);
     }
