@@ -221,3 +221,15 @@ impl Effects {
         self.commit(changes, Some(&asked), ticket);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Copies of up to 128 bytes are made in place; larger ones are calls, and there are a dozen on the way of each effect.
+    #[test]
+    fn an_effect_is_copied_without_a_call() {
+        assert!(size_of::<Effect>() <= 128, "{}", size_of::<Effect>());
+        assert!(size_of::<crate::Item>() <= 128, "{}", size_of::<crate::Item>());
+    }
+}
