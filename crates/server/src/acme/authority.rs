@@ -7,7 +7,7 @@ use crate::config::{Acme, AcmeChallenge, Config};
 use base64::Engine;
 use instant_acme::{
     Account, AccountCredentials, AuthorizationStatus, ChallengeType, Error, ExternalAccountKey, Identifier, NewAccount,
-    NewOrder, Order, OrderStatus, RetryPolicy,
+    NewOrder, Order, OrderStatus, Problem, RetryPolicy,
 };
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -44,10 +44,7 @@ impl Authority {
                         file.display()
                     )
                 })?;
-                return Account::builder_with_http(http)
-                    .from_credentials(credentials)
-                    .await
-                    .map_err(|error| trouble(&error));
+                return Account::builder_with_http(http).from_credentials(credentials).await.map_err(trouble);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(format!("{} cannot be read: {error}", file.display()).into()),
@@ -59,7 +56,7 @@ impl Authority {
         let (account, credentials) = Account::builder_with_http(http)
             .create(&new, self.acme.directory.clone(), external.as_ref())
             .await
-            .map_err(|error| trouble(&error))?;
+            .map_err(trouble)?;
         let unwritten = |error: &dyn std::fmt::Display| format!("{} cannot be written: {error}", file.display());
         let kept = serde_json::to_vec(&credentials).map_err(|error| unwritten(&error))?;
         crate::data::make_subfolder(&self.folder)
@@ -83,24 +80,21 @@ impl Authority {
     async fn get(&self, names: &[String], key: Option<String>) -> Result<Issued, Trouble> {
         let account = self.account().await?;
         let identifiers: Vec<Identifier> = names.iter().cloned().map(Identifier::Dns).collect();
-        let mut order = account.new_order(&NewOrder::new(&identifiers)).await.map_err(|error| trouble(&error))?;
+        let mut order = account.new_order(&NewOrder::new(&identifiers)).await.map_err(trouble)?;
         let answering = self.answer(&mut order).await?;
         let policy = RetryPolicy::new().timeout(LOOKS_WITHIN);
         match order.poll_ready(&policy).await {
             Ok(OrderStatus::Ready) => {}
             Ok(_) => return Err(refusal(&mut order).await.into()),
-            Err(error) => {
-                let mut trouble = trouble(&error);
-                if let (Error::Api(problem), Kind::Other) = (&error, trouble.kind) {
-                    trouble.why = format!("{DISBELIEF}: {problem}");
-                }
-                return Err(trouble);
+            Err(Error::Api(problem)) if kind_of(&problem) == Kind::Other => {
+                return Err(format!("{DISBELIEF}: {problem}").into());
             }
+            Err(error) => return Err(trouble(error)),
         }
         drop(answering);
         let (request, key) = request(names, key).map_err(|error| format!("no request can be made: {error}"))?;
-        order.finalize_csr(&request).await.map_err(|error| trouble(&error))?;
-        let chain = order.poll_certificate(&policy).await.map_err(|error| trouble(&error))?;
+        order.finalize_csr(&request).await.map_err(trouble)?;
+        let chain = order.poll_certificate(&policy).await.map_err(trouble)?;
         Ok(Issued { chain, key })
     }
 
@@ -113,7 +107,7 @@ impl Authority {
         let mut answering = Vec::new();
         let mut authorizations = order.authorizations();
         while let Some(authorization) = authorizations.next().await {
-            let mut authorization = authorization.map_err(|error| trouble(&error))?;
+            let mut authorization = authorization.map_err(trouble)?;
             match authorization.status {
                 AuthorizationStatus::Valid => continue,
                 AuthorizationStatus::Pending => {}
@@ -128,7 +122,7 @@ impl Authority {
                 AcmeChallenge::Http01 => self.answers.by_http(&challenge.token, proof.as_str()),
                 AcmeChallenge::TlsAlpn01 => self.answers.by_tls(&name, proof.digest().as_ref())?,
             });
-            challenge.set_ready().await.map_err(|error| trouble(&error))?;
+            challenge.set_ready().await.map_err(trouble)?;
         }
         Ok(answering)
     }
@@ -193,17 +187,21 @@ async fn refusal(order: &mut Order) -> String {
     }
 }
 
-fn trouble(error: &Error) -> Trouble {
-    let type_ = match error {
-        Error::Api(problem) => problem.r#type.as_deref(),
-        _ => None,
+fn trouble(error: Error) -> Trouble {
+    let kind = match &error {
+        Error::Api(problem) => kind_of(problem),
+        _ => Kind::Other,
     };
-    let kind = match type_ {
+    Trouble { why: told(&error), kind }
+}
+
+/// RFC 8555 §6.7.
+fn kind_of(problem: &Problem) -> Kind {
+    match problem.r#type.as_deref() {
         Some("urn:ietf:params:acme:error:rateLimited") => Kind::TooOften,
         Some("urn:ietf:params:acme:error:badNonce") => Kind::Nonce,
         _ => Kind::Other,
-    };
-    Trouble { why: told(error), kind }
+    }
 }
 
 /// With what it comes from: the outermost alone often says little.
