@@ -57,7 +57,7 @@ impl Edge {
         }
         self.house.operation(&stanza, Link::Client);
         self.shown(Way::FromClient, &stanza);
-        let ticket = StanzaTicket::issue(&self.handle, self.received);
+        let ticket = StanzaTicket::issue(&self.handle, self.received, self.stream.is_managed());
         let ingress = self.ingress();
         let item = Item::FromClient { session, stanza: Arc::new(stanza), ingress, ticket };
         self.rest = self.house.post_some(cell, CellItem::Im(item));
@@ -70,7 +70,7 @@ impl Edge {
         if self.rates.stanza() {
             self.house.limit("stanzas_per_second");
         }
-        let ticket = StanzaTicket::issue(&self.handle, self.received);
+        let ticket = StanzaTicket::issue(&self.handle, self.received, self.stream.is_managed());
         let to: xmpp::Jid = jid.clone().into();
         let from = fault.stanza.to.clone().unwrap_or_else(|| jid.to_bare().into());
         let mut stanza = fault.stanza;

@@ -252,15 +252,36 @@ impl Drop for Hold {
 pub struct StanzaTicket {
     edge: Arc<EdgeHandle>,
     ordinal: u32,
+    /// It is acknowledged when it is done, or something of it is on its way to the disk.
+    promised: AtomicBool,
     /// Of some, when they were taken in.
     since: Option<std::time::Instant>,
 }
 
 impl StanzaTicket {
-    /// A ticket for a stanza just taken in.
-    pub fn issue(edge: &Arc<EdgeHandle>, ordinal: u32) -> im::Ticket {
+    /// A ticket for a stanza just taken in, of a client who is told when it is done (XEP-0198) or not.
+    pub fn issue(edge: &Arc<EdgeHandle>, ordinal: u32, is_told: bool) -> im::Ticket {
         edge.in_flight.fetch_add(1, Ordering::AcqRel);
-        im::Ticket(Some(Arc::new(StanzaTicket { edge: edge.clone(), ordinal, since: crate::latency::timed(ordinal) })))
+        im::Ticket(Some(Arc::new(StanzaTicket {
+            edge: edge.clone(),
+            ordinal,
+            promised: AtomicBool::new(is_told),
+            since: crate::latency::timed(ordinal),
+        })))
+    }
+
+    pub fn of(ticket: &im::Ticket) -> Option<&StanzaTicket> {
+        ticket.0.as_ref()?.downcast_ref()
+    }
+
+    /// Something of the stanza is on its way to the disk.
+    pub fn promise(&self) {
+        self.promised.store(true, Ordering::Relaxed);
+    }
+
+    /// Must the stanza be on disk before anything comes of it?
+    pub fn is_promised(&self) -> bool {
+        self.promised.load(Ordering::Relaxed)
     }
 }
 
@@ -379,7 +400,7 @@ mod tests {
     #[test]
     fn h_is_the_prefix_of_what_is_done_whatever_is_done_first() {
         let edge = Edges::default().open(10, 1_000);
-        let mut tickets: Vec<_> = (1..=5).map(|ordinal| Some(StanzaTicket::issue(&edge, ordinal))).collect();
+        let mut tickets: Vec<_> = (1..=5).map(|ordinal| Some(StanzaTicket::issue(&edge, ordinal, true))).collect();
         let mut heard = Vec::new();
         for done in [2, 4, 1, 5, 3] {
             tickets[done - 1] = None;
@@ -392,7 +413,7 @@ mod tests {
     #[test]
     fn a_stanza_is_done_when_the_last_that_it_set_off_is() {
         let edge = Edges::default().open(10, 1_000);
-        let ticket = StanzaTicket::issue(&edge, 1);
+        let ticket = StanzaTicket::issue(&edge, 1, true);
         let at_the_store = ticket.clone();
         drop(ticket);
         assert_eq!((edge.done_prefix(), edge.in_flight.load(Ordering::Acquire)), (0, 1));
@@ -404,8 +425,8 @@ mod tests {
     fn the_count_goes_on_beyond_32_bits() {
         let edge = Edges::default().open(10, 1_000);
         edge.set_done_prefix(u32::MAX - 1);
-        let last = StanzaTicket::issue(&edge, u32::MAX);
-        let first = StanzaTicket::issue(&edge, 0);
+        let last = StanzaTicket::issue(&edge, u32::MAX, true);
+        let first = StanzaTicket::issue(&edge, 0, true);
         drop(first);
         assert_eq!(edge.done_prefix(), u32::MAX - 1);
         drop(last);
@@ -415,7 +436,7 @@ mod tests {
     #[test]
     fn whoever_waits_hears_when_nothing_is_in_flight() {
         let edge = Edges::default().open(10, 1_000);
-        let ticket = StanzaTicket::issue(&edge, 1);
+        let ticket = StanzaTicket::issue(&edge, 1, true);
         let heard = Arc::new(AtomicBool::new(false));
         let tell = heard.clone();
         edge.when_done(Box::new(move || tell.store(true, Ordering::Relaxed)));

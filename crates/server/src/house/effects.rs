@@ -2,6 +2,7 @@
 
 use super::House;
 use super::commits::{self, Note, is_upkeep};
+use super::edges::StanzaTicket;
 use super::entity::{CellItem, Turn};
 use super::gate::Verdict;
 use im::{Effect, Effects, Item, Ticket};
@@ -86,6 +87,9 @@ impl House {
     ) {
         let seq = turn.resident.gate.commit();
         let upkeep = changes.iter().all(is_upkeep);
+        if let Some(ticket) = StanzaTicket::of(&ticket) {
+            ticket.promise();
+        }
         let (house, cell) = (self.clone(), turn.cell.clone());
         let ticket = if planted::is(Bug::AckBeforeCommit) { Ticket::default() } else { ticket };
         let since = std::time::Instant::now();

@@ -141,6 +141,7 @@ impl Flow {
 
     /// What waits in the link goes out here from now on.
     pub fn carry(&mut self, link: &Arc<Link>) {
+        link.set_carried(true);
         self.links.push(link.clone());
     }
 
@@ -424,7 +425,7 @@ impl Flow {
     /// What the stream leaves: gives each link its stanzas back, in their order. Of an iq that may have been carried
     /// out nobody can say, so its sender hears that there was no answer.
     pub fn end(&mut self) {
-        self.links.clear();
+        self.links.drain(..).for_each(|link| link.set_carried(false));
         self.kept = 0;
         let mut again: Vec<(Pair, Vec<Queued>)> = Vec::new();
         let mut iqs = Vec::new();

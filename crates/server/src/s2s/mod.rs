@@ -1,7 +1,8 @@
 //! ⑥ Federation: servers of other domains.
 //!
 //! A *pair* of domains, ours and another, is the entity that stanzas to the other domain are told to (DESIGN.md D9).
-//! - [`queue`]: what waits in the *link* of the pair. [`outbox`]: that, and what of it is in the store.
+//! - [`queue`]: what waits in the *link* of the pair. [`outbox`]: that, and what of it is in the store;
+//!   [`ahead`]: what goes out before it is.
 //! - [`link`]: the link's task, attempt after attempt. [`dial`]: finding the other server and connecting to it.
 //! - [`outgoing`]: a stream of ours: proves who we are, writes links' queues out. [`incoming`]: a stream that another
 //!   server opened. [`hubs`]: which of them a link can use instead of dialling. [`peer`]: what both have in common, and
@@ -16,6 +17,7 @@
 //! house ◄── tell ─────── incoming stream ◄── verified pairs only
 //! ```
 
+pub mod ahead;
 pub mod check;
 pub mod dane;
 pub mod dial;
@@ -64,6 +66,7 @@ pub struct Federation {
     pub crypto: Arc<dyn Crypto>,
     links: DashMap<Pair, Arc<Link>>,
     outbox: outbox::Outbox,
+    ahead: ahead::Ahead,
     /// Pings whose answer says that what was sent before was taken: the way back, and who waits.
     pings: DashMap<Box<str>, (Pair, Weak<flow::Ping>)>,
     /// Streams that links may use, and what those of ours that broke left.
@@ -102,6 +105,7 @@ impl Federation {
             crypto,
             links: DashMap::new(),
             outbox: outbox::Outbox::default(),
+            ahead: ahead::Ahead::default(),
             pings: DashMap::new(),
             hubs: hubs::Hubs::default(),
             resumable: DashMap::new(),
@@ -199,12 +203,13 @@ impl Federation {
     }
 
     /// Lets what is queued go out, then ends all streams.
-    pub async fn stop(&self, patience: Duration) {
+    pub async fn stop(self: &Arc<Federation>, patience: Duration) {
         self.stopping.say();
         let deadline = Instant::now() + patience;
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.write_behind(Duration::ZERO);
     }
 
     /// What waits for the one domain with the most: stanzas, bytes.

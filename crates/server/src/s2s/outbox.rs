@@ -1,8 +1,9 @@
 //! The outbox: what waits for other domains and must survive a restart, as rows of the store.
 //!
 //! A kept stanza is promised to its sender when its row is on disk, and goes out then. The row goes when the other
-//! server has the stanza, or its sender an error.
+//! server has the stanza, or its sender an error. (What nobody is promised may go ahead of its row: [`super::ahead`].)
 
+use super::ahead::may_go_ahead;
 use super::queue::{Keeping, Queued, is_kept};
 use super::{Federation, Policy, link};
 use crate::house::Ready;
@@ -85,37 +86,46 @@ impl Federation {
             again: false,
             awaited: None,
         };
-        let row = kept.then(|| self.row_of(&queued));
         let pair = Pair::new(from.domain(), queued.to.domain());
         if kept {
             tracing::trace!(%pair, row = id, stanza = stanza.id.as_deref().unwrap_or_default(), "queued for another domain");
         }
+        let may_go_ahead = kept && may_go_ahead(stanza, &ticket);
+        let mut ticket = ticket;
         // A link that is forgotten between look-up and push is looked up again.
-        let link = loop {
+        loop {
             let Some(link) = self.link(&pair, &from.to_bare()) else { return Err((busy(), ticket)) };
-            match link.push(queued, &policy) {
-                super::queue::Pushed::Queued => break link,
-                super::queue::Pushed::Dial => {
-                    if let Err(error) = self.dial(&link, stanza, id) {
-                        return Err((error, ticket));
-                    }
-                    break link;
-                }
+            let is_ahead = may_go_ahead && link.is_carried() && self.put_ahead(&link, &queued, now, &mut ticket);
+            if is_ahead {
+                queued.keeping = Keeping::Row;
+            }
+            let row = (queued.keeping == Keeping::Writing).then(|| row_of(stanza, &queued.to, id, now));
+            let refused = match link.push(queued, &policy) {
+                super::queue::Pushed::Queued => None,
+                super::queue::Pushed::Dial => self.dial(&link, stanza, id).err(),
                 super::queue::Pushed::Full(_) => {
                     self.house.count("s2s_queue_full");
                     self.house.limit("s2s_queue_stanzas_max");
-                    return Err((busy(), ticket));
+                    Some(busy())
                 }
                 super::queue::Pushed::Gone(back) => {
                     queued = back;
                     self.forget_link(&link);
+                    if is_ahead {
+                        queued.keeping = Keeping::Writing;
+                        ticket = self.take_from_ahead(id);
+                    }
+                    continue;
                 }
+            };
+            if let Some(error) = refused {
+                return Err((error, if is_ahead { self.take_from_ahead(id) } else { ticket }));
             }
-        };
-        if let Some(row) = row {
-            self.keep(link, row, ticket);
+            if let Some(row) = row {
+                self.keep(link, row, ticket);
+            }
+            return Ok(());
         }
-        Ok(())
     }
 
     /// What was sent on a stream that broke, and was not acknowledged, goes first.
@@ -133,18 +143,6 @@ impl Federation {
                     self.forget_link(&link);
                 }
             }
-        }
-    }
-
-    fn row_of(&self, queued: &Queued) -> OutboxRow {
-        let stanza = Stanza { to: Some(queued.to.clone()), ..(*queued.stanza).clone() };
-        let local = stanza.from.as_ref().map_or("", |from| from.domain());
-        OutboxRow {
-            id: queued.id,
-            local: BareJid::of_domain(local).unwrap_or_else(|_| queued.to.to_bare()),
-            remote: queued.to.domain().into(),
-            accepted: self.house.now().utc,
-            stanza: to_stored(&stanza),
         }
     }
 
@@ -197,7 +195,8 @@ impl Federation {
         self.delete(pair, ids, true);
     }
 
-    fn delete(self: &Arc<Federation>, pair: &Pair, ids: Vec<i64>, may_wait: bool) {
+    fn delete(self: &Arc<Federation>, pair: &Pair, mut ids: Vec<i64>, may_wait: bool) {
+        self.settle_ahead(&mut ids);
         if ids.is_empty() {
             return;
         }
@@ -402,6 +401,18 @@ impl Federation {
     }
 }
 
+pub(super) fn row_of(stanza: &Stanza, to: &Jid, id: i64, accepted: Stamp) -> OutboxRow {
+    let stanza = Stanza { to: Some(to.clone()), ..stanza.clone() };
+    let local = stanza.from.as_ref().map_or("", |from| from.domain());
+    OutboxRow {
+        id,
+        local: BareJid::of_domain(local).unwrap_or_else(|_| to.to_bare()),
+        remote: to.domain().into(),
+        accepted,
+        stanza: to_stored(&stanza),
+    }
+}
+
 /// Deletes a row when it is dropped.
 struct Ending {
     federation: Arc<Federation>,
@@ -421,7 +432,7 @@ fn life(stanza: &Stanza, accepted: Stamp) -> Option<Duration> {
     Some(Duration::from_micros(u64::try_from(over.0.saturating_sub(accepted.0)).unwrap_or(0)))
 }
 
-fn fence(federation: &Federation, pair: &Pair) -> store::Fence {
+pub(super) fn fence(federation: &Federation, pair: &Pair) -> store::Fence {
     let key = Key::Pair { local: pair.from.clone(), remote: pair.to.clone() };
     match federation.house.cluster.place(&key) {
         cluster::Place::Here(fence) => fence,
@@ -464,16 +475,14 @@ pub fn why(end: &link::End) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
     use crate::certificates::Certificates;
     use crate::house::House;
-    use crate::house::testing::house;
     use crate::s2s::dns::{Answer, Resolve, Srv};
     use crate::s2s::{known::Known, trust::Trust};
     use std::future::pending;
     use std::net::IpAddr;
-    use tokio::sync::mpsc;
 
     /// The other server is never found.
     struct Silent;
@@ -488,7 +497,8 @@ mod tests {
         }
     }
 
-    fn federation(house: &Arc<House>) -> Arc<Federation> {
+    /// One that finds nobody.
+    pub fn federation(house: &Arc<House>) -> Arc<Federation> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut config = (**house.config.read()).clone();
         config.data = folder.path().into();
@@ -497,6 +507,14 @@ mod tests {
         let policy = Policy::of(&config, b"secret", &*house.crypto);
         Federation::new(house.clone(), policy, trust, Box::new(Silent), Known::default(), 1)
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::federation;
+    use super::*;
+    use crate::house::testing::house;
+    use tokio::sync::mpsc;
 
     // The error was in memory alone: whoever was killed then had acknowledged the message, and nobody heard of its refusal.
     #[tokio::test(start_paused = true)]

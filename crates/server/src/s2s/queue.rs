@@ -9,6 +9,7 @@ use super::{Policy, Verification};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use stream::{Pair, Verdict, Verify};
 use tokio::sync::{Notify, oneshot};
@@ -48,6 +49,7 @@ pub enum Keeping {
     Memory,
     /// A row, which is not on disk yet.
     Writing,
+    /// A row; or it goes ahead of it ([`super::ahead`]).
     Row,
 }
 
@@ -109,6 +111,8 @@ pub struct Link {
     pub pair: Pair,
     /// On whose account it is dialled for: a user, or an address that makes us verify.
     pub dialler: Box<str>,
+    /// A stream carries it: what waits goes out at once.
+    carried: AtomicBool,
     queue: Mutex<Queue>,
 }
 
@@ -184,7 +188,15 @@ impl Link {
             retry: false,
             wake: Arc::default(),
         };
-        Link { pair, dialler: dialler.into(), queue: Mutex::new(queue) }
+        Link { pair, dialler: dialler.into(), carried: AtomicBool::new(false), queue: Mutex::new(queue) }
+    }
+
+    pub fn is_carried(&self) -> bool {
+        self.carried.load(Ordering::Relaxed)
+    }
+
+    pub fn set_carried(&self, carried: bool) {
+        self.carried.store(carried, Ordering::Relaxed);
     }
 
     pub fn push(&self, queued: Queued, policy: &Policy) -> Pushed<Queued> {
