@@ -37,12 +37,17 @@ impl FromStr for Side {
 }
 
 /// The first `users` of each side, `user0` and so on, who are there: pairs across the domains that keep `window`
-/// messages on the way. Prints messages, seconds, and each side's CPU seconds.
-pub async fn run(sides: [&Side; 2], users: usize, window: usize, seconds: u64) -> io::Result<()> {
+/// messages on the way, with stream management or without. Prints messages, seconds, and each side's CPU seconds.
+pub async fn run(sides: [&Side; 2], users: usize, window: usize, managed: bool, seconds: u64) -> io::Result<()> {
     let mut here = come(sides[0], users).await?;
     let mut there = come(sides[1], users).await?;
-    let chat = Chat { window, body: 100, tls: true, managed: false };
+    let chat = Chat { window, body: 100, tls: true, managed };
     let mut crew = Crew::new();
+    if managed {
+        for client in here.iter_mut().chain(&mut there) {
+            client.ask(&format!("<enable xmlns='{}'/>", chat::MANAGEMENT), "<enabled").await?;
+        }
+    }
     while let (Some(a), Some(b)) = (here.pop(), there.pop()) {
         let (of_a, of_b) = (a.jid.clone(), b.jid.clone());
         crew.tasks.spawn(chat::talk(a, of_b, chat, crew.done.clone()));

@@ -66,6 +66,9 @@ struct Options {
     /// Messages that a pair between domains keeps on the way.
     #[arg(long, hide = true, default_value_t = 2)]
     window: usize,
+    /// Between domains with stream management (XEP-0198).
+    #[arg(long, hide = true)]
+    managed: bool,
     /// Pairs between domains.
     #[arg(long, hide = true, default_value_t = 20)]
     pairs: usize,
@@ -85,7 +88,8 @@ fn main() -> ExitCode {
         };
     }
     if let [here, there] = options.between.as_slice() {
-        let ran = runtime.block_on(between::run([here, there], options.pairs, options.window, options.seconds));
+        let chat = between::run([here, there], options.pairs, options.window, options.managed, options.seconds);
+        let ran = runtime.block_on(chat);
         return match ran {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

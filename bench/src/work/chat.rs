@@ -21,7 +21,7 @@ pub struct Chat {
 }
 
 pub const PAIRS: usize = 100;
-const MANAGEMENT: &str = "urn:xmpp:sm:3";
+pub const MANAGEMENT: &str = "urn:xmpp:sm:3";
 
 /// Pairs that chat both ways. One operation: a message sent and received.
 pub async fn windows(server: &Server, chat: Chat, seconds: u64) -> io::Result<Figure> {
