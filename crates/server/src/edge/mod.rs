@@ -149,6 +149,8 @@ pub(crate) struct Edge {
     pub(crate) ack_asked: Option<Instant>,
     pub(crate) blocked_since: Option<Instant>,
     pub(crate) timer: Pin<Box<Sleep>>,
+    /// It was looked at since it was set, and wakes.
+    pub(crate) is_timed: bool,
     pub(crate) authenticated: bool,
     /// The stream has more to say about what it took already.
     pub(crate) poke: bool,
@@ -216,6 +218,7 @@ impl Edge {
             ack_asked: None,
             blocked_since: None,
             timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
+            is_timed: false,
             authenticated: false,
             poke: false,
             rest: None,
@@ -295,6 +298,7 @@ impl Edge {
         let deadline = self.deadline();
         if self.timer.deadline() > deadline || self.timer.is_elapsed() {
             self.timer.as_mut().reset(deadline);
+            self.is_timed = false;
         }
         let (mut around, mut went_around) = (pin!(tokio::task::yield_now()), false);
         poll_fn(|cx| {
@@ -342,7 +346,7 @@ impl Edge {
                     return Poll::Ready(Ok(Woke::Queue));
                 }
             }
-            if self.may_read() {
+            if self.may_read() && self.wire.poll_readable(cx)?.is_ready() {
                 if self.input.capacity() == 0 {
                     self.input = wire::buffer();
                 }
@@ -361,10 +365,12 @@ impl Edge {
                     Poll::Pending => {}
                 }
             }
-            match self.timer.as_mut().poll(cx) {
-                Poll::Ready(()) => Poll::Ready(Ok(Woke::Timer)),
-                Poll::Pending => Poll::Pending,
+            // (It keeps the waker of this task, which is the only one that it ever wakes.)
+            if self.is_timed && !self.timer.is_elapsed() {
+                return Poll::Pending;
             }
+            self.is_timed = true;
+            self.timer.as_mut().poll(cx).map(|()| Ok(Woke::Timer))
         })
         .await
     }

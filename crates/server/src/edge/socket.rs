@@ -69,6 +69,16 @@ impl Socket {
         }
     }
 
+    /// There may be something to read, or whoever brings it wakes.
+    #[inline]
+    pub fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Socket::Tcp(tcp) => tcp.poll_read_ready(cx),
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.poll_read_ready(cx),
+        }
+    }
+
     #[inline]
     pub fn poll_write_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self {

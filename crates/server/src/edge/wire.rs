@@ -151,6 +151,11 @@ impl Wire {
         }
     }
 
+    /// Is a read worth while? Needs no buffer, as most looks find nothing.
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.eof || !self.early.is_empty() { Poll::Ready(Ok(())) } else { self.socket.poll_read_ready(cx) }
+    }
+
     /// Reads what is there into `into`. `Ready(Ok(false))`: the peer has closed and nothing more came.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, into: &mut Vec<u8>) -> Poll<io::Result<bool>> {
         if !self.early.is_empty() {

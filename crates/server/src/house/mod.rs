@@ -427,7 +427,11 @@ impl House {
     }
 
     /// The cell of an account that is in memory.
-    pub fn resident(&self, account: &BareJid) -> Option<Arc<AccountCell>> {
+    pub fn resident<Q>(&self, account: &Q) -> Option<Arc<AccountCell>>
+    where
+        BareJid: std::borrow::Borrow<Q>,
+        Q: std::hash::Hash + Eq + ?Sized,
+    {
         self.cells.get(account).map(|c| c.clone())
     }
 
