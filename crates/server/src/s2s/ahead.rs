@@ -124,8 +124,9 @@ impl Federation {
                 vec![Change::OutboxPut { row }],
                 Box::new(move |result| {
                     if let Err(error) = result {
-                        // It is on its way, and waits here as long as this process lives.
-                        tracing::warn!(%pair, ?error, "a message that is on its way to another domain could not be kept");
+                        // It is on its way, and waits here as long as this process lives. (The store says by itself that
+                        // it is full or broken.)
+                        tracing::debug!(%pair, ?error, "a message that is on its way to another domain could not be kept");
                     }
                     drop(ticket);
                 }),

@@ -259,6 +259,29 @@ fn what_is_in_the_air_to_a_server_that_does_not_know_copies_is_bounded() {
     peer.hears("<body>m64</body>");
 }
 
+/// Without an archive and without stream management a message goes out before it is written. When no word of it comes, it
+/// is in the outbox all the same.
+#[test]
+fn a_message_that_went_ahead_of_its_row_goes_again_after_a_kill() {
+    let peer = Peer::start("y.example", Verifies::Valid);
+    let mut x = Server::start(&format!(
+        "[host.\"x.example\"]\narchive = false\n[s2s]\n[s2s.domain.\"y.example\"]\naddress = \"{}\"\n[limits]\nrates = false\n[[listen]]\nkind = \"s2s\"\naddress = \"{}\"\n",
+        peer.address,
+        free_address()
+    ));
+    let mut juliet = user(&x, "juliet", "x.example");
+    for text in ["first", "second"] {
+        juliet.send(chat("romeo@y.example", text));
+        peer.hears(&format!("<body>{text}</body>"));
+    }
+    let came = || peer.heard().matches("<body>second</body>").count();
+    stays("nothing goes twice while the stream is there", || came() == 1);
+    x.signal("KILL");
+    x.ended();
+    x.restart();
+    eventually("it comes again", || came() == 2);
+}
+
 // ---- what a stranger tries ----
 
 /// LIMITS.md §2 row 20.
