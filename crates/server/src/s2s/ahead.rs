@@ -7,6 +7,7 @@
 use super::Federation;
 use super::outbox::{fence, row_of};
 use super::queue::{Link, Queued};
+use crate::house::after_others;
 use crate::house::edges::StanzaTicket;
 use im::Ticket;
 use parking_lot::Mutex;
@@ -14,6 +15,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use store::Change;
+use stream::Pair;
 use tokio::time::{Instant, sleep};
 use xmpp::{Jid, Stamp, Stanza};
 
@@ -21,6 +23,8 @@ use xmpp::{Jid, Stamp, Stanza};
 pub const WRITTEN_AFTER: Duration = Duration::from_millis(50);
 /// So many at most are ahead of their rows; beyond that a row comes first.
 const AHEAD_MAX: usize = 4_096;
+/// Rows that are written before others have their turn.
+const A_TURN: usize = 128;
 
 /// By their numbers in the outbox, the oldest first.
 #[derive(Debug, Default)]
@@ -76,7 +80,10 @@ impl Federation {
             self.house.runtime.spawn(async move {
                 loop {
                     sleep(WRITTEN_AFTER).await;
-                    if !federation.write_behind(WRITTEN_AFTER) {
+                    while federation.write_behind(WRITTEN_AFTER) {
+                        after_others().await;
+                    }
+                    if !federation.watches() {
                         return;
                     }
                 }
@@ -85,9 +92,17 @@ impl Federation {
         true
     }
 
-    /// It is not in the link after all.
-    pub(super) fn take_from_ahead(&self, id: i64) -> Ticket {
-        self.ahead.0.lock().messages.remove(&id).map(|message| message.ticket).unwrap_or_default()
+    /// It is not in the link after all. Gives its ticket back.
+    pub(super) fn take_from_ahead(self: &Arc<Federation>, pair: &Pair, id: i64) -> Ticket {
+        let message = self.ahead.0.lock().messages.remove(&id);
+        match message {
+            Some(message) => message.ticket,
+            None => {
+                // It has a row already.
+                self.done(pair, vec![id]);
+                Ticket::default()
+            }
+        }
     }
 
     /// What became of these is known. Leaves those that have rows.
@@ -109,34 +124,50 @@ impl Federation {
         drop(settled);
     }
 
-    /// Writes the rows of those that went so long ago. `false`: there are no others.
+    /// Writes the rows of those that went so long ago, the first of them. `true`: there may be others.
     pub(super) fn write_behind(self: &Arc<Federation>, age: Duration) -> bool {
-        let mut waiting = self.ahead.0.lock();
-        // A row is with the writer before whoever acknowledges it can have it deleted: the lock is held.
-        while let Some(first) = waiting.messages.first_entry()
-            && first.get().since.elapsed() >= age
+        let mut written = 0;
         {
-            let (id, Message { link, stanza, to, accepted, ticket, .. }) = first.remove_entry();
-            let row = row_of(&stanza, &to, id, accepted);
-            let pair = link.pair.clone();
-            self.house.commit_soon(
-                fence(self, &link.pair),
-                vec![Change::OutboxPut { row }],
-                Box::new(move |result| {
-                    if let Err(error) = result {
-                        // It is on its way, and waits here as long as this process lives. (The store says by itself that
-                        // it is full or broken.)
-                        tracing::debug!(%pair, ?error, "a message that is on its way to another domain could not be kept");
-                    }
-                    drop(ticket);
-                }),
-            );
+            let mut waiting = self.ahead.0.lock();
+            // A row is with the writer before whoever acknowledges it can have it deleted: the lock is held.
+            while written < A_TURN
+                && let Some(first) = waiting.messages.first_entry()
+                && first.get().since.elapsed() >= age
+            {
+                let (id, message) = first.remove_entry();
+                self.write_one(id, message);
+                written += 1;
+            }
         }
+        if written > 0 {
+            self.house.commit_now();
+        }
+        written == A_TURN
+    }
+
+    fn write_one(self: &Arc<Federation>, id: i64, message: Message) {
+        let Message { link, stanza, to, accepted, ticket, .. } = message;
+        let row = row_of(&stanza, &to, id, accepted);
+        let pair = link.pair.clone();
+        self.house.commit_soon(
+            fence(self, &link.pair),
+            vec![Change::OutboxPut { row }],
+            Box::new(move |result| {
+                if let Err(error) = result {
+                    // It is on its way, and waits here as long as this process lives. (The store says by itself that it
+                    // is full or broken.)
+                    tracing::debug!(%pair, ?error, "a message that is on its way to another domain could not be kept");
+                }
+                drop(ticket);
+            }),
+        );
+    }
+
+    /// Must the task that looks at them look again?
+    fn watches(&self) -> bool {
+        let mut waiting = self.ahead.0.lock();
         waiting.is_watched = !waiting.messages.is_empty();
-        let others = waiting.is_watched;
-        drop(waiting);
-        self.house.commit_now();
-        others
+        waiting.is_watched
     }
 }
 
@@ -148,10 +179,9 @@ mod tests {
     use crate::s2s::outbox::testing::federation;
     use store::Store;
     use store::memory::MemoryStore;
-    use stream::Pair;
     use tokio::sync::Notify;
 
-    /// A link, carried by a stream or not, and a message in it that was told to its sender as done or will be.
+    /// A link, carried by a stream or not, and a client whose messages go into it.
     struct Scene {
         house: Arc<House>,
         memory: Arc<MemoryStore>,
@@ -181,7 +211,7 @@ mod tests {
 
         async fn rows(&self) -> usize {
             self.house.commit_now();
-            self.memory.outbox(i64::MIN, 10).await.expect("memory can be read").len()
+            self.memory.outbox(i64::MIN, 1_000).await.expect("memory can be read").len()
         }
 
         fn is_done(&self) -> bool {
@@ -227,6 +257,15 @@ mod tests {
         scene.send(MESSAGE, false);
         scene.federation.stop(Duration::from_secs(1)).await;
         assert_eq!(scene.rows().await, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_that_are_not_acknowledged_are_written_however_many() {
+        let scene = Scene::new(true);
+        (0..2 * A_TURN + 1).for_each(|_| scene.send(MESSAGE, false));
+        sleep(3 * WRITTEN_AFTER).await;
+        assert_eq!(scene.rows().await, 2 * A_TURN + 1);
+        assert!(!scene.federation.ahead.0.lock().is_watched);
     }
 
     #[tokio::test(start_paused = true)]

@@ -209,7 +209,7 @@ impl Federation {
         while self.running.load(Ordering::Acquire) > 0 && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        self.write_behind(Duration::ZERO);
+        while self.write_behind(Duration::ZERO) {}
     }
 
     /// What waits for the one domain with the most: stanzas, bytes.

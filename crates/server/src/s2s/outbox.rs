@@ -113,13 +113,13 @@ impl Federation {
                     self.forget_link(&link);
                     if is_ahead {
                         queued.keeping = Keeping::Writing;
-                        ticket = self.take_from_ahead(id);
+                        ticket = self.take_from_ahead(&pair, id);
                     }
                     continue;
                 }
             };
             if let Some(error) = refused {
-                return Err((error, if is_ahead { self.take_from_ahead(id) } else { ticket }));
+                return Err((error, if is_ahead { self.take_from_ahead(&pair, id) } else { ticket }));
             }
             if let Some(row) = row {
                 self.keep(link, row, ticket);
