@@ -44,9 +44,7 @@ pub async fn run(sides: [&Side; 2], users: usize, window: usize, managed: bool, 
     let chat = Chat { window, body: 100, tls: true, managed };
     let mut crew = Crew::new();
     if managed {
-        for client in here.iter_mut().chain(&mut there) {
-            client.ask(&format!("<enable xmlns='{}'/>", chat::MANAGEMENT), "<enabled").await?;
-        }
+        chat::manage(here.iter_mut().chain(&mut there)).await?;
     }
     while let (Some(a), Some(b)) = (here.pop(), there.pop()) {
         let (of_a, of_b) = (a.jid.clone(), b.jid.clone());

@@ -21,15 +21,13 @@ pub struct Chat {
 }
 
 pub const PAIRS: usize = 100;
-pub const MANAGEMENT: &str = "urn:xmpp:sm:3";
+const MANAGEMENT: &str = "urn:xmpp:sm:3";
 
 /// Pairs that chat both ways. One operation: a message sent and received.
 pub async fn windows(server: &Server, chat: Chat, seconds: u64) -> io::Result<Figure> {
     let mut clients = enter(server, chat.tls).await?;
     if chat.managed {
-        for client in &mut clients {
-            client.ask(&format!("<enable xmlns='{MANAGEMENT}'/>"), "<enabled").await?;
-        }
+        manage(&mut clients).await?;
     }
     let mut crew = Crew::new();
     let jids: Vec<String> = clients.iter().map(|it| it.jid.clone()).collect();
@@ -37,6 +35,14 @@ pub async fn windows(server: &Server, chat: Chat, seconds: u64) -> io::Result<Fi
         crew.tasks.spawn(talk(client, jids[n ^ 1].clone(), chat, crew.done.clone()));
     }
     crew.measure(server, seconds).await
+}
+
+/// Turns stream management on.
+pub async fn manage(clients: impl IntoIterator<Item = &mut Client>) -> io::Result<()> {
+    for client in clients {
+        client.ask(&format!("<enable xmlns='{MANAGEMENT}'/>"), "<enabled").await?;
+    }
+    Ok(())
 }
 
 /// Everybody: the first and the second are a pair, the third and the fourth, …

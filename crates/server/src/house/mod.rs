@@ -427,11 +427,7 @@ impl House {
     }
 
     /// The cell of an account that is in memory.
-    pub fn resident<Q>(&self, account: &Q) -> Option<Arc<AccountCell>>
-    where
-        BareJid: std::borrow::Borrow<Q>,
-        Q: std::hash::Hash + Eq + ?Sized,
-    {
+    pub fn resident(&self, account: &BareJid) -> Option<Arc<AccountCell>> {
         self.cells.get(account).map(|c| c.clone())
     }
 

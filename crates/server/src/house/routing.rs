@@ -112,11 +112,7 @@ impl House {
                 }
                 of_ours = Some(to.clone());
             }
-            let cell = match to.bare_str() {
-                name if name.starts_with('~') => self.resident(&self.owner(to.to_bare())),
-                name => self.resident(name),
-            };
-            let Some(cell) = cell else { continue };
+            let Some(cell) = self.resident(&self.owner(to.to_bare())) else { continue };
             let item = CellItem::Im(Item::Inbound { stanza: stanza.clone(), to, ingress, ticket: Ticket::default() });
             match cell.cell.post(item) {
                 Posted::Run => ready.push_back(cell),
