@@ -38,6 +38,7 @@ pub use event::{
     Account, AuthFailed, Authenticated, BindRequest, Bound, CheckPassword, ClientCert, Event, Lookup, ManageRequest,
     Managed, Registration, ResumeRequest, Secret, TlsInfo, Token, UserAgent,
 };
+pub use management::Counting;
 pub use password::{ScramKeys, prepare_password, scram_keys, verify_plain};
 pub use sasl::{Condition, Mechanism};
 pub use server::{IncomingStream, OutgoingStream, Pair, PeerCertificate, ServerConfig, Verdict, Verify};

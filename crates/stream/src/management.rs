@@ -2,44 +2,63 @@
 
 use crate::event::{ManageRequest, Managed, ResumeRequest};
 use crate::frame::attribute;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use xmpp::xml::Raw;
 use xmpp::{StanzaCondition, StreamCondition, StreamFault, ns};
 
 /// An acknowledgement is asked for after so many stanzas, also while more are queued.
 pub(crate) const STANZAS_PER_REQUEST: u32 = 10;
 
-/// What was sent and not yet asked about.
+/// What was sent and not yet asked about. The stream's reader and whoever writes share it: an acknowledgement that comes
+/// while something is written is followed by a request of one of the two.
 #[derive(Debug, Default)]
-pub(crate) struct Counting {
+pub struct Counting {
     /// Stanzas sent since the last `<r/>`.
-    unasked: u32,
+    unasked: AtomicU32,
     /// An `<r/>` is out and has no answer.
-    pub awaits_ack: bool,
+    awaits_ack: AtomicBool,
 }
 
+// (In one order for all: who counts looks whether an answer is awaited, and who hears the answer what was counted.)
 impl Counting {
-    pub fn sent(&mut self, out: &mut Vec<u8>) {
-        self.unasked = self.unasked.saturating_add(1);
-        if self.unasked >= STANZAS_PER_REQUEST && !self.awaits_ack {
-            self.request(out);
+    /// One stanza more was written; asks for an acknowledgement every so often.
+    pub fn sent(&self, out: &mut Vec<u8>) {
+        if self.unasked.fetch_add(1, Ordering::SeqCst) + 1 >= STANZAS_PER_REQUEST {
+            self.ask(out);
         }
     }
 
-    pub fn drained(&mut self, out: &mut Vec<u8>) {
-        if self.unasked > 0 && !self.awaits_ack {
-            self.request(out);
+    /// Nothing more is queued: asks for an acknowledgement of what was sent, unless one is awaited.
+    pub fn drained(&self, out: &mut Vec<u8>) {
+        if self.unasked.load(Ordering::SeqCst) > 0 {
+            self.ask(out);
         }
     }
 
     /// The client answered; what was sent meanwhile is asked for at once.
-    pub fn acked(&mut self, out: &mut Vec<u8>) {
-        self.awaits_ack = false;
+    pub(crate) fn acked(&self, out: &mut Vec<u8>) {
+        self.awaits_ack.store(false, Ordering::SeqCst);
         self.drained(out);
     }
 
-    pub fn request(&mut self, out: &mut Vec<u8>) {
-        self.unasked = 0;
-        self.awaits_ack = true;
+    /// Asks in any case.
+    pub fn request(&self, out: &mut Vec<u8>) {
+        self.awaits_ack.store(true, Ordering::SeqCst);
+        self.write_request(out);
+    }
+
+    pub fn awaits_ack(&self) -> bool {
+        self.awaits_ack.load(Ordering::SeqCst)
+    }
+
+    fn ask(&self, out: &mut Vec<u8>) {
+        if !self.awaits_ack.swap(true, Ordering::SeqCst) {
+            self.write_request(out);
+        }
+    }
+
+    fn write_request(&self, out: &mut Vec<u8>) {
+        self.unasked.store(0, Ordering::SeqCst);
         out.extend_from_slice(b"<r xmlns='urn:xmpp:sm:3'/>");
     }
 }
@@ -131,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_acknowledgement_is_asked_for_when_the_queue_is_empty() {
-        let mut counting = Counting::default();
+        let counting = Counting::default();
         assert_eq!(written(|out| counting.sent(out)), "");
         assert_eq!(written(|out| counting.drained(out)), R);
         assert_eq!(written(|out| counting.drained(out)), "");
@@ -139,7 +158,7 @@ mod tests {
 
     #[test]
     fn only_one_request_is_out_at_a_time_and_the_rest_is_asked_for_by_its_answer() {
-        let mut counting = Counting::default();
+        let counting = Counting::default();
         let text = written(|out| (0..25).for_each(|_| counting.sent(out)));
         assert_eq!(text, R);
         assert_eq!(written(|out| counting.drained(out)), "");

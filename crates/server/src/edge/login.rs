@@ -6,7 +6,6 @@ use crate::house::AccountCell;
 use im::{Attach, EdgeItem, Item};
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 use stream::event::{BindRequest, Bound, Event, ManageRequest, Managed, ResumeRequest};
 use xmpp::{BareJid, StanzaCondition, StanzaError};
@@ -58,7 +57,7 @@ impl Edge {
             self.input = rest.to_vec();
         }
         super::wire::recycle(input);
-        if !out.is_empty() && self.wire.write(&out).is_err() {
+        if !out.is_empty() && self.outlet.lock().wire.write(&out).is_err() {
             return Err(End::Lost);
         }
         result
@@ -70,7 +69,7 @@ impl Edge {
             Event::Stanza(stanza) => self.on_stanza(stanza),
             Event::BadStanza(fault) => self.on_bad_stanza(*fault),
             Event::Acked(h) => {
-                self.ack_asked = None;
+                self.outlet.lock().ack_asked = None;
                 self.tell_account(|session| Item::Acked { session, h });
             }
             Event::AckRequested => self.on_ack_request(),
@@ -215,6 +214,7 @@ impl Edge {
                 let more = if request.bind2 { self.house.archive_metadata(&account).await } else { None };
                 self.stream
                     .bound(Bound { jid, managed: management.map(managed), more: more.into_iter().collect() }, out);
+                self.outlet.lock().count(self.stream.counting());
                 Ok(())
             }
             EdgeItem::AttachRefused(error) => {
@@ -250,6 +250,7 @@ impl Edge {
                 self.house.count("resumptions");
                 tracing::debug!(%jid, "resumed");
                 self.stream.resumed(jid, &id, received, out);
+                self.outlet.lock().count(self.stream.counting());
                 Ok(())
             }
             EdgeItem::ResumeRefused { h } => {
@@ -273,23 +274,13 @@ impl Edge {
     /// The entity's answer: the next item in the queue.
     async fn reply(&mut self, out: &mut Vec<u8>) -> Result<EdgeItem, End> {
         self.flush_some(out)?;
-        let handle = self.handle.clone();
-        let queue = &mut self.queue;
-        let next = poll_fn(|cx| {
-            if queue.is_empty() {
-                handle.take_or_wait(queue, cx.waker());
-            }
-            match queue.pop_front() {
-                Some(item) => Poll::Ready(item),
-                None => Poll::Pending,
-            }
-        });
+        let next = poll_fn(|cx| self.handle.poll_first(cx.waker()));
         tokio::time::timeout(ANSWER_TIMEOUT, next).await.map_err(|_| End::Fault(xmpp::StreamFault::InternalError))
     }
 
     fn flush_some(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
         if !out.is_empty() {
-            self.wire.write(out).map_err(|_| End::Lost)?;
+            self.outlet.lock().wire.write(out).map_err(|_| End::Lost)?;
             out.clear();
         }
         Ok(())
@@ -298,8 +289,8 @@ impl Edge {
     /// Writes `out` and waits until the kernel has it all.
     async fn flush(&mut self, out: &mut Vec<u8>) -> Result<(), End> {
         self.flush_some(out)?;
-        let wire = &mut self.wire;
-        match tokio::time::timeout(self.config.limits.write_timeout, poll_fn(|cx| wire.poll_flush(cx))).await {
+        let flushed = poll_fn(|cx| self.outlet.lock().wire.poll_flush(cx));
+        match tokio::time::timeout(self.config.limits.write_timeout, flushed).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) | Err(_) => Err(End::Lost),
         }

@@ -3,11 +3,13 @@
 //! - [`socket`]: bytes in, bytes out. [`wire`]: the same, plain or TLS. [`line`]: the same of servers and components, which
 //!   must take what they are sent.
 //! - [`login`]: what the stream asks before it is bound: who is this, is it the password, which resource.
+//! - [`outlet`]: the wire and what was written to it: where a stream's task writes, and whoever has presence for it.
 //! - [`talk`]: a bound stream: stanzas in, deliveries out, acknowledgements.
 //! - [`rates`]: how fast a client may send.
 
 pub mod line;
 pub mod login;
+pub mod outlet;
 pub mod rates;
 pub mod socket;
 pub mod talk;
@@ -18,10 +20,10 @@ use crate::house::edges::EdgeHandle;
 use crate::house::{AccountCell, House, Rest};
 use crate::limits_hit::{self, Of};
 use crate::listen::admission::Permit;
-use im::{EdgeItem, SessionId};
+use im::SessionId;
+use outlet::{Out, Outlet};
 use rates::Rates;
 use socket::Socket;
-use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::pin::{Pin, pin};
@@ -112,7 +114,7 @@ pub(crate) enum End {
 pub(crate) struct Edge {
     pub(crate) house: Arc<House>,
     pub(crate) config: Arc<EdgeConfig>,
-    pub(crate) wire: Wire,
+    pub(crate) outlet: Arc<Outlet>,
     pub(crate) stream: ClientStream,
     pub(crate) handle: Arc<EdgeHandle>,
     pub(crate) permit: Permit,
@@ -128,15 +130,6 @@ pub(crate) struct Edge {
     pub(crate) managed_from: u32,
     /// An `<r/>` waits until so many are done; and since when.
     pub(crate) ack_wanted: Option<(u32, Instant)>,
-    /// The number of the last delivery that was written to the wire on this stream.
-    pub(crate) deliveries: u64,
-    /// … of the last that the account has been told of.
-    pub(crate) deliveries_told: u64,
-    /// Bytes of those that it has not been told of.
-    pub(crate) bytes_untold: usize,
-    /// What the account waits to hear of was written since.
-    pub(crate) told_due: Option<Instant>,
-    pub(crate) queue: VecDeque<EdgeItem>,
     /// Bytes read and not yet taken by the stream.
     pub(crate) input: Vec<u8>,
     pub(crate) rates: Rates,
@@ -145,8 +138,6 @@ pub(crate) struct Edge {
     pub(crate) pinged: bool,
     /// The server stops: the stream is closed when the client has acknowledged what it was sent, or then.
     pub(crate) leaving: Option<Instant>,
-    /// An `<r/>` of ours is out since.
-    pub(crate) ack_asked: Option<Instant>,
     pub(crate) blocked_since: Option<Instant>,
     pub(crate) timer: Pin<Box<Sleep>>,
     /// It was looked at since it was set, and wakes.
@@ -190,11 +181,14 @@ impl Edge {
         let now = Instant::now();
         let handle = house.edges.open(config.limits.queue_items_max, config.limits.queue_bytes_max);
         permit.reached_by(&handle);
+        let outlet = Arc::new(Outlet::new(Wire::new(socket), config.limits.ack_timeout));
+        // (Of this stream alone: it is set once.)
+        let _ = handle.outlet.set(Arc::downgrade(&outlet));
         let mut incarnation = [0; 8];
         config.crypto.random(&mut incarnation);
         Edge {
             stream: ClientStream::new(config.stream.clone(), config.crypto.clone()),
-            wire: Wire::new(socket),
+            outlet,
             handle,
             permit,
             address,
@@ -204,18 +198,12 @@ impl Edge {
             received: 0,
             managed_from: 0,
             ack_wanted: None,
-            deliveries: 0,
-            deliveries_told: 0,
-            bytes_untold: 0,
-            told_due: None,
-            queue: VecDeque::new(),
             input: Vec::new(),
             rates: Rates::new(&config.limits),
             began: now,
             heard: now,
             pinged: false,
             leaving: None,
-            ack_asked: None,
             blocked_since: None,
             timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
             is_timed: false,
@@ -229,7 +217,8 @@ impl Edge {
 
     async fn run(&mut self) -> End {
         if self.config.direct_tls {
-            if tokio::time::timeout(self.config.limits.first_byte_timeout, self.wire.readable()).await.is_err() {
+            let first = poll_fn(|cx| self.outlet.lock().wire.poll_first(cx));
+            if tokio::time::timeout(self.config.limits.first_byte_timeout, first).await.is_err() {
                 self.house.count("timeouts_first_byte");
                 self.house.limit("first_byte_seconds");
                 return End::Lost;
@@ -253,7 +242,7 @@ impl Edge {
             if self.may_leave() {
                 return End::Fault(StreamFault::SystemShutdown);
             }
-            self.ack_asked = self.stream.awaits_ack().then(|| self.ack_asked.unwrap_or_else(Instant::now));
+            self.let_write();
             let woke = self.wait().await;
             self.tell_written();
             has_read = matches!(woke, Ok(Woke::Read(_)));
@@ -290,28 +279,53 @@ impl Edge {
     /// Does the peer take what is written? One that does not gets nothing more: its queue fills at the house, which has
     /// the bound, and may have closed it for that.
     fn is_taking(&self) -> bool {
-        self.wire.unsent() < self.config.limits.queue_bytes_max / 4 || self.handle.overran.load(Ordering::Relaxed)
+        self.takes(self.outlet.lock().wire.unsent())
+    }
+
+    fn takes(&self, unsent: usize) -> bool {
+        unsent < self.config.limits.queue_bytes_max / 4 || self.handle.overran.load(Ordering::Relaxed)
+    }
+
+    /// All that the stream itself had to say is written: deliveries may follow, whoever writes them.
+    fn let_write(&self) {
+        let mut out = self.outlet.lock();
+        if self.session.is_some() {
+            out.open(self.stream.wire());
+        }
+        out.note_asked();
     }
 
     /// Sleeps until the queue has something, bytes came, or a deadline passed. Sends what is unsent meanwhile.
     async fn wait(&mut self) -> std::io::Result<Woke> {
-        let deadline = self.deadline();
-        if self.timer.deadline() > deadline || self.timer.is_elapsed() {
-            self.timer.as_mut().reset(deadline);
-            self.is_timed = false;
+        {
+            let mut out = self.outlet.lock();
+            let deadline = self.deadline(&out);
+            if self.timer.deadline() > deadline || self.timer.is_elapsed() {
+                self.timer.as_mut().reset(deadline);
+                self.is_timed = false;
+            }
+            out.looks_at(self.timer.deadline());
         }
         let (mut around, mut went_around) = (pin!(tokio::task::yield_now()), false);
         poll_fn(|cx| {
-            match self.wire.poll_flush(cx) {
-                Poll::Ready(Ok(())) => self.blocked_since = None,
-                Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                Poll::Pending => {
-                    self.blocked_since.get_or_insert_with(Instant::now);
+            // Whoever queues something or writes from here on wakes.
+            let has_some = self.handle.has_some(cx.waker());
+            let (must_look, unsent) = {
+                let mut out = self.outlet.lock();
+                match out.wire.poll_flush(cx) {
+                    Poll::Ready(Ok(())) => self.blocked_since = None,
+                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
+                    Poll::Pending => {
+                        self.blocked_since.get_or_insert_with(Instant::now);
+                    }
                 }
-            }
-            let taking = self.is_taking();
+                (out.must_look(), out.wire.unsent())
+            };
+            let taking = self.takes(unsent);
             self.handle.blocked.store(!taking, Ordering::Relaxed);
-            let waits = self.queue.is_empty() && self.handle.take_or_wait(&mut self.queue, cx.waker());
+            if must_look {
+                return Poll::Ready(Ok(Woke::Queue));
+            }
             // Once around all that is ready on this thread: what they have for this client goes in the same write, and
             // writes to many clients come close together, which wakes their readers less often.
             let mut gathered = |cx: &mut Context<'_>| {
@@ -321,11 +335,8 @@ impl Edge {
                 }
                 Poll::Ready(Ok(Woke::Queue))
             };
-            if !self.queue.is_empty() && taking {
+            if has_some && taking {
                 return gathered(cx);
-            }
-            if !waits {
-                self.handle.register(cx.waker());
             }
             if let Some((ordinal, _)) = self.ack_wanted
                 && taking
@@ -346,11 +357,11 @@ impl Edge {
                     return Poll::Ready(Ok(Woke::Queue));
                 }
             }
-            if self.may_read() && self.wire.poll_readable(cx)?.is_ready() {
+            if self.may_read() && self.outlet.lock().wire.poll_readable(cx)?.is_ready() {
                 if self.input.capacity() == 0 {
                     self.input = wire::buffer();
                 }
-                let read = self.wire.poll_read(cx, &mut self.input);
+                let read = self.outlet.lock().wire.poll_read(cx, &mut self.input);
                 if self.input.is_empty() {
                     wire::recycle(std::mem::take(&mut self.input));
                 }
@@ -381,7 +392,7 @@ impl Edge {
     }
 
     /// The nearest time at which something must be looked at.
-    fn deadline(&self) -> Instant {
+    fn deadline(&self, out: &Out) -> Instant {
         let limits = &self.config.limits;
         let mut at = if self.authenticated {
             self.heard
@@ -398,19 +409,19 @@ impl Edge {
         if let Some(until) = self.leaving {
             sooner(until);
         }
-        if let Some(due) = self.told_due {
+        if let Some(due) = out.told_due {
             sooner(due);
         }
+        if let Some(asked) = out.ack_asked {
+            sooner(asked.max(self.heard) + limits.ack_timeout);
+        }
         if let Some((_, since)) = self.ack_wanted
-            && self.is_taking()
+            && self.takes(out.wire.unsent())
         {
             sooner(since + talk::ACK_PATIENCE);
         }
         if let Some(until) = self.rates.paused_until() {
             sooner(until);
-        }
-        if let Some(asked) = self.ack_asked {
-            sooner(asked.max(self.heard) + limits.ack_timeout);
         }
         at
     }
@@ -432,14 +443,18 @@ impl Edge {
             }
             return Ok(());
         }
-        if self.ack_asked.is_some_and(|asked| now >= asked.max(self.heard) + limits.ack_timeout) {
-            if self.wire.unsent() == 0 && self.input.is_empty() && !self.is_blocked() {
+        let (asked, unsent) = {
+            let out = self.outlet.lock();
+            (out.ack_asked, out.wire.unsent())
+        };
+        if asked.is_some_and(|asked| now >= asked.max(self.heard) + limits.ack_timeout) {
+            if unsent == 0 && self.input.is_empty() && !self.is_blocked() {
                 self.house.count("timeouts_ack");
                 self.house.limit("ack_seconds");
                 return Err(End::Lost);
             }
             // It was not asked yet, or has answered and we did not read.
-            self.ack_asked = Some(now);
+            self.outlet.lock().ack_asked = Some(now);
         }
         let silent = now.duration_since(self.heard);
         if self.pinged && silent >= limits.idle_ping_after + limits.idle_close_after {
@@ -463,11 +478,9 @@ impl Edge {
         } else {
             self.config.certificates.starttls(self.stream.host())
         };
-        self.wire.start_tls(offer.config.clone()).map_err(|_| End::Lost)?;
-        let wire = &mut self.wire;
-        match tokio::time::timeout(self.config.limits.tls_handshake_timeout, poll_fn(|cx| wire.poll_handshake(cx)))
-            .await
-        {
+        self.outlet.lock().wire.start_tls(offer.config.clone()).map_err(|_| End::Lost)?;
+        let shaken = poll_fn(|cx| self.outlet.lock().wire.poll_handshake(cx));
+        match tokio::time::timeout(self.config.limits.tls_handshake_timeout, shaken).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 tracing::debug!(address = %self.address, %error, "TLS handshake failed");
@@ -481,7 +494,7 @@ impl Edge {
             }
         }
         // RFC 8737 §3: an authority has seen the certificate that it wanted to see.
-        if self.wire.tls().is_some_and(|tls| tls.alpn_protocol() == Some(crate::acme::answers::ALPN)) {
+        if self.outlet.lock().wire.tls().is_some_and(|tls| tls.alpn_protocol() == Some(crate::acme::answers::ALPN)) {
             return Err(End::Lost);
         }
         self.heard = Instant::now();
@@ -492,7 +505,8 @@ impl Edge {
 
     /// What authentication may know of the TLS connection.
     fn tls_info(&self, offer: &Offer) -> TlsInfo {
-        let Some(tls) = self.wire.tls() else { return TlsInfo::default() };
+        let out = self.outlet.lock();
+        let Some(tls) = out.wire.tls() else { return TlsInfo::default() };
         let sni = tls.server_name();
         let host = self.stream.host().or(sni).or(self.config.stream.default_host.as_deref());
         let client_certificate =
@@ -512,6 +526,7 @@ impl Edge {
 
     /// Last words, the session's end or rest, and the socket's.
     async fn finish(&mut self, end: End) {
+        self.outlet.lock().close();
         let mut out = Vec::new();
         if self.stream.is_managed() && !matches!(end, End::Lost | End::Fault(StreamFault::SlowReader)) {
             // XEP-0198 §4: the last word on what was handled.
@@ -542,16 +557,16 @@ impl Edge {
         // A server that stops waits for what is on its way out: what arrives is not given again after the restart.
         let stops = matches!(end, End::Fault(StreamFault::SystemShutdown));
         if stops {
-            self.wire.say_last(&out).await;
+            self.outlet.say_last(&out).await;
         }
         self.detach(reason);
         self.house.edges.close(&self.handle);
         if !matches!(end, End::Lost) {
             if !stops {
-                self.wire.say_last(&out).await;
+                self.outlet.say_last(&out).await;
             }
-            self.wire.shutdown();
-            self.wire.hear_out().await;
+            self.outlet.lock().wire.shutdown();
+            self.outlet.hear_out().await;
         }
     }
 
@@ -575,7 +590,11 @@ impl Edge {
     fn detach(&mut self, reason: im::DetachReason) {
         if let (Some(cell), Some(session)) = (self.cell.take(), self.session.take()) {
             // What the kernel did not take was not written.
-            let deliveries = if self.wire.unsent() == 0 { self.deliveries } else { self.deliveries_told };
+            let deliveries = {
+                let mut out = self.outlet.lock();
+                out.close();
+                out.known_written()
+            };
             let item = im::Item::Detached {
                 session,
                 edge: self.handle.id,

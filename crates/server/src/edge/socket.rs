@@ -34,17 +34,13 @@ impl Socket {
         }
     }
 
-    /// Waits for the first byte, or the end of the connection.
-    pub async fn readable(&self) {
+    /// Is the first byte there, or the end of the connection?
+    pub fn poll_first(&self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Socket::Tcp(tcp) => {
-                // Not `readable`, which may be wrong. An error is seen by the next read.
-                let _ = tcp.peek(&mut [0]).await;
-            }
+            // Not `poll_read_ready`, which may be wrong. An error is seen by the next read.
+            Socket::Tcp(tcp) => tcp.poll_peek(cx, &mut ReadBuf::new(&mut [0])).map(drop),
             #[cfg(feature = "simulated")]
-            Socket::Simulated(pipe) => {
-                let _ = std::future::poll_fn(|cx| pipe.poll_read_ready(cx)).await;
-            }
+            Socket::Simulated(pipe) => pipe.poll_read_ready(cx).map(drop),
         }
     }
 

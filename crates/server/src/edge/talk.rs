@@ -1,12 +1,11 @@
 //! A bound stream: stanzas in, deliveries out, acknowledgements.
 
-use super::{Edge, End};
+use super::{Edge, End, outlet};
 use crate::house::edges::StanzaTicket;
 use crate::house::entity::CellItem;
 use crate::watches::Way;
 use im::operations::Link;
-use im::{Delivery, EdgeItem, Ingress, Item, SessionId};
-use std::cell::RefCell;
+use im::{EdgeItem, Ingress, Item, SessionId};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -19,17 +18,6 @@ use xmpp::{Stanza, StreamFault};
 pub const ACK_PATIENCE: Duration = Duration::from_millis(1_000);
 /// When the server stops, a client has so long to acknowledge what it was sent.
 const LAST_ACK_TIMEOUT: Duration = Duration::from_secs(2);
-/// Without stream management: logged messages written to the socket are told to the account after this time.
-const TOLD_AFTER: Duration = Duration::from_millis(300);
-/// … or after so many. Other stanzas are told of when they are as many, or so many bytes.
-const TOLD_EVERY: u64 = 64;
-const TOLD_EVERY_BYTES: usize = 64 << 10;
-
-thread_local! {
-    /// Where deliveries are serialised; belongs to the thread, not to the stream.
-    static OUT: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
-}
-
 /// The identity of a stream from where stream management counts: ordinals begin anew there, and go on after a
 /// resumption. The account knows the stream by the one it began with.
 pub(super) fn managed_incarnation(began_with: u64) -> u64 {
@@ -105,7 +93,7 @@ impl Edge {
             let mut out = Vec::new();
             self.stream.write_ack(done.wrapping_sub(self.managed_from), &mut out);
             // A wire that broke is seen by the next flush.
-            let _ = self.wire.write(&out);
+            let _ = self.outlet.lock().wire.write(&out);
         } else {
             self.handle.wants_done.store(true, Ordering::Release);
         }
@@ -124,26 +112,30 @@ impl Edge {
         if !self.is_taking() {
             return Ok(());
         }
-        if self.queue.is_empty() {
-            self.handle.take(&mut self.queue);
-            if self.queue.is_empty() {
-                return Ok(());
-            }
+        let mut out = self.outlet.lock();
+        let mut queue = VecDeque::new();
+        if !self.handle.take(&mut queue) {
+            return Ok(());
         }
-        let mut out = OUT.take();
+        let mut bytes = outlet::buffer();
         let mut end = None;
         let mut delivered = false;
-        while let Some(item) = self.queue.pop_front() {
+        while let Some(item) = queue.pop_front() {
             match item {
                 EdgeItem::Deliver { number, delivery } => {
-                    self.write_delivery(number, &delivery, &mut out);
+                    self.shown(Way::ToClient, &delivery.stanza);
+                    let stanza = &delivery.stanza;
+                    #[cfg(feature = "simulated")]
+                    let stanza = &planted(stanza, number);
+                    out.put(number, &delivery, stanza, &mut bytes);
                     delivered = true;
                 }
-                EdgeItem::Skipped { number } => self.deliveries = self.deliveries.max(number),
+                EdgeItem::Skipped { number } => out.skip(number),
                 EdgeItem::Managed(granted) => {
                     self.managed_from = self.received;
                     self.incarnation = managed_incarnation(self.incarnation);
-                    self.stream.managed(&super::login::managed(granted), &mut out);
+                    self.stream.managed(&super::login::managed(granted), &mut bytes);
+                    out.count(self.stream.counting());
                     self.poke = true;
                 }
                 // Else the client would be given again, after the restart, what it has.
@@ -163,15 +155,12 @@ impl Edge {
                 }
             }
         }
-        crate::house::edges::recycle(std::mem::take(&mut self.queue));
+        crate::house::edges::recycle(queue);
         if delivered {
-            self.stream.drained(&mut out);
+            out.drained(&mut bytes);
         }
-        let written = self.wire.write(&out);
-        out.clear();
-        if out.capacity() <= 256 * 1024 {
-            OUT.set(out);
-        }
+        let written = out.wire.write(&bytes);
+        outlet::recycle(bytes);
         match (end, written) {
             (Some(end), _) => Err(end),
             (None, Err(_)) => Err(End::Lost),
@@ -184,7 +173,7 @@ impl Edge {
     pub(super) fn write_errors(&mut self, out: &mut Vec<u8>) {
         let mut behind = VecDeque::new();
         self.handle.take(&mut behind);
-        for item in std::mem::take(&mut self.queue).into_iter().chain(behind) {
+        for item in behind {
             if let EdgeItem::Deliver { delivery, .. } = item
                 && delivery.stanza.is_error()
             {
@@ -203,62 +192,10 @@ impl Edge {
         }
     }
 
-    fn write_delivery(&mut self, number: u64, delivery: &Delivery, out: &mut Vec<u8>) {
-        self.shown(Way::ToClient, &delivery.stanza);
-        let before = out.len();
-        let stanza = &delivery.stanza;
-        #[cfg(feature = "simulated")]
-        let stanza = &self.planted(stanza);
-        xmpp::write::write_stanza(out, stanza, delivery.to.as_ref(), &delivery.more, self.stream.wire());
-        self.bytes_untold += out.len() - before;
-        self.stream.sent(out);
-        self.deliveries = self.deliveries.max(number);
-        // (A message without a position may live in the session's queue alone.)
-        let is_due = || {
-            delivery.stanza.is_message()
-                || self.deliveries - self.deliveries_told >= TOLD_EVERY
-                || self.bytes_untold >= TOLD_EVERY_BYTES
-        };
-        if self.told_due.is_none() && !self.stream.is_managed() && is_due() {
-            self.told_due = Some(Instant::now() + TOLD_AFTER);
-        }
-    }
-
-    /// A mistake on purpose: every seventh message has the payload of an earlier one.
-    #[cfg(feature = "simulated")]
-    fn planted(&mut self, stanza: &Arc<Stanza>) -> Arc<Stanza> {
-        thread_local! {
-            static EARLIER: std::cell::RefCell<Option<Arc<Stanza>>> = const { std::cell::RefCell::new(None) };
-        }
-        if !xmpp::planted::is(xmpp::planted::Bug::WrongPayload) || !stanza.is_message() {
-            return stanza.clone();
-        }
-        let earlier = EARLIER.replace(Some(stanza.clone()));
-        match earlier.filter(|_| self.deliveries % 7 == 6) {
-            Some(earlier) => Arc::new(Stanza { payload: earlier.payload.clone(), ..(**stanza).clone() }),
-            None => stanza.clone(),
-        }
-    }
-
-    /// Tells the account, when it is time, which deliveries the kernel has: their pending marks can go. While the wire
-    /// is being written to without a pause, this is asked after each flush, as the timer may not get its turn.
+    /// Tells the account, when it is time, which deliveries the kernel has: their pending marks can go.
     pub(super) fn tell_written(&mut self) {
-        let Some(due) = self.told_due else { return };
-        let now = Instant::now();
-        let many = self.deliveries - self.deliveries_told >= TOLD_EVERY || self.bytes_untold >= TOLD_EVERY_BYTES;
-        if now < due && !many {
-            return;
-        }
-        if self.wire.unsent() > 0 {
-            if now >= due {
-                self.told_due = Some(now + TOLD_AFTER);
-            }
-            return;
-        }
-        self.told_due = None;
-        self.deliveries_told = self.deliveries;
-        self.bytes_untold = 0;
-        let (edge, deliveries) = (self.handle.id, self.deliveries);
+        let Some(deliveries) = self.outlet.lock().tell() else { return };
+        let edge = self.handle.id;
         self.tell_account(|session| Item::Written { session, edge, deliveries });
     }
 
@@ -276,6 +213,22 @@ impl Edge {
                 .with_children([xmpp::Element::new("ping", "urn:xmpp:ping")]);
             xmpp::write::write_stanza(&mut out, &ping, None, &xmpp::write::Additions::default(), self.stream.wire());
         }
-        self.wire.write(&out)
+        self.outlet.lock().wire.write(&out)
+    }
+}
+
+/// A mistake on purpose: every seventh message has the payload of an earlier one.
+#[cfg(feature = "simulated")]
+fn planted(stanza: &Arc<Stanza>, number: u64) -> Arc<Stanza> {
+    thread_local! {
+        static EARLIER: std::cell::RefCell<Option<Arc<Stanza>>> = const { std::cell::RefCell::new(None) };
+    }
+    if !xmpp::planted::is(xmpp::planted::Bug::WrongPayload) || !stanza.is_message() {
+        return stanza.clone();
+    }
+    let earlier = EARLIER.replace(Some(stanza.clone()));
+    match earlier.filter(|_| number % 7 == 0) {
+        Some(earlier) => Arc::new(Stanza { payload: earlier.payload.clone(), ..(**stanza).clone() }),
+        None => stanza.clone(),
     }
 }

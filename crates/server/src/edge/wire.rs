@@ -108,9 +108,9 @@ impl Wire {
         self.out.len() - self.out_at
     }
 
-    /// Waits for the first byte, or the end of the connection.
-    pub async fn readable(&self) {
-        self.socket.readable().await;
+    /// Is the first byte there, or the end of the connection?
+    pub fn poll_first(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.socket.poll_first(cx)
     }
 
     /// Becomes TLS; the caller drives [`Wire::poll_handshake`].
@@ -211,21 +211,26 @@ impl Wire {
         }
     }
 
-    /// To the kernel at once, if nothing waits before it; what it does not take waits.
+    /// To the kernel at once, if nothing waits before it; what it does not take waits, also where it never will.
     fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.written = true;
         let mut rest = bytes;
+        let mut pushed = Ok(());
         while self.out.is_empty() && !rest.is_empty() {
             match self.socket.try_write(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => rest = &rest[n..],
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
+                Ok(0) => pushed = Err(io::ErrorKind::WriteZero.into()),
+                Ok(n) => {
+                    rest = &rest[n..];
+                    continue;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                Err(e) => pushed = Err(e),
             }
+            break;
         }
         self.out.extend_from_slice(rest);
-        Ok(())
+        pushed
     }
 
     fn collect_tls(&mut self) -> io::Result<()> {
@@ -282,26 +287,26 @@ impl Wire {
         let _ = self.collect_tls();
     }
 
-    /// Last bytes, and TLS's end.
-    pub async fn say_last(&mut self, out: &[u8]) {
-        let _ = self.write(out);
+    /// Queues last bytes, and TLS's end.
+    pub fn put_last(&mut self, bytes: &[u8]) {
+        let _ = self.write(bytes);
         self.say_goodbye();
-        let _ = timeout(LAST_BYTES, poll_fn(|cx| self.poll_flush(cx))).await;
+    }
+
+    /// Last bytes, and TLS's end.
+    pub async fn say_last(&mut self, bytes: &[u8]) {
+        self.put_last(bytes);
+        flush_last(poll_fn(|cx| self.poll_flush(cx))).await;
     }
 
     /// What the peer still sends is read and dropped for a moment, so that our last words are not lost in a reset.
     pub async fn hear_out(&mut self) {
         let mut rest = Vec::new();
-        let heard = async {
-            for _ in 0..LAST_READS_MAX {
-                rest.clear();
-                if !matches!(poll_fn(|cx| self.poll_read(cx, &mut rest)).await, Ok(true)) {
-                    break;
-                }
-            }
-        };
-        // Its end of the connection, or not: both are fine.
-        let _ = timeout(LAST_PATIENCE, heard).await;
+        hear_out(|cx| {
+            rest.clear();
+            self.poll_read(cx, &mut rest)
+        })
+        .await;
     }
 
     /// The kernel finds out within `silence` that the peer is gone without a word.
@@ -313,6 +318,24 @@ impl Wire {
     pub fn shutdown(&self) {
         self.socket.shutdown();
     }
+}
+
+/// The kernel has some time to take the last bytes.
+pub(super) async fn flush_last(flush: impl Future<Output = io::Result<()>>) {
+    let _ = timeout(LAST_BYTES, flush).await;
+}
+
+/// See [`Wire::hear_out`].
+pub(super) async fn hear_out(mut poll_read: impl FnMut(&mut Context<'_>) -> Poll<io::Result<bool>>) {
+    let heard = async {
+        for _ in 0..LAST_READS_MAX {
+            if !matches!(poll_fn(&mut poll_read).await, Ok(true)) {
+                break;
+            }
+        }
+    };
+    // Its end of the connection, or not: both are fine.
+    let _ = timeout(LAST_PATIENCE, heard).await;
 }
 
 /// Takes TLS bytes in and moves what they decrypt to; `true`: the peer said close_notify.

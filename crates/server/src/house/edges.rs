@@ -1,14 +1,15 @@
 //! The streams of this node, by reference: where entities leave what a stream must hear.
 
+use crate::edge::outlet::Outlet;
 use dashmap::DashMap;
 use im::{EdgeItem, EdgeRef};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::task::Waker;
+use std::task::{Poll, Waker};
 use xmpp::StreamFault;
 use xmpp::planted::{self, Bug};
 
@@ -18,6 +19,8 @@ const BURST_TIMES: usize = 8;
 thread_local! {
     /// Room for queues: a stream has some only while something is queued.
     static POOL: RefCell<Vec<VecDeque<EdgeItem>>> = const { RefCell::new(Vec::new()) };
+    /// Streams for which presence was queued in this turn: see [`write_through`].
+    static UNWRITTEN: RefCell<Vec<Arc<EdgeHandle>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Queues a thread keeps room for, and the items each may have room for.
@@ -34,6 +37,19 @@ pub fn recycle(mut queue: VecDeque<EdgeItem>) {
             }
         });
     }
+}
+
+/// The turn ends: what it queued of presence is written, without the tasks of the streams that it is for. They are woken
+/// for what they must look at themselves; all of them, if somebody `watches` what they write.
+pub fn write_through(watches: bool) {
+    let mut unwritten = UNWRITTEN.take();
+    for handle in unwritten.drain(..) {
+        let outlet = handle.outlet.get().filter(|_| !watches).and_then(Weak::upgrade);
+        if !outlet.is_some_and(|outlet| outlet.write_through(&handle)) {
+            handle.wake();
+        }
+    }
+    UNWRITTEN.set(unwritten);
 }
 
 /// What one stream has waiting; LIMITS: send queue per session.
@@ -88,6 +104,8 @@ pub struct EdgeHandle {
     pub blocked: AtomicBool,
     /// It went over its bounds and was closed for that.
     pub overran: AtomicBool,
+    /// Where the stream writes, if others may write there, too.
+    pub outlet: OnceLock<Weak<Outlet>>,
 }
 
 impl std::fmt::Debug for EdgeHandle {
@@ -105,10 +123,18 @@ struct Done {
 }
 
 impl EdgeHandle {
+    /// Queues something, and wakes the stream's task if it is the first.
     pub fn send(&self, item: EdgeItem) {
+        if self.put(item) {
+            self.wake();
+        }
+    }
+
+    /// Queues something. True: it is the first, and nobody knows of it yet.
+    fn put(&self, item: EdgeItem) -> bool {
         let mut queue = self.queue.lock();
         if queue.closed {
-            return;
+            return false;
         }
         if let EdgeItem::Deliver { delivery, .. } = &item {
             queue.weight += delivery.stanza.weight();
@@ -123,10 +149,7 @@ impl EdgeHandle {
                 queue.items.clear();
                 queue.items.push_back(EdgeItem::Close(StreamFault::SlowReader));
                 queue.closed = true;
-                if let Some(waker) = queue.waker.take() {
-                    waker.wake();
-                }
-                return;
+                return true;
             }
         }
         let was_empty = queue.items.is_empty();
@@ -134,29 +157,42 @@ impl EdgeHandle {
             queue.items = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         }
         queue.items.push_back(item);
-        if was_empty && let Some(waker) = queue.waker.take() {
-            drop(queue);
-            waker.wake();
-        }
+        was_empty
     }
 
-    /// Takes all that is queued.
-    pub fn take(&self, into: &mut VecDeque<EdgeItem>) {
-        self.queue.lock().take(into);
+    /// Takes all that is queued; false if there is nothing.
+    pub fn take(&self, into: &mut VecDeque<EdgeItem>) -> bool {
+        self.queue.lock().take(into)
     }
 
-    /// The same; when there is nothing, whoever queues something wakes. Says whether that is so.
-    pub fn take_or_wait(&self, into: &mut VecDeque<EdgeItem>, waker: &Waker) -> bool {
+    /// The same, if nothing but deliveries is queued; else it stays, and the answer is false.
+    pub fn take_deliveries(&self, into: &mut VecDeque<EdgeItem>) -> bool {
         let mut queue = self.queue.lock();
-        let is_empty = !queue.take(into);
-        if is_empty {
-            queue.register(waker);
+        let is_delivery = |item: &EdgeItem| matches!(item, EdgeItem::Deliver { .. } | EdgeItem::Skipped { .. });
+        if !queue.items.iter().all(is_delivery) {
+            return false;
         }
-        is_empty
+        queue.take(into);
+        true
     }
 
-    pub fn register(&self, waker: &Waker) {
-        self.queue.lock().register(waker);
+    /// The first that is queued; when there is nothing, whoever queues something wakes.
+    pub fn poll_first(&self, waker: &Waker) -> Poll<EdgeItem> {
+        let mut queue = self.queue.lock();
+        match queue.items.pop_front() {
+            Some(item) => Poll::Ready(item),
+            None => {
+                queue.register(waker);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Is something queued? Whoever queues something into an empty queue wakes.
+    pub fn has_some(&self, waker: &Waker) -> bool {
+        let mut queue = self.queue.lock();
+        queue.register(waker);
+        !queue.items.is_empty()
     }
 
     pub fn close(&self) {
@@ -342,6 +378,7 @@ impl Edges {
             queue_bytes_max,
             blocked: AtomicBool::new(false),
             overran: AtomicBool::new(false),
+            outlet: OnceLock::new(),
         });
         self.map.insert(id.0, handle.clone());
         handle
@@ -351,9 +388,15 @@ impl Edges {
         self.map.get(&edge.0).map(|h| h.clone())
     }
 
+    /// Queues something for a stream. Presence is written when the turn ends, see [`write_through`]; for anything else its
+    /// task is woken.
     pub fn send(&self, edge: EdgeRef, item: EdgeItem) {
-        if let Some(handle) = self.map.get(&edge.0) {
+        let Some(handle) = self.map.get(&edge.0) else { return };
+        let is_presence = matches!(&item, EdgeItem::Deliver { delivery, .. } if delivery.stanza.is_presence());
+        if !is_presence || handle.outlet.get().is_none() {
             handle.send(item);
+        } else if handle.put(item) {
+            UNWRITTEN.with_borrow_mut(|unwritten| unwritten.push(handle.clone()));
         }
     }
 

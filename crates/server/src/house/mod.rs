@@ -405,6 +405,7 @@ impl House {
                 }
             }
         }
+        edges::write_through(self.watches.any());
         self.commit_in_turn();
         self.store.give_way();
     }

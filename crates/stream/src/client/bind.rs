@@ -3,8 +3,9 @@
 use super::{BINDS_MAX, ClientStream, Stage, Wait};
 use crate::event::{BindRequest, Bound, Event};
 use crate::features;
-use crate::management::{self, Counting};
+use crate::management;
 use crate::sasl::request::{BIND2, CSI};
+use std::sync::Arc;
 use xmpp::xml::{Raw, escape_text};
 use xmpp::{Element, FullJid, StanzaCondition, StanzaError, StreamCondition, StreamFault, ns};
 
@@ -79,7 +80,7 @@ impl ClientStream {
                 more.iter().for_each(|element| element.write(out, BIND2));
                 out.extend_from_slice(b"</bound>");
             });
-            self.counting = managed.map(|_| Counting::default());
+            self.counting = managed.map(|_| Arc::default());
             features::after_auth(out, &self.frames, &self.config, self.policy(), false, self.counting.is_some());
         } else {
             let id = std::mem::take(&mut self.negotiation().iq);
@@ -126,7 +127,7 @@ impl ClientStream {
         } else {
             management::write_resumed(out, id, h);
         }
-        self.counting = Some(Counting::default());
+        self.counting = Some(Arc::default());
         self.begin_session(jid);
     }
 

@@ -80,7 +80,7 @@ pub struct ClientStream {
     /// What only matters until a resource is bound.
     negotiation: Option<Box<Negotiation>>,
     /// Stream management is on.
-    counting: Option<Counting>,
+    counting: Option<Arc<Counting>>,
 }
 
 /// What may come next.
@@ -270,23 +270,9 @@ impl ClientStream {
 
 /// Sending.
 impl ClientStream {
-    /// A stanza was appended to `out`. With stream management, an `<r/>` follows now and then.
-    pub fn sent(&mut self, out: &mut Vec<u8>) {
-        if let Some(counting) = &mut self.counting {
-            counting.sent(out);
-        }
-    }
-
-    /// Nothing more is queued: ask for an acknowledgement of what was sent, unless one is awaited.
-    pub fn drained(&mut self, out: &mut Vec<u8>) {
-        if let Some(counting) = &mut self.counting {
-            counting.drained(out);
-        }
-    }
-
     /// `<r/>` in any case, to see whether the client is there. Does nothing without stream management.
     pub fn request_ack(&mut self, out: &mut Vec<u8>) {
-        if let Some(counting) = &mut self.counting {
+        if let Some(counting) = &self.counting {
             counting.request(out);
         }
     }
@@ -364,9 +350,14 @@ impl ClientStream {
         self.counting.is_some()
     }
 
+    /// With stream management: what whoever writes counts, who may not be whoever reads.
+    pub fn counting(&self) -> Option<&Arc<Counting>> {
+        self.counting.as_ref()
+    }
+
     /// Was an `<r/>` sent that the client has not answered?
     pub fn awaits_ack(&self) -> bool {
-        self.counting.as_ref().is_some_and(|counting| counting.awaits_ack)
+        self.counting.as_ref().is_some_and(|counting| counting.awaits_ack())
     }
 
     /// Bytes held for a half-read element.

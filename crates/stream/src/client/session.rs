@@ -2,8 +2,9 @@
 
 use super::{ClientStream, Wait};
 use crate::event::{Event, Managed};
-use crate::management::{self, Counting};
+use crate::management;
 use crate::sasl::request::CSI;
+use std::sync::Arc;
 use xmpp::stanza::{IqType, StanzaType};
 use xmpp::xml::Raw;
 use xmpp::{FullJid, Jid, Stanza, StanzaCondition, StreamFault, ns};
@@ -13,7 +14,7 @@ impl ClientStream {
         if Stanza::kind_of(&raw).is_some() {
             return self.stanza(raw, out);
         }
-        Ok(match (raw.ns(), raw.name(), &mut self.counting) {
+        Ok(match (raw.ns(), raw.name(), &self.counting) {
             (management::NS, "a", Some(counting)) => {
                 let h = management::handled(&raw)?;
                 counting.acked(out);
@@ -67,7 +68,7 @@ impl ClientStream {
     pub fn managed(&mut self, managed: &Managed, out: &mut Vec<u8>) {
         if self.answers(Wait::Manage) {
             management::write_enabled(out, managed);
-            self.counting = Some(Counting::default());
+            self.counting = Some(Arc::default());
         }
     }
 
