@@ -242,9 +242,7 @@ impl Edge {
             if self.may_leave() {
                 return End::Fault(StreamFault::SystemShutdown);
             }
-            self.let_write();
             let woke = self.wait().await;
-            self.tell_written();
             has_read = matches!(woke, Ok(Woke::Read(_)));
             match woke {
                 Ok(Woke::Queue) => {}
@@ -286,25 +284,27 @@ impl Edge {
         unsent < self.config.limits.queue_bytes_max / 4 || self.handle.overran.load(Ordering::Relaxed)
     }
 
-    /// All that the stream itself had to say is written: deliveries may follow, whoever writes them.
-    fn let_write(&self) {
-        let mut out = self.outlet.lock();
-        if self.session.is_some() {
-            out.open(self.stream.wire());
-        }
-        out.note_asked();
-    }
-
     /// Sleeps until the queue has something, bytes came, or a deadline passed. Sends what is unsent meanwhile.
     async fn wait(&mut self) -> std::io::Result<Woke> {
-        {
+        let written = {
             let mut out = self.outlet.lock();
+            // All that the stream itself had to say is written: deliveries may follow, whoever writes them.
+            if self.session.is_some() {
+                out.open(self.stream.wire());
+            }
+            out.note_asked();
+            let written = out.tell();
             let deadline = self.deadline(&out);
             if self.timer.deadline() > deadline || self.timer.is_elapsed() {
                 self.timer.as_mut().reset(deadline);
                 self.is_timed = false;
             }
             out.looks_at(self.timer.deadline());
+            written
+        };
+        if let Some(deliveries) = written {
+            let edge = self.handle.id;
+            self.tell_account(|session| im::Item::Written { session, edge, deliveries });
         }
         let (mut around, mut went_around) = (pin!(tokio::task::yield_now()), false);
         poll_fn(|cx| {
@@ -357,11 +357,15 @@ impl Edge {
                     return Poll::Ready(Ok(Woke::Queue));
                 }
             }
-            if self.may_read() && self.outlet.lock().wire.poll_readable(cx)?.is_ready() {
+            if self.may_read()
+                && let mut out = self.outlet.lock()
+                && out.wire.poll_readable(cx)?.is_ready()
+            {
                 if self.input.capacity() == 0 {
                     self.input = wire::buffer();
                 }
-                let read = self.outlet.lock().wire.poll_read(cx, &mut self.input);
+                let read = out.wire.poll_read(cx, &mut self.input);
+                drop(out);
                 if self.input.is_empty() {
                     wire::recycle(std::mem::take(&mut self.input));
                 }

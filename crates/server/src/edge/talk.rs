@@ -18,6 +18,7 @@ use xmpp::{Stanza, StreamFault};
 pub const ACK_PATIENCE: Duration = Duration::from_millis(1_000);
 /// When the server stops, a client has so long to acknowledge what it was sent.
 const LAST_ACK_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The identity of a stream from where stream management counts: ordinals begin anew there, and go on after a
 /// resumption. The account knows the stream by the one it began with.
 pub(super) fn managed_incarnation(began_with: u64) -> u64 {
@@ -109,12 +110,9 @@ impl Edge {
 
     /// Serialises what is queued and hands it to the wire, all in one write.
     pub(super) fn write_queue(&mut self) -> Result<(), End> {
-        if !self.is_taking() {
-            return Ok(());
-        }
         let mut out = self.outlet.lock();
         let mut queue = VecDeque::new();
-        if !self.handle.take(&mut queue) {
+        if !self.takes(out.wire.unsent()) || !self.handle.take(&mut queue) {
             return Ok(());
         }
         let mut bytes = outlet::buffer();
@@ -171,9 +169,9 @@ impl Edge {
     /// The last that a client hears: of what is queued the errors. (The rest is its session's, which goes on or gives it
     /// back.)
     pub(super) fn write_errors(&mut self, out: &mut Vec<u8>) {
-        let mut behind = VecDeque::new();
-        self.handle.take(&mut behind);
-        for item in behind {
+        let mut queue = VecDeque::new();
+        self.handle.take(&mut queue);
+        for item in queue {
             if let EdgeItem::Deliver { delivery, .. } = item
                 && delivery.stanza.is_error()
             {
@@ -190,13 +188,6 @@ impl Edge {
         {
             self.house.watches.see(self.house.now().utc, way, Some(&jid.clone().into()), stanza);
         }
-    }
-
-    /// Tells the account, when it is time, which deliveries the kernel has: their pending marks can go.
-    pub(super) fn tell_written(&mut self) {
-        let Some(deliveries) = self.outlet.lock().tell() else { return };
-        let edge = self.handle.id;
-        self.tell_account(|session| Item::Written { session, edge, deliveries });
     }
 
     /// Is the client there? Asked when it has been silent for long.

@@ -1,14 +1,14 @@
 //! The streams of this node, by reference: where entities leave what a stream must hear.
 
-use crate::edge::outlet::Outlet;
+use crate::edge::outlet::{self, Outlet};
 use dashmap::DashMap;
 use im::{EdgeItem, EdgeRef};
 use parking_lot::Mutex;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{BuildHasherDefault, Hasher};
-use std::sync::{Arc, OnceLock, Weak};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::task::{Poll, Waker};
 use xmpp::StreamFault;
 use xmpp::planted::{self, Bug};
@@ -43,12 +43,17 @@ pub fn recycle(mut queue: VecDeque<EdgeItem>) {
 /// for what they must look at themselves; all of them, if somebody `watches` what they write.
 pub fn write_through(watches: bool) {
     let mut unwritten = UNWRITTEN.take();
+    if unwritten.is_empty() {
+        return;
+    }
+    let mut bytes = outlet::buffer();
     for handle in unwritten.drain(..) {
         let outlet = handle.outlet.get().filter(|_| !watches).and_then(Weak::upgrade);
-        if !outlet.is_some_and(|outlet| outlet.write_through(&handle)) {
+        if !outlet.is_some_and(|outlet| outlet.write_through(&handle, &mut bytes)) {
             handle.wake();
         }
     }
+    outlet::recycle(bytes);
     UNWRITTEN.set(unwritten);
 }
 

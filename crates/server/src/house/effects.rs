@@ -30,7 +30,7 @@ impl House {
     pub(super) fn take_effects(self: &Arc<House>, turn: &mut Turn<'_>, mut fx: Effects) {
         // A message is told to its recipient at once, but the sender's own row is in the store's queue before that: what
         // becomes of it becomes of the recipient's row too, or that alone is refused.
-        let mut told = TOLD.take();
+        let mut told = Vec::new();
         for effect in fx.list.drain(..) {
             if let Effect::Query { iq, session: Some(session), .. } = &effect {
                 let edge = turn.resident.account.session(*session).and_then(|s| s.edge);
@@ -44,6 +44,9 @@ impl House {
                 Effect::Limit(name) => self.limit(name),
                 effect => match turn.resident.gate.pass(effect) {
                     Some(effect @ Effect::Tell { .. }) => {
+                        if told.capacity() == 0 {
+                            told = TOLD.take();
+                        }
                         told.push(effect);
                         continue;
                     }
@@ -59,7 +62,7 @@ impl House {
         }
         told.drain(..).for_each(|effect| self.perform(turn, effect));
         for (room, pool) in [(told, &TOLD), (fx.list, &EFFECTS)] {
-            if room.capacity() <= POOLED_EFFECTS_MAX {
+            if (1..=POOLED_EFFECTS_MAX).contains(&room.capacity()) {
                 pool.set(room);
             }
         }

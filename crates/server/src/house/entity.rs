@@ -98,23 +98,23 @@ const STANZAS_A_LOOK: u32 = 32;
 
 impl House {
     /// One turn of a cell; its caller is the runner. What is left in its mailbox waits behind the others that are ready.
-    pub(super) fn run_cell(self: &Arc<House>, cell: &Arc<AccountCell>, ready: &mut Ready) {
+    /// `now`: of the cells before it, and of those behind.
+    pub(super) fn run_cell(self: &Arc<House>, cell: &Arc<AccountCell>, ready: &mut Ready, now: &mut Now) {
         let mut orphans = Vec::new();
         // One look at the clock serves the stanzas that wait.
-        let mut now = self.now();
         let mut looked = 0;
         let ran = cell.cell.run(
             |resident, item| {
                 let stanza = matches!(item, CellItem::Im(Item::FromClient { .. } | Item::Inbound { .. }));
                 looked += 1;
                 if looked > 1 && (!stanza || looked % STANZAS_A_LOOK == 0) {
-                    now = self.now();
+                    *now = self.now();
                 }
                 if resident.mending.is_lost() {
                     orphans.push(item);
                     return None;
                 }
-                let turn = &mut Turn { cell, resident, now, ready };
+                let turn = &mut Turn { cell, resident, now: *now, ready };
                 self.step(turn, item);
                 if turn.resident.mending.is_lost() {
                     orphans.extend(turn.resident.mending.left().map(CellItem::Im));
