@@ -285,10 +285,14 @@ impl Workload {
     pub fn is_long(&self) -> bool {
         match self.work {
             Work::Idle { sessions, .. } => sessions > 1_000,
-            Work::Presence { watchers } => watchers > 200,
             Work::Pages { .. } => true,
             Work::Large(large) => matches!(large, Large::Broadcast { .. } | Large::Removal { .. }),
-            Work::Chat(_) | Work::Paced { .. } | Work::Login { .. } | Work::OfflineStore | Work::OfflineFetch => false,
+            Work::Chat(_)
+            | Work::Paced { .. }
+            | Work::Presence { .. }
+            | Work::Login { .. }
+            | Work::OfflineStore
+            | Work::OfflineFetch => false,
         }
     }
 

@@ -218,7 +218,7 @@ fn planted(stanza: &Arc<Stanza>, number: u64) -> Arc<Stanza> {
         return stanza.clone();
     }
     let earlier = EARLIER.replace(Some(stanza.clone()));
-    match earlier.filter(|_| number % 7 == 0) {
+    match earlier.filter(|_| number.is_multiple_of(7)) {
         Some(earlier) => Arc::new(Stanza { payload: earlier.payload.clone(), ..(**stanza).clone() }),
         None => stanza.clone(),
     }
