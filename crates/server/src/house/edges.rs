@@ -40,11 +40,11 @@ pub fn recycle(mut queue: VecDeque<EdgeItem>) {
 }
 
 /// The turn ends: what it queued of presence is written, without the tasks of the streams that it is for. They are woken
-/// for what they must look at themselves; all of them, if somebody `watches` what they write.
-pub fn write_through(watches: bool) {
+/// for what they must look at themselves; all of them, if somebody `watches` what they write. False: nothing was.
+pub fn write_through(watches: bool) -> bool {
     let mut unwritten = UNWRITTEN.take();
     if unwritten.is_empty() {
-        return;
+        return false;
     }
     let mut bytes = outlet::buffer();
     for handle in unwritten.drain(..) {
@@ -55,6 +55,7 @@ pub fn write_through(watches: bool) {
     }
     outlet::recycle(bytes);
     UNWRITTEN.set(unwritten);
+    true
 }
 
 /// What one stream has waiting; LIMITS: send queue per session.

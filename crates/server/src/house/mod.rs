@@ -109,9 +109,15 @@ impl Rest {
 }
 
 async fn turns(house: &Arc<House>, ready: &mut Ready) {
+    let mut wrote = false;
     while !ready.is_empty() {
-        after_others().await;
-        house.turn(ready);
+        // A turn that writes is long, and wakes nobody: the next comes behind a look at the sockets, or nobody who has
+        // something to say would be heard for many of them.
+        match wrote {
+            true => tokio::task::yield_now().await,
+            false => after_others().await,
+        }
+        wrote = house.turn(ready);
     }
 }
 
@@ -391,8 +397,9 @@ impl House {
         }
     }
 
-    /// Runs some cells: what one sets off for thousands must not keep a thread from everybody else.
-    fn turn(self: &Arc<House>, ready: &mut Ready) {
+    /// Runs some cells: what one sets off for thousands must not keep a thread from everybody else. True: presence was
+    /// written to streams.
+    fn turn(self: &Arc<House>, ready: &mut Ready) -> bool {
         // (Most turns are of one cell or two: one look at the clock does for them.)
         let (mut since, mut now) = (None, None);
         for n in 1..=CELLS_A_TURN {
@@ -406,9 +413,10 @@ impl House {
                 now = None;
             }
         }
-        edges::write_through(self.watches.any());
+        let wrote = edges::write_through(self.watches.any());
         self.commit_in_turn();
         self.store.give_way();
+        wrote
     }
 
     /// What [`House::commit_soon`] queued goes when all that is ready has had its turn: what came together from many is one
