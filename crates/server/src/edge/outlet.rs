@@ -47,9 +47,9 @@ pub struct Outlet(Mutex<Out>);
 pub(crate) struct Out {
     pub wire: Wire,
     /// The number of the last delivery that was written to the wire on this stream.
-    pub deliveries: u64,
+    deliveries: u64,
     /// … of the last that the account has been told of.
-    pub deliveries_told: u64,
+    deliveries_told: u64,
     /// Bytes of those that it has not been told of.
     bytes_untold: usize,
     /// What the account waits to hear of was written: when it is told.
