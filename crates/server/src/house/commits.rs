@@ -2,6 +2,7 @@
 
 use super::entity::CellItem;
 use super::mending::Lapsed;
+use super::turns::CELLS_A_TURN;
 use super::{AccountCell, House, Ready};
 use cluster::Posted;
 use im::Ticket;
@@ -73,44 +74,43 @@ pub async fn hand_over(house: Arc<House>) {
     }
 }
 
-/// Carries notes until the house is dropped.
+/// Carries notes until the house is dropped, a turn's worth at a time.
 pub async fn carry(house: Arc<House>) {
     loop {
         house.commits.wake.notified().await;
-        let notes = std::mem::take(&mut *house.commits.notes.lock());
-        let mut ready = Ready::new();
-        for (n, note) in notes.into_iter().enumerate() {
-            if n % super::CELLS_A_TURN == super::CELLS_A_TURN - 1 {
-                super::after_others().await;
+        let mut notes = std::mem::take(&mut *house.commits.notes.lock()).into_iter();
+        loop {
+            let mut ready = Ready::new();
+            for note in notes.by_ref().take(CELLS_A_TURN) {
+                carry_one(&house, note, &mut ready);
             }
-            match note.result {
-                Ok(outcomes) => {
-                    let item = CellItem::Committed { seq: note.seq, outcomes, ticket: note.ticket };
-                    post(&house, note.cell, item, &mut ready);
-                    house.work(&mut ready);
-                }
-                Err(error) => {
-                    if error == StoreError::Fenced {
-                        tracing::error!("another server owns this store now; this one must stop");
-                        house.count("fenced");
-                    }
-                    tracing::error!(account = %note.cell.jid, ?error, "a write failed");
-                    // Presence goes on while the disk is full (LIMITS.md §3), and what stands behind such a commit is tried
-                    // again and again if it does not happen.
-                    let passes = note.upkeep && error != StoreError::Fenced;
-                    // The ticket of a failed write is never done by itself: the error answer is its outcome.
-                    let Note { cell, seq, bounce, ticket, .. } = note;
-                    post(
-                        &house,
-                        cell,
-                        CellItem::Failed { seq, passes, lapsed: Lapsed { error, bounce, ticket } },
-                        &mut ready,
-                    );
-                    house.work(&mut ready);
-                }
+            house.work(&mut ready);
+            if notes.len() == 0 {
+                break;
             }
+            super::after_others().await;
         }
     }
+}
+
+fn carry_one(house: &Arc<House>, note: Note, ready: &mut Ready) {
+    let Note { cell, seq, result, bounce, upkeep, ticket } = note;
+    let item = match result {
+        Ok(outcomes) => CellItem::Committed { seq, outcomes, ticket },
+        Err(error) => {
+            if error == StoreError::Fenced {
+                tracing::error!("another server owns this store now; this one must stop");
+                house.count("fenced");
+            }
+            tracing::error!(account = %cell.jid, ?error, "a write failed");
+            // Presence goes on while the disk is full (LIMITS.md §3), and what stands behind such a commit is tried
+            // again and again if it does not happen.
+            let passes = upkeep && error != StoreError::Fenced;
+            // The ticket of a failed write is never done by itself: the error answer is its outcome.
+            CellItem::Failed { seq, passes, lapsed: Lapsed { error, bounce, ticket } }
+        }
+    };
+    post(house, cell, item, ready);
 }
 
 /// A commit's outcome must not be lost: one that has no room in the mailbox waits for it on a task of its own.
@@ -146,8 +146,8 @@ fn post_later(house: &Arc<House>, cell: Arc<AccountCell>, item: CellItem) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::house::COMMITS_TOGETHER;
     use crate::house::testing::{house, juliet};
+    use crate::house::turns::COMMITS_TOGETHER;
     use std::sync::atomic::Ordering;
     use store::Key;
     use xmpp::Stamp;

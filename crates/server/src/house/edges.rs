@@ -19,7 +19,8 @@ const BURST_TIMES: usize = 8;
 thread_local! {
     /// Room for queues: a stream has some only while something is queued.
     static POOL: RefCell<Vec<VecDeque<EdgeItem>>> = const { RefCell::new(Vec::new()) };
-    /// Streams for which presence was queued in this turn: see [`write_through`].
+    /// Streams for which presence was queued in this turn: see [`write_through`]. Bounded by the turn, which ends when they
+    /// are many.
     static UNWRITTEN: RefCell<Vec<Arc<EdgeHandle>>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -37,6 +38,11 @@ pub fn recycle(mut queue: VecDeque<EdgeItem>) {
             }
         });
     }
+}
+
+/// How many streams this turn has left presence for.
+pub fn unwritten() -> usize {
+    UNWRITTEN.with_borrow(Vec::len)
 }
 
 /// The turn ends: what it queued of presence is written, without the tasks of the streams that it is for. They are woken

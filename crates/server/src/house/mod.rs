@@ -35,6 +35,7 @@ pub mod run;
 #[cfg(test)]
 pub mod testing;
 pub mod timers;
+mod turns;
 
 use crate::component::Components;
 use crate::config::Config;
@@ -51,13 +52,14 @@ use im::operations::{Link, Operation};
 use im::watchers::Authenticated;
 use im::{Account, Host, HostPolicy, Item, Now};
 use parking_lot::{Mutex, RwLock};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use store::{Key, Store};
 use stream::Crypto;
 use tokio::time::Instant;
+pub(crate) use turns::after_others;
+pub use turns::{Ready, Rest};
 use xmpp::{BareJid, Stamp, Stanza, StanzaCondition, StanzaError};
 
 /// An account's cell, and its name.
@@ -65,85 +67,6 @@ use xmpp::{BareJid, Stamp, Stanza, StanzaCondition, StanzaError};
 pub struct AccountCell {
     pub jid: BareJid,
     pub cell: Cell<Resident, CellItem>,
-}
-
-/// Cells whose runner the present task has become.
-pub type Ready = VecDeque<Arc<AccountCell>>;
-
-thread_local! {
-    /// Room for those that are ready: the thread's. Empty between two uses.
-    static READY: std::cell::Cell<Ready> = const { std::cell::Cell::new(Ready::new()) };
-}
-
-/// More room than that is given back to the system.
-const READY_ROOM_MAX: usize = 1_024;
-
-fn give_back(ready: Ready) {
-    if ready.capacity() <= READY_ROOM_MAX {
-        READY.set(ready);
-    }
-}
-
-/// Cells that are run before all else that waits for this thread has its turn: so many, or fewer if they take long. (A message
-/// waits for some four such rounds: until it is read, committed, delivered, sent.)
-const CELLS_A_TURN: usize = 32;
-const TURN_TIME: Duration = Duration::from_micros(25);
-/// The clock is looked at behind so many of them.
-const CELLS_A_LOOK: usize = 4;
-
-/// So many calls to the store are worth a transaction, whoever else is ready: a millisecond or so of work for one thread.
-const COMMITS_TOGETHER: usize = 64;
-
-/// Cells whose runner the holder is and that have had no turn yet. Whoever drops them lets a task of their own run them.
-#[must_use]
-pub struct Rest {
-    house: Arc<House>,
-    ready: Ready,
-}
-
-impl Rest {
-    /// Runs them, and all that they set off, a turn at a time.
-    pub async fn work(mut self) {
-        turns(&self.house, &mut self.ready).await;
-    }
-}
-
-async fn turns(house: &Arc<House>, ready: &mut Ready) {
-    let mut wrote = false;
-    while !ready.is_empty() {
-        // A turn that writes is long, and wakes nobody: the next comes behind a look at the sockets, or nobody who has
-        // something to say would be heard for many of them.
-        match wrote {
-            true => tokio::task::yield_now().await,
-            false => after_others().await,
-        }
-        wrote = house.turn(ready);
-    }
-}
-
-/// Goes on behind all that is ready to run on this thread, and what the present task has woken. (Tokio's own `yield_now`
-/// comes back at the next look at the sockets, before most of them: what is woken piles up faster than it runs.)
-pub(crate) async fn after_others() {
-    let mut went = false;
-    std::future::poll_fn(|cx| match std::mem::replace(&mut went, true) {
-        true => std::task::Poll::Ready(()),
-        false => {
-            cx.waker().wake_by_ref();
-            std::task::Poll::Pending
-        }
-    })
-    .await;
-}
-
-impl Drop for Rest {
-    fn drop(&mut self) {
-        if self.ready.is_empty() {
-            return;
-        }
-        let (house, mut ready) = (self.house.clone(), std::mem::take(&mut self.ready));
-        // (Not as a `Rest`: a runtime that ends drops it unrun.)
-        self.house.runtime.spawn(async move { turns(&house, &mut ready).await });
-    }
 }
 
 /// A hosted domain.
@@ -355,85 +278,6 @@ impl House {
     pub fn commit_soon(&self, fence: store::Fence, changes: Vec<store::Change>, done: store::Committed) {
         self.store.commit_soon(fence, changes, done);
         self.uncommitted.fetch_add(1, Ordering::AcqRel);
-    }
-
-    // ---- posting and running ----
-
-    /// Posts an item to an account and does all the work that follows from it on this task.
-    pub fn post(self: &Arc<House>, account: &BareJid, item: Item) {
-        let mut ready = READY.take();
-        self.leave(account, CellItem::Im(item), &mut ready);
-        self.work(&mut ready);
-        give_back(ready);
-    }
-
-    /// The same when the cell is at hand (a stream posting to its own account).
-    pub fn post_to(self: &Arc<House>, cell: &Arc<AccountCell>, item: CellItem) {
-        drop(self.post_some(cell, item));
-    }
-
-    /// The same, for who can wait: more than a turn of work comes back, to be gone on with.
-    pub fn post_some(self: &Arc<House>, cell: &Arc<AccountCell>, item: CellItem) -> Option<Rest> {
-        let mut ready = READY.take();
-        match cell.cell.post(item) {
-            Posted::Run => ready.push_back(cell.clone()),
-            Posted::Queued => {}
-            Posted::Full(item) => self.refuse_full(item, &mut ready),
-            Posted::Gone(item) => self.leave(&cell.jid, item, &mut ready),
-        }
-        self.turn(&mut ready);
-        if ready.is_empty() {
-            give_back(ready);
-            return None;
-        }
-        Some(Rest { house: self.clone(), ready })
-    }
-
-    /// Runs cells until none is left. More than a turn of work goes on in a task of its own.
-    pub fn work(self: &Arc<House>, ready: &mut Ready) {
-        self.turn(ready);
-        if !ready.is_empty() {
-            drop(Rest { house: self.clone(), ready: std::mem::take(ready) });
-        }
-    }
-
-    /// Runs some cells: what one sets off for thousands must not keep a thread from everybody else. True: presence was
-    /// written to streams.
-    fn turn(self: &Arc<House>, ready: &mut Ready) -> bool {
-        // (Most turns are of one cell or two: one look at the clock does for them.)
-        let (mut since, mut now) = (None, None);
-        for n in 1..=CELLS_A_TURN {
-            let Some(cell) = ready.pop_front() else { break };
-            self.run_cell(&cell, ready, now.get_or_insert_with(|| self.now()));
-            if n % CELLS_A_LOOK == 0 && !ready.is_empty() {
-                let at = Instant::now();
-                if at - *since.get_or_insert(at) >= TURN_TIME {
-                    break;
-                }
-                now = None;
-            }
-        }
-        let wrote = edges::write_through(self.watches.any());
-        self.commit_in_turn();
-        self.store.give_way();
-        wrote
-    }
-
-    /// What [`House::commit_soon`] queued goes when all that is ready has had its turn: what came together from many is one
-    /// batch. Or at once, if it is one already.
-    fn commit_in_turn(&self) {
-        match self.uncommitted.load(Ordering::Acquire) {
-            0 => {}
-            1..COMMITS_TOGETHER => self.commits.wants.notify_one(),
-            _ => self.commit_now(),
-        }
-    }
-
-    /// What [`House::commit_soon`] queued goes.
-    pub fn commit_now(&self) {
-        if self.uncommitted.swap(0, Ordering::AcqRel) > 0 {
-            self.store.go();
-        }
     }
 
     /// The cell of an account that is in memory.

@@ -1,7 +1,9 @@
 //! Ticks: when an account asked to be woken, and when to look whether it is still needed in memory.
 
 use super::entity::CellItem;
-use super::{AccountCell, House};
+use super::turns::CELLS_A_TURN;
+use super::{AccountCell, House, Ready};
+use cluster::Posted;
 use im::Item;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -40,7 +42,7 @@ impl Timers {
     }
 }
 
-/// Wakes what is due until the house is dropped.
+/// Wakes what is due until the house is dropped, a turn's worth at a time.
 pub async fn carry(house: Arc<House>) {
     let mut pulse = tokio::time::interval(Duration::from_millis(GRAIN_MS));
     pulse.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -55,20 +57,22 @@ pub async fn carry(house: Arc<House>) {
             let later = all.split_off(&(slot + 1));
             std::mem::replace(&mut *all, later)
         };
-        for (n, (cell, what)) in due.into_values().flatten().enumerate() {
-            if n % super::CELLS_A_TURN == super::CELLS_A_TURN - 1 {
-                super::after_others().await;
+        let mut due = due.into_values().flatten().peekable();
+        while due.peek().is_some() {
+            let mut ready = Ready::new();
+            for (cell, what) in due.by_ref().take(CELLS_A_TURN) {
+                let Some(cell) = cell.upgrade() else { continue };
+                let item = match what {
+                    What::Tick => CellItem::Im(Item::Tick),
+                    What::Sweep => CellItem::Sweep,
+                };
+                // Into a cell that went meanwhile: nothing to wake.
+                if let Posted::Run = cell.cell.post(item) {
+                    ready.push_back(cell);
+                }
             }
-            let Some(cell) = cell.upgrade() else { continue };
-            let item = match what {
-                What::Tick => CellItem::Im(Item::Tick),
-                What::Sweep => CellItem::Sweep,
-            };
-            // Into a cell that went meanwhile: nothing to wake.
-            if let cluster::Posted::Run = cell.cell.post(item) {
-                let mut ready = super::Ready::from([cell]);
-                house.work(&mut ready);
-            }
+            house.work(&mut ready);
+            super::after_others().await;
         }
     }
 }
