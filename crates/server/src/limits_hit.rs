@@ -7,7 +7,7 @@ use xmpp::StreamFault;
 use xmpp::xml::XmlFault;
 
 /// Options whose limits are counted by their names ([`House::limit`]).
-pub const OPTIONS: [&str; 58] = [
+pub const OPTIONS: [&str; 59] = [
     "ack_seconds",
     "attribute_bytes_max",
     "auth_failures_delay_after",
@@ -66,6 +66,7 @@ pub const OPTIONS: [&str; 58] = [
     "unauthenticated_per_address_max",
     "unauthenticated_percent",
     "vcard_bytes_max",
+    "write_seconds",
 ];
 
 /// What is counted ([`House::count`]) when a limit is hit that no option sets.

@@ -126,7 +126,7 @@ impl Connection {
         self.line.deadline(at)
     }
 
-    fn timed_out(&self) -> Result<(), End> {
+    fn timed_out(&mut self) -> Result<(), End> {
         if self.line.takes_nothing() {
             return Err(End::Lost);
         }

@@ -379,6 +379,8 @@ section! {
         idle_close_seconds: u32 = 60, in 1 ..= 86_400;
         /// Seconds that a client has to answer a request for acknowledgement (XEP-0198).
         ack_seconds: u32 = 60, in 1 ..= 3_600;
+        /// Seconds after which a client that takes nothing of what it is sent is given up.
+        write_seconds: u32 = 60, in 1 ..= 3_600;
         /// Seconds that a stopping server gives streams to end and writes to reach the disk.
         shutdown_seconds: u32 = 10, in 1 ..= 600;
 

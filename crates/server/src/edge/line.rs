@@ -23,8 +23,6 @@ pub struct Line {
     pub input: Vec<u8>,
     /// Bytes to go with the next [`Line::send`].
     pub out: Vec<u8>,
-    /// What was written is not with the kernel since then.
-    blocked_since: Option<Instant>,
 }
 
 /// What the wire did.
@@ -41,7 +39,7 @@ impl Line {
         socket.hurry();
         let wire = Wire::new(socket);
         wire.notice_silence(SILENCE);
-        Line { wire, input: Vec::new(), out: Vec::new(), blocked_since: None }
+        Line { wire, input: Vec::new(), out: Vec::new() }
     }
 
     /// So many bytes may be added to what is to go.
@@ -58,15 +56,13 @@ impl Line {
         let written = self.wire.write(&self.out);
         self.out.clear();
         written?;
-        let sent = self.wire.is_sent();
-        self.blocked_since = if sent { None } else { self.blocked_since.or_else(|| Some(Instant::now())) };
-        Ok(sent)
+        Ok(self.wire.is_sent())
     }
 
     /// Sends what is unsent and reads, if it may.
     pub async fn progress(&mut self, may_read: bool) -> io::Result<Io> {
         let (wire, input) = (&mut self.wire, &mut self.input);
-        let io = poll_fn(|cx| {
+        poll_fn(|cx| {
             if wire.poll_sent(cx)?.is_ready() {
                 return Poll::Ready(Ok(Io::Flushed));
             }
@@ -75,20 +71,16 @@ impl Line {
                 false => Poll::Pending,
             }
         })
-        .await;
-        if let Ok(Io::Flushed) = io {
-            self.blocked_since = None;
-        }
-        io
+        .await
     }
 
     /// When to look again, where `at` is what else there is to wait for.
     pub fn deadline(&self, at: Instant) -> Instant {
-        self.blocked_since.map_or(at, |since| at.min(since + WRITE_PATIENCE))
+        self.wire.stalled_since().map_or(at, |since| at.min(since + WRITE_PATIENCE))
     }
 
-    pub fn takes_nothing(&self) -> bool {
-        self.blocked_since.is_some_and(|since| since.elapsed() >= WRITE_PATIENCE)
+    pub fn takes_nothing(&mut self) -> bool {
+        self.wire.takes_nothing(WRITE_PATIENCE)
     }
 
     /// What is to go goes, before the wire changes.
@@ -122,7 +114,7 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::{TcpListener, TcpStream};
 
     async fn line() -> (Line, TcpStream) {
@@ -176,5 +168,21 @@ mod tests {
         assert_eq!(line.progress(false).await.expect("it lives"), Io::Flushed);
         assert!(!line.takes_nothing() && line.deadline(later) == later);
         taking.abort();
+    }
+
+    #[tokio::test]
+    async fn who_takes_some_has_another_minute() {
+        let (mut line, mut far) = line().await;
+        line.wire.write(&vec![b' '; 32 << 20]).expect("it is queued");
+        tokio::time::pause();
+        tokio::time::advance(WRITE_PATIENCE).await;
+        assert!(line.takes_nothing());
+        tokio::time::resume();
+        while line.takes_nothing() {
+            far.read_exact(&mut [0; 16 << 10]).await.expect("it is there");
+            tokio::task::yield_now().await;
+            assert!(poll_fn(|cx| Poll::Ready(line.wire.poll_flush(cx))).await.is_pending());
+        }
+        assert!(line.wire.unsent() > 0 && line.wire.stalled_since().is_some());
     }
 }

@@ -138,7 +138,6 @@ pub(crate) struct Edge {
     pub(crate) pinged: bool,
     /// The server stops: the stream is closed when the client has acknowledged what it was sent, or then.
     pub(crate) leaving: Option<Instant>,
-    pub(crate) blocked_since: Option<Instant>,
     pub(crate) timer: Pin<Box<Sleep>>,
     /// It was looked at since it was set, and wakes.
     pub(crate) is_timed: bool,
@@ -204,7 +203,6 @@ impl Edge {
             heard: now,
             pinged: false,
             leaving: None,
-            blocked_since: None,
             timer: Box::pin(tokio::time::sleep(config.limits.first_byte_timeout)),
             is_timed: false,
             authenticated: false,
@@ -312,12 +310,8 @@ impl Edge {
             let has_some = self.handle.has_some(cx.waker());
             let (must_look, unsent) = {
                 let mut out = self.outlet.lock();
-                match out.wire.poll_flush(cx) {
-                    Poll::Ready(Ok(())) => self.blocked_since = None,
-                    Poll::Ready(Err(e)) => return Poll::Ready(Err(e)),
-                    Poll::Pending => {
-                        self.blocked_since.get_or_insert_with(Instant::now);
-                    }
+                if let Poll::Ready(Err(e)) = out.wire.poll_flush(cx) {
+                    return Poll::Ready(Err(e));
                 }
                 (out.must_look(), out.wire.unsent())
             };
@@ -407,7 +401,7 @@ impl Edge {
             self.began + limits.negotiation_timeout
         };
         let mut sooner = |t: Instant| at = at.min(t);
-        if let Some(since) = self.blocked_since {
+        if let Some(since) = out.wire.stalled_since() {
             sooner(since + limits.write_timeout);
         }
         if let Some(until) = self.leaving {
@@ -433,7 +427,9 @@ impl Edge {
     fn timed_out(&mut self) -> Result<(), End> {
         let now = Instant::now();
         let limits = self.config.limits.clone();
-        if self.blocked_since.is_some_and(|since| now >= since + limits.write_timeout) {
+        if self.outlet.lock().wire.takes_nothing(limits.write_timeout) {
+            self.house.count("timeouts_write");
+            self.house.limit("write_seconds");
             return Err(End::Lost);
         }
         if !self.authenticated {

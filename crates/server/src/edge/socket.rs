@@ -93,6 +93,16 @@ impl Socket {
         }
     }
 
+    /// The same, asked of the kernel itself: the runtime hears that there is room only when a good part of the kernel's buffer
+    /// has become free, which takes a slow peer long.
+    pub fn try_write_now(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Socket::Tcp(tcp) => socket2::SockRef::from(tcp).send(bytes),
+            #[cfg(feature = "simulated")]
+            Socket::Simulated(pipe) => pipe.try_write(bytes),
+        }
+    }
+
     /// The kernel finds out within `silence` that the peer is gone without a word.
     pub fn notice_silence(&self, silence: Duration) {
         match self {

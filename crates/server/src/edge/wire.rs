@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Bytes read from a socket at once; the buffer belongs to the thread, not to the stream.
 const READ_BYTES: usize = 32 * 1024;
@@ -60,6 +60,8 @@ pub struct Wire {
     /// What the kernel has not taken yet: clear text or TLS records.
     out: Vec<u8>,
     out_at: usize,
+    /// Since when it takes nothing of that.
+    stalled_since: Option<Instant>,
     eof: bool,
     /// Something was written since [`Wire::poll_sent`] last said that all is sent.
     written: bool,
@@ -74,6 +76,7 @@ impl Wire {
             tls: None,
             out: Vec::new(),
             out_at: 0,
+            stalled_since: None,
             eof: false,
             written: false,
             early: Vec::new(),
@@ -106,6 +109,32 @@ impl Wire {
     /// Bytes that the kernel has not taken yet.
     pub fn unsent(&self) -> usize {
         self.out.len() - self.out_at
+    }
+
+    /// Since when the kernel takes nothing, though something is unsent.
+    pub fn stalled_since(&self) -> Option<Instant> {
+        self.stalled_since
+    }
+
+    /// Has nothing been taken for so long, and is nothing taken now either?
+    pub fn takes_nothing(&mut self, patience: Duration) -> bool {
+        if self.stalled_since.is_none_or(|since| since.elapsed() < patience) {
+            return false;
+        }
+        // (Of an error the next flush tells.)
+        let taken = self.socket.try_write_now(&self.out[self.out_at..]).unwrap_or(0);
+        self.out_at += taken;
+        if taken > 0 {
+            self.stalls(true);
+        }
+        taken == 0
+    }
+
+    /// Something is unsent; the kernel took some bytes just now, or none.
+    fn stalls(&mut self, took_some: bool) {
+        if took_some || self.stalled_since.is_none() {
+            self.stalled_since = Some(Instant::now());
+        }
     }
 
     /// Is the first byte there, or the end of the connection?
@@ -229,7 +258,10 @@ impl Wire {
             }
             break;
         }
-        self.out.extend_from_slice(rest);
+        if !rest.is_empty() {
+            self.stalls(rest.len() < bytes.len());
+            self.out.extend_from_slice(rest);
+        }
         pushed
     }
 
@@ -244,11 +276,16 @@ impl Wire {
 
     /// Sends what is queued. `Pending`: the kernel's buffer is full.
     pub fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut took_some = false;
         while self.out_at < self.out.len() {
             match self.socket.try_write(&self.out[self.out_at..]) {
                 Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                Ok(n) => self.out_at += n,
+                Ok(n) => {
+                    self.out_at += n;
+                    took_some = true;
+                }
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    self.stalls(took_some);
                     ready!(self.socket.poll_write_ready(cx))?;
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -256,6 +293,7 @@ impl Wire {
             }
         }
         self.out_at = 0;
+        self.stalled_since = None;
         self.out.clear();
         if self.out.capacity() > 0 {
             // An idle stream holds no buffer.

@@ -136,6 +136,7 @@ pub fn edge_limits_of(config: &Config) -> EdgeLimits {
         idle_ping_after: seconds(limits.idle_ping_seconds),
         idle_close_after: seconds(limits.idle_close_seconds),
         ack_timeout: seconds(limits.ack_seconds),
+        write_timeout: seconds(limits.write_seconds),
         queue_items_max: limits.send_queue_stanzas_max,
         queue_bytes_max: limits.send_queue_bytes_max,
         bytes_per_second: rate(limits.inbound_bytes_per_second),

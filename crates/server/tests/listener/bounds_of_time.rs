@@ -12,9 +12,12 @@ static SERVER: LazyLock<Server> = LazyLock::new(|| {
     )
 });
 
-/// Pinged after six seconds, closed after eight; an acknowledgement within two.
+/// Pinged after six seconds, closed after eight; an acknowledgement within two, something taken within two.
 static SILENCE: LazyLock<Server> = LazyLock::new(|| {
-    Server::start("[limits]\nrates = false\nidle_ping_seconds = 6\nidle_close_seconds = 2\nack_seconds = 2\n")
+    Server::start(
+        "[limits]\nrates = false\nidle_ping_seconds = 6\nidle_close_seconds = 2\nack_seconds = 2\nwrite_seconds = 2\n\
+         send_queue_bytes_max = 30000000\nsend_queue_stanzas_max = 100000\n",
+    )
 });
 
 /// The time is up between these seconds; the machine may be busy.
@@ -137,6 +140,32 @@ fn a_half_open_connection_is_found_by_an_acknowledgement_that_does_not_come() {
     eventually("the session sleeps", || {
         SILENCE.sessions("halfopen@localhost").iter().any(|(_, state)| state == "suspended")
     });
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_little_is_not() {
+    let given_up = || SILENCE.status()["counters"]["timeouts_write"].as_u64().unwrap_or(0);
+    let (mut takes_nothing, mut takes_little) =
+        (Client::available(&SILENCE, "takesnothing", "r"), Client::available(&SILENCE, "takeslittle", "r"));
+    // Answers that no kernel's buffers hold.
+    let question = "<iq type='get' id='q'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    takes_nothing.send(question);
+    let answer = takes_nothing.expect("</iq>").len();
+    for client in [&mut takes_nothing, &mut takes_little] {
+        client.send(question.repeat((24 << 20) / answer));
+    }
+    let since = Instant::now();
+    while given_up() == 0 {
+        takes_little.take_slowly();
+        assert!(since.elapsed() < Duration::from_secs(20), "it is not given up");
+    }
+    // Long before the silence would have been noticed.
+    between(since, 0.0, 5.5);
+    eventually("the session goes", || SILENCE.sessions("takesnothing@localhost").is_empty());
+    while since.elapsed() < Duration::from_secs(5) {
+        takes_little.take_slowly();
+    }
+    assert_eq!((given_up(), SILENCE.sessions("takeslittle@localhost").len()), (1, 1));
 }
 
 #[test]

@@ -186,6 +186,14 @@ impl Client {
         }
     }
 
+    /// Takes a third of a mebibyte, and nothing for a fifth of a second. In clear.
+    pub fn take_slowly(&mut self) {
+        let mut bytes = vec![0; 320 << 10];
+        self.tcp.set_read_timeout(Some(PATIENCE)).expect("a timeout can be set");
+        self.tcp.read_exact(&mut bytes).expect("there is more than that");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+
     fn note(&mut self, who: &str, bytes: &[u8]) {
         let text = String::from_utf8_lossy(&bytes[..bytes.len().min(2_000)]);
         self.transcript.push_str(&format!("{who}{text}\n"));
