@@ -351,7 +351,9 @@ impl Edge {
                     return Poll::Ready(Ok(Woke::Queue));
                 }
             }
-            if self.may_read()
+            // (Who takes nothing is not heard either: the answers would have to wait here.)
+            if taking
+                && self.may_read()
                 && let mut out = self.outlet.lock()
                 && out.wire.poll_readable(cx)?.is_ready()
             {

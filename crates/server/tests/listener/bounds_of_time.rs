@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::server::{Server, eventually};
+use std::io::Read;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -142,6 +143,12 @@ fn a_half_open_connection_is_found_by_an_acknowledgement_that_does_not_come() {
     });
 }
 
+/// A third of a mebibyte, and nothing for a fifth of a second.
+fn take_slowly(client: &Client) {
+    client.socket().read_exact(&mut vec![0; 320 << 10]).expect("there is more than that");
+    std::thread::sleep(Duration::from_millis(200));
+}
+
 #[test]
 fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_little_is_not() {
     let given_up = || SILENCE.status()["counters"]["timeouts_write"].as_u64().unwrap_or(0);
@@ -156,14 +163,14 @@ fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_little_is_not() {
     }
     let since = Instant::now();
     while given_up() == 0 {
-        takes_little.take_slowly();
+        take_slowly(&takes_little);
         assert!(since.elapsed() < Duration::from_secs(20), "it is not given up");
     }
     // Long before the silence would have been noticed.
     between(since, 0.0, 5.5);
     eventually("the session goes", || SILENCE.sessions("takesnothing@localhost").is_empty());
     while since.elapsed() < Duration::from_secs(5) {
-        takes_little.take_slowly();
+        take_slowly(&takes_little);
     }
     assert_eq!((given_up(), SILENCE.sessions("takeslittle@localhost").len()), (1, 1));
 }

@@ -2,6 +2,7 @@
 
 use crate::client::Client;
 use crate::server::{Server, eventually};
+use std::io::{Read, Write};
 use std::sync::LazyLock;
 use std::time::Duration;
 
@@ -76,6 +77,30 @@ fn a_reader_of_good_will_is_given_more_at_once_than_may_wait_for_a_slow_one() {
     }
     client.send("<iq type='set' id='q'><query xmlns='urn:xmpp:mam:2'><set xmlns='http://jabber.org/protocol/rsm'><max>60</max></set></query></iq>");
     assert_eq!(client.expect("</fin>").matches("<forwarded ").count(), 60);
+}
+
+#[test]
+fn a_client_that_asks_much_before_it_reads_is_read_no_more_meanwhile_and_hears_all_answers() {
+    let server = Server::start("[limits]\nrates = false\n");
+    let mut client = Client::available(&server, "curious", "r");
+    let question = "<iq type='get' id='q'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    client.send(question);
+    let answer = client.expect("</iq>").len();
+    // The answers to them are more than the kernel's buffers hold, and the queue.
+    let questions = (32 << 20) / answer;
+    let mut saying = client.socket();
+    let says = std::thread::spawn(move || saying.write_all(question.repeat(questions).as_bytes()));
+    let heard = || server.status()["counters"]["operations_client_iq"].as_u64().unwrap_or(0);
+    let mut before = 0;
+    while heard() > before {
+        before = heard();
+        std::thread::sleep(Duration::from_millis(300));
+    }
+    assert!(before < questions as u64, "all {questions} are read");
+    let mut answers = vec![0; answer * questions];
+    client.socket().read_exact(&mut answers).expect("all are answered");
+    assert!(answers.ends_with(b"</iq>") && says.join().is_ok_and(|said| said.is_ok()));
+    assert_eq!(client.sync(), "");
 }
 
 #[test]
