@@ -458,6 +458,10 @@ impl Edge {
             // It was not asked yet, or has answered and we did not read.
             self.outlet.lock().ack_asked = Some(now);
         }
+        if !self.takes(unsent) {
+            // It is not read.
+            self.heard = now;
+        }
         let silent = now.duration_since(self.heard);
         if self.pinged && silent >= limits.idle_ping_after + limits.idle_close_after {
             self.house.count("timeouts_idle");

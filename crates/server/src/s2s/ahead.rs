@@ -299,4 +299,29 @@ mod tests {
         assert_eq!(scene.federation.ahead.0.lock().messages.len(), AHEAD_MAX);
         assert_eq!(scene.rows().await, 1);
     }
+
+    #[tokio::test]
+    async fn what_a_full_link_refuses_is_not_ahead_and_its_sender_has_the_ticket_back() {
+        let scene = Scene::new(true);
+        let body = "x".repeat(32 << 10);
+        let stanza = Arc::new(Stanza::parse(MESSAGE.replace("hi", &body).as_bytes()).expect("a stanza in a test"));
+        let to = stanza.to.clone().expect("it has one");
+        let send = || scene.federation.send(to.clone(), &stanza, StanzaTicket::issue(&scene.edge, 1, false));
+        let refused = (0..AHEAD_MAX).find_map(|accepted| Some((accepted, send().err()?.1)));
+        let (accepted, ticket) = refused.expect("a link has a bound");
+        assert!(ticket.0.is_some() && accepted > 0);
+        assert_eq!(scene.federation.ahead.0.lock().messages.len(), accepted);
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_when_it_has_its_row_already_leaves_no_row() {
+        let scene = Scene::new(true);
+        scene.send(MESSAGE, false);
+        let queued = scene.link.take_stanza().expect("it may go");
+        scene.federation.write_behind(Duration::ZERO);
+        assert_eq!(scene.rows().await, 1);
+        let ticket = scene.federation.take_from_ahead(&scene.link.pair, queued.id);
+        assert!(ticket.0.is_none(), "it went with the row");
+        assert_eq!(scene.rows().await, 0);
+    }
 }

@@ -143,10 +143,18 @@ fn a_half_open_connection_is_found_by_an_acknowledgement_that_does_not_come() {
     });
 }
 
-/// A third of a mebibyte, and nothing for a fifth of a second.
-fn take_slowly(client: &Client) {
-    client.socket().read_exact(&mut vec![0; 320 << 10]).expect("there is more than that");
+/// Some of what is there, and nothing for a fifth of a second.
+fn take_slowly(client: &Client, bytes: usize) {
+    client.socket().read_exact(&mut vec![0; bytes]).expect("there is more than that");
     std::thread::sleep(Duration::from_millis(200));
+}
+
+/// Asks for more than the buffers of any kernel hold.
+fn ask_for_much(client: &mut Client) {
+    let question = "<iq type='get' id='q'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
+    client.send(question);
+    let answer = client.expect("</iq>").len();
+    client.send(question.repeat((24 << 20) / answer));
 }
 
 #[test]
@@ -154,25 +162,32 @@ fn a_client_that_takes_nothing_is_given_up_and_one_that_takes_little_is_not() {
     let given_up = || SILENCE.status()["counters"]["timeouts_write"].as_u64().unwrap_or(0);
     let (mut takes_nothing, mut takes_little) =
         (Client::available(&SILENCE, "takesnothing", "r"), Client::available(&SILENCE, "takeslittle", "r"));
-    // Answers that no kernel's buffers hold.
-    let question = "<iq type='get' id='q'><query xmlns='http://jabber.org/protocol/disco#info'/></iq>";
-    takes_nothing.send(question);
-    let answer = takes_nothing.expect("</iq>").len();
-    for client in [&mut takes_nothing, &mut takes_little] {
-        client.send(question.repeat((24 << 20) / answer));
-    }
+    ask_for_much(&mut takes_nothing);
+    ask_for_much(&mut takes_little);
     let since = Instant::now();
     while given_up() == 0 {
-        take_slowly(&takes_little);
+        take_slowly(&takes_little, 320 << 10);
         assert!(since.elapsed() < Duration::from_secs(20), "it is not given up");
     }
     // Long before the silence would have been noticed.
     between(since, 0.0, 5.5);
     eventually("the session goes", || SILENCE.sessions("takesnothing@localhost").is_empty());
     while since.elapsed() < Duration::from_secs(5) {
-        take_slowly(&takes_little);
+        take_slowly(&takes_little, 320 << 10);
     }
     assert_eq!((given_up(), SILENCE.sessions("takeslittle@localhost").len()), (1, 1));
+}
+
+#[test]
+fn a_client_that_is_not_read_as_it_takes_little_is_not_silent() {
+    let server = Server::start("[limits]\nrates = false\nidle_ping_seconds = 2\nidle_close_seconds = 1\n");
+    let mut client = Client::available(&server, "busy", "r");
+    ask_for_much(&mut client);
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_secs(5) {
+        take_slowly(&client, 16 << 10);
+    }
+    assert_eq!(server.sessions("busy@localhost").len(), 1);
 }
 
 #[test]
