@@ -16,6 +16,7 @@ pub mod backup;
 mod checkpoint;
 mod fulltext;
 mod open;
+mod queue;
 mod read;
 pub mod remains;
 mod rows;

@@ -1,32 +1,24 @@
 //! The writer: one thread, one connection, group commit.
 //!
 //! Whenever it is free it takes what is queued, does it in one transaction, and calls every `done`, in order. While much
-//! comes it waits a moment for more before it begins: see [`COMPANY_PATIENCE`].
+//! comes it waits a moment for more before it begins, and with what can wait: see [`crate::queue`].
 
 use crate::apply::{Applier, Memory, Stop, Tally};
 use crate::checkpoint::{self, Gauge};
 use crate::open;
+use crate::queue::{Call, Queue, Room, State};
 use crate::upkeep::{self, Unreadable, Upkeep};
 use crate::waiting::Waiting;
 use parking_lot::{Condvar, Mutex};
 use rusqlite::{Connection, ErrorCode, OptionalExtension};
-use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 use store::{CLOSED, Change, Committed, Fence, Outcome, Record, StoreError};
 use tokio::sync::oneshot;
 use xmpp::Stamp;
 
-/// Changes taken into one transaction (a single call may have more).
-const BATCH_CHANGES_MAX: usize = 1_000;
-/// When the last transaction had at least so many calls, the next waits for twice as many, but not for long. On one core the
-/// writer would else have it as soon as the first comes, and make a transaction for each few of those who come together;
-/// that took half as much CPU time again (docs/design/batching.md). Where little comes nothing waits.
-const COMPANY_FROM: usize = 6;
-const COMPANY_PATIENCE: Duration = Duration::from_micros(300);
 /// What may wait in the queue; a call that would exceed it is answered `Busy`.
 pub const QUEUE_CHANGES_MAX: usize = 100_000;
 pub const QUEUE_BYTES_MAX: usize = 256 << 20;
@@ -71,53 +63,14 @@ pub struct Figures {
     pub last_commit: AtomicI64,
 }
 
-#[derive(Default)]
-pub struct Queue {
-    calls: VecDeque<Call>,
-    pub changes: usize,
-    bytes: usize,
-    /// Calls of [`Room::Again`].
-    again: usize,
-    unreadable: Vec<Unreadable>,
-    /// The writer waits for so many calls, and is not woken before.
-    enough: usize,
-    state: State,
-    /// Who waits for the end.
-    closers: Vec<oneshot::Sender<()>>,
-}
-
-#[derive(Default, PartialEq, Clone, Copy)]
-enum State {
-    #[default]
-    Open,
-    /// What is queued is still done.
-    Closing,
-    Closed,
-}
-
-struct Call {
-    fence: Fence,
-    changes: Vec<Change>,
-    bytes: usize,
-    room: Room,
-    /// Taken when it is called.
-    done: Option<Committed>,
-}
-
-/// What there was room for when it came.
-#[derive(PartialEq, Clone, Copy)]
-enum Room {
-    All,
-    /// An answer, if the log has it from before: that is not refused. Its stanzas are not kept.
-    Again,
-}
-
 type Answer = Result<Vec<Outcome>, StoreError>;
 
 impl Shared {
     /// Queues; the writer is woken unless there is more to come.
     pub fn commit(&self, fence: Fence, changes: Vec<Change>, done: Committed, more: bool) {
         let bytes = changes.iter().map(Change::weight).sum();
+        // (Who has nothing to write waits for those before.)
+        let is_urgent = changes.is_empty() || !changes.iter().all(Change::keeps_books);
         let refused = {
             let mut queue = self.queue.lock();
             let full = queue.changes + changes.len() > QUEUE_CHANGES_MAX || queue.bytes + bytes > QUEUE_BYTES_MAX;
@@ -127,14 +80,17 @@ impl Shared {
                 if queue.again < AGAIN_MAX && may_be_said_again(&changes) {
                     queue.again += 1;
                     let changes = changes.into_iter().map(without_text).collect();
-                    queue.calls.push_back(Call { fence, changes, bytes: 0, room: Room::Again, done: Some(done) });
+                    queue.urgent += 1;
+                    let room = Room::Again;
+                    queue.calls.push_back(Call { fence, changes, bytes: 0, is_urgent: true, room, done: Some(done) });
                     return;
                 }
                 StoreError::Busy
             } else {
                 queue.changes += changes.len();
                 queue.bytes += bytes;
-                queue.calls.push_back(Call { fence, changes, bytes, room: Room::All, done: Some(done) });
+                queue.urgent += usize::from(is_urgent);
+                queue.calls.push_back(Call { fence, changes, bytes, is_urgent, room: Room::All, done: Some(done) });
                 if !more {
                     self.wake_for(&queue);
                 }
@@ -151,7 +107,7 @@ impl Shared {
     }
 
     fn wake_for(&self, queue: &Queue) {
-        if queue.calls.len() >= queue.enough {
+        if queue.wants_writer() {
             self.waiting.begin();
             self.wake.notify_one();
         }
@@ -291,11 +247,13 @@ impl Writer {
                 return Work::FinishCheckpoint;
             }
             if !queue.calls.is_empty() || !queue.unreadable.is_empty() {
-                if !waited && self.expects_more(&queue) {
+                if !waited && let Some(patience) = queue.wait_for_more(self.last_calls) {
                     waited = true;
-                    queue.enough = 2 * self.last_calls;
-                    self.shared.wake.wait_for(&mut queue, COMPANY_PATIENCE);
-                    queue.enough = 0;
+                    if queue.is_patient() {
+                        self.shared.waiting.end();
+                    }
+                    self.shared.wake.wait_for(&mut queue, patience);
+                    queue.wait_no_more();
                     continue;
                 }
                 let calls = queue.take();
@@ -312,14 +270,6 @@ impl Writer {
             }
             self.shared.wake.wait(&mut queue);
         }
-    }
-
-    /// Is it likely that what is queued is soon twice as much?
-    fn expects_more(&self, queue: &Queue) -> bool {
-        let last = self.last_calls;
-        (COMPANY_FROM..=BATCH_CHANGES_MAX / 2).contains(&last)
-            && queue.calls.len() < 2 * last
-            && queue.state == State::Open
     }
 
     fn batch(&mut self, mut calls: Vec<Call>, unreadable: Vec<Unreadable>) {
@@ -476,7 +426,7 @@ impl Writer {
                 }
             }
             // As on a slow disk, so that a crash can fall in between.
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::sleep(std::time::Duration::from_millis(5));
         }
         run(connection, "COMMIT").map_err(|error| match fault(error) {
             // Not a single call's fault by now.
@@ -547,27 +497,6 @@ impl Writer {
                 tracing::warn!(%error, "the limit of pages was not set");
             }
         }
-    }
-}
-
-impl Queue {
-    /// The calls of the next transaction.
-    fn take(&mut self) -> Vec<Call> {
-        let mut calls = Vec::new();
-        let mut changes = 0;
-        while let Some(call) = self.calls.front() {
-            if !calls.is_empty() && changes + call.changes.len() > BATCH_CHANGES_MAX {
-                break;
-            }
-            changes += call.changes.len();
-            self.bytes -= call.bytes;
-            match call.room {
-                Room::All => self.changes -= call.changes.len(),
-                Room::Again => self.again -= 1,
-            }
-            calls.extend(self.calls.pop_front());
-        }
-        calls
     }
 }
 

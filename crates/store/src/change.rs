@@ -201,6 +201,18 @@ impl Change {
         }
     }
 
+    /// Does it only keep the books, which may be behind for a moment? Nobody waits for it but those who are told of a session.
+    pub fn keeps_books(&self) -> bool {
+        matches!(
+            self,
+            Change::SessionPut { .. }
+                | Change::SessionDelete { .. }
+                | Change::LastActivity { .. }
+                | Change::Taken { .. }
+                | Change::Trim { .. }
+        )
+    }
+
     /// What it weighs in a queue, in bytes; roughly.
     pub fn weight(&self) -> usize {
         let held = match self {

@@ -27,14 +27,8 @@ pub struct Note {
 /// Does the change only keep the books, which can be behind for a while? Presence and messages between those who are
 /// there go on without it, and it is tried again.
 pub fn is_upkeep(change: &Change) -> bool {
-    matches!(
-        change,
-        Change::SessionPut { .. }
-            | Change::SessionDelete { .. }
-            | Change::LastActivity { .. }
-            | Change::Taken { .. }
-            | Change::Trim { .. }
-    ) || is_ledger_of_watchers(change)
+    change.keeps_books()
+        || is_ledger_of_watchers(change)
         || matches!(change, Change::BlobDelete { space, key, .. } if im::modules::outcome::is_key(space, key))
 }
 

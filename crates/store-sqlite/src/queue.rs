@@ -1,0 +1,180 @@
+//! What waits for the writer, and whether it waits for more.
+
+use crate::upkeep::Unreadable;
+use std::collections::VecDeque;
+use std::time::Duration;
+use store::{Change, Committed, Fence};
+use tokio::sync::oneshot;
+
+/// Changes taken into one transaction (a single call may have more).
+pub const BATCH_CHANGES_MAX: usize = 1_000;
+/// When the last transaction had at least so many calls, the next waits for twice as many, but not for long. On one core the
+/// writer would else have it as soon as the first comes, and make a transaction for each few of those who come together;
+/// that took half as much CPU time again (docs/design/batching.md). Where little comes nothing waits.
+const COMPANY_FROM: usize = 6;
+const COMPANY_PATIENCE: Duration = Duration::from_micros(300);
+/// What only keeps the books ([`Change::keeps_books`]) waits so long for whoever comes: when many log in, and little else is
+/// written, a sync would else be had for each few of them. What is more than that is not waited with.
+const BOOKS_PATIENCE: Duration = Duration::from_millis(2);
+
+#[derive(Default)]
+pub struct Queue {
+    pub calls: VecDeque<Call>,
+    pub changes: usize,
+    pub bytes: usize,
+    /// Calls of [`Room::Again`].
+    pub again: usize,
+    pub unreadable: Vec<Unreadable>,
+    /// The writer waits for so many calls, and is not woken before,
+    enough: usize,
+    /// … unless one comes that does more than keep the books.
+    is_patient: bool,
+    /// How many of those there are.
+    pub urgent: usize,
+    pub state: State,
+    /// Who waits for the end.
+    pub closers: Vec<oneshot::Sender<()>>,
+}
+
+#[derive(Default, PartialEq, Clone, Copy)]
+pub enum State {
+    #[default]
+    Open,
+    /// What is queued is still done.
+    Closing,
+    Closed,
+}
+
+pub struct Call {
+    pub fence: Fence,
+    pub changes: Vec<Change>,
+    pub bytes: usize,
+    /// It does more than keep the books.
+    pub is_urgent: bool,
+    pub room: Room,
+    /// Taken when it is called.
+    pub done: Option<Committed>,
+}
+
+/// What there was room for when it came.
+#[derive(PartialEq, Clone, Copy)]
+pub enum Room {
+    All,
+    /// An answer, if the log has it from before: that is not refused. Its stanzas are not kept.
+    Again,
+}
+
+impl Queue {
+    /// Is it time to wake the writer, who may wait for more?
+    pub fn wants_writer(&self) -> bool {
+        self.calls.len() >= self.enough || self.is_patient && self.urgent > 0
+    }
+
+    /// How long the writer waits for more than what is here, if that is worth it; `last`: calls of the last transaction.
+    pub fn wait_for_more(&mut self, last: usize) -> Option<Duration> {
+        if self.state != State::Open || self.calls.is_empty() {
+            return None;
+        }
+        if self.urgent == 0 {
+            (self.enough, self.is_patient) = (BATCH_CHANGES_MAX, true);
+            return Some(BOOKS_PATIENCE);
+        }
+        // Is it likely that there is soon twice as much?
+        if (COMPANY_FROM..=BATCH_CHANGES_MAX / 2).contains(&last) && self.calls.len() < 2 * last {
+            self.enough = 2 * last;
+            return Some(COMPANY_PATIENCE);
+        }
+        None
+    }
+
+    /// Does the writer wait with what only keeps the books?
+    pub fn is_patient(&self) -> bool {
+        self.is_patient
+    }
+
+    /// The writer waits no more.
+    pub fn wait_no_more(&mut self) {
+        (self.enough, self.is_patient) = (0, false);
+    }
+
+    /// The calls of the next transaction.
+    pub fn take(&mut self) -> Vec<Call> {
+        let mut calls = Vec::new();
+        let mut changes = 0;
+        while let Some(call) = self.calls.front() {
+            if !calls.is_empty() && changes + call.changes.len() > BATCH_CHANGES_MAX {
+                break;
+            }
+            changes += call.changes.len();
+            self.bytes -= call.bytes;
+            self.urgent -= usize::from(call.is_urgent);
+            match call.room {
+                Room::All => self.changes -= call.changes.len(),
+                Room::Again => self.again -= 1,
+            }
+            calls.extend(self.calls.pop_front());
+        }
+        calls
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use xmpp::BareJid;
+
+    fn queue(calls: &[bool]) -> Queue {
+        let mut queue = Queue::default();
+        calls.iter().for_each(|is_urgent| queue.put(*is_urgent));
+        queue
+    }
+
+    impl Queue {
+        fn put(&mut self, is_urgent: bool) {
+            let account = BareJid::parse("juliet@capulet.example").expect("a bare JID in a test");
+            let fence = store::Key::Bare(account).fence(1);
+            self.urgent += usize::from(is_urgent);
+            self.calls.push_back(Call { fence, changes: vec![], bytes: 0, is_urgent, room: Room::All, done: None });
+        }
+    }
+
+    #[test]
+    fn what_only_keeps_the_books_waits_a_moment_for_whoever_comes() {
+        let mut queue = queue(&[false]);
+        assert!(queue.wants_writer());
+        assert_eq!(queue.wait_for_more(1), Some(BOOKS_PATIENCE));
+        queue.put(false);
+        assert!(!queue.wants_writer());
+        queue.wait_no_more();
+        assert_eq!(queue.take().len(), 2);
+    }
+
+    #[test]
+    fn what_does_more_wakes_the_writer_who_waits_with_the_books() {
+        let mut queue = queue(&[false]);
+        assert!(queue.wait_for_more(1).is_some() && queue.is_patient());
+        queue.put(true);
+        assert!(queue.wants_writer());
+        queue.wait_no_more();
+        assert_eq!(queue.wait_for_more(1), None);
+        assert_eq!((queue.take().len(), queue.urgent), (2, 0));
+    }
+
+    #[test]
+    fn behind_many_the_writer_waits_for_twice_as_many_and_behind_few_for_none() {
+        for (last, expected) in [(COMPANY_FROM - 1, None), (COMPANY_FROM, Some(COMPANY_PATIENCE))] {
+            let mut queue = queue(&[true]);
+            assert_eq!(queue.wait_for_more(last), expected);
+            assert!(!queue.is_patient());
+            queue.put(true);
+            assert_eq!(queue.wants_writer(), expected.is_none());
+        }
+    }
+
+    #[test]
+    fn a_store_that_closes_waits_for_nobody() {
+        let mut queue = queue(&[false]);
+        queue.state = State::Closing;
+        assert_eq!(queue.wait_for_more(COMPANY_FROM), None);
+    }
+}
