@@ -64,6 +64,13 @@ pub enum Room {
     Again,
 }
 
+/// For what the writer has waited already before it begins.
+#[derive(Default)]
+pub struct Waited {
+    for_books: bool,
+    for_company: bool,
+}
+
 impl Queue {
     /// Is it time to wake the writer, who may wait for more?
     pub fn wants_writer(&self) -> bool {
@@ -71,16 +78,20 @@ impl Queue {
     }
 
     /// How long the writer waits for more than what is here, if that is worth it; `last`: calls of the last transaction.
-    pub fn wait_for_more(&mut self, last: usize) -> Option<Duration> {
+    pub fn wait_for_more(&mut self, last: usize, waited: &mut Waited) -> Option<Duration> {
         if self.state != State::Open || self.calls.is_empty() {
             return None;
         }
         if self.urgent == 0 {
+            if std::mem::replace(&mut waited.for_books, true) {
+                return None;
+            }
             (self.enough, self.is_patient) = (BATCH_CHANGES_MAX, true);
             return Some(BOOKS_PATIENCE);
         }
         // Is it likely that there is soon twice as much?
-        if (COMPANY_FROM..=BATCH_CHANGES_MAX / 2).contains(&last) && self.calls.len() < 2 * last {
+        let is_likely = (COMPANY_FROM..=BATCH_CHANGES_MAX / 2).contains(&last) && self.calls.len() < 2 * last;
+        if is_likely && !std::mem::replace(&mut waited.for_company, true) {
             self.enough = 2 * last;
             return Some(COMPANY_PATIENCE);
         }
@@ -142,21 +153,26 @@ mod tests {
     fn what_only_keeps_the_books_waits_a_moment_for_whoever_comes() {
         let mut queue = queue(&[false]);
         assert!(queue.wants_writer());
-        assert_eq!(queue.wait_for_more(1), Some(BOOKS_PATIENCE));
+        let mut waited = Waited::default();
+        assert_eq!(queue.wait_for_more(COMPANY_FROM, &mut waited), Some(BOOKS_PATIENCE));
         queue.put(false);
         assert!(!queue.wants_writer());
         queue.wait_no_more();
+        assert_eq!(queue.wait_for_more(COMPANY_FROM, &mut waited), None, "it was waited for");
         assert_eq!(queue.take().len(), 2);
     }
 
     #[test]
     fn what_does_more_wakes_the_writer_who_waits_with_the_books() {
         let mut queue = queue(&[false]);
-        assert!(queue.wait_for_more(1).is_some() && queue.is_patient());
+        let mut waited = Waited::default();
+        assert!(queue.wait_for_more(COMPANY_FROM, &mut waited).is_some() && queue.is_patient());
         queue.put(true);
         assert!(queue.wants_writer());
         queue.wait_no_more();
-        assert_eq!(queue.wait_for_more(1), None);
+        assert_eq!(queue.wait_for_more(COMPANY_FROM, &mut waited), Some(COMPANY_PATIENCE), "it has company, too");
+        queue.wait_no_more();
+        assert_eq!(queue.wait_for_more(COMPANY_FROM, &mut waited), None);
         assert_eq!((queue.take().len(), queue.urgent), (2, 0));
     }
 
@@ -164,7 +180,7 @@ mod tests {
     fn behind_many_the_writer_waits_for_twice_as_many_and_behind_few_for_none() {
         for (last, expected) in [(COMPANY_FROM - 1, None), (COMPANY_FROM, Some(COMPANY_PATIENCE))] {
             let mut queue = queue(&[true]);
-            assert_eq!(queue.wait_for_more(last), expected);
+            assert_eq!(queue.wait_for_more(last, &mut Waited::default()), expected);
             assert!(!queue.is_patient());
             queue.put(true);
             assert_eq!(queue.wants_writer(), expected.is_none());
@@ -175,6 +191,6 @@ mod tests {
     fn a_store_that_closes_waits_for_nobody() {
         let mut queue = queue(&[false]);
         queue.state = State::Closing;
-        assert_eq!(queue.wait_for_more(COMPANY_FROM), None);
+        assert_eq!(queue.wait_for_more(COMPANY_FROM, &mut Waited::default()), None);
     }
 }

@@ -6,7 +6,7 @@
 use crate::apply::{Applier, Memory, Stop, Tally};
 use crate::checkpoint::{self, Gauge};
 use crate::open;
-use crate::queue::{Call, Queue, Room, State};
+use crate::queue::{Call, Queue, Room, State, Waited};
 use crate::upkeep::{self, Unreadable, Upkeep};
 use crate::waiting::Waiting;
 use parking_lot::{Condvar, Mutex};
@@ -241,14 +241,13 @@ impl Writer {
 
     fn next(&mut self) -> Work {
         let mut queue = self.shared.queue.lock();
-        let mut waited = false;
+        let mut waited = Waited::default();
         loop {
             if self.shared.gauge.wants_finish() {
                 return Work::FinishCheckpoint;
             }
             if !queue.calls.is_empty() || !queue.unreadable.is_empty() {
-                if !waited && let Some(patience) = queue.wait_for_more(self.last_calls) {
-                    waited = true;
+                if let Some(patience) = queue.wait_for_more(self.last_calls, &mut waited) {
                     if queue.is_patient() {
                         self.shared.waiting.end();
                     }
