@@ -286,13 +286,13 @@ impl Workload {
         match self.work {
             Work::Idle { sessions, .. } => sessions > 1_000,
             Work::Pages { .. } => true,
-            Work::Large(large) => matches!(large, Large::Broadcast { .. } | Large::Removal { .. }),
             Work::Chat(_)
             | Work::Paced { .. }
             | Work::Presence { .. }
             | Work::Login { .. }
             | Work::OfflineStore
-            | Work::OfflineFetch => false,
+            | Work::OfflineFetch
+            | Work::Large(_) => false,
         }
     }
 

@@ -1,6 +1,6 @@
 //! Operations that are large, and how long others wait meanwhile.
 
-use super::{Figure, PASSWORD, login_all, register};
+use super::{Figure, PASSWORD, login_all, register, side_by_side};
 use crate::client::{Client, Target};
 use crate::servers::Server;
 use std::io;
@@ -28,6 +28,8 @@ const BODY: usize = 10_000;
 const GAP: Duration = Duration::from_millis(1);
 /// So long it writes before and after the operations, and that counts, too.
 const CALM: Duration = Duration::from_millis(300);
+/// So many friends come before the hub answers them.
+const A_GROUP: usize = 100;
 const ROSTER: &str = "<iq type='get' id='ro'><query xmlns='jabber:iq:roster'/></iq>";
 
 /// One operation at a time, again and again for so many seconds; a removal once. `p50`, `p99` and `worst` are those of
@@ -139,31 +141,43 @@ async fn friends(server: &Server, target: &Target, count: usize, both: bool) -> 
     hub.ask(ROSTER, "id='ro'").await?;
     hub.come().await?;
     let mut crowd = Vec::with_capacity(count);
-    for n in 0..count {
-        let mut friend =
-            Client::login(&target.coming_from(1 + n / 20_000), &format!("friend{n}"), PASSWORD, "r").await?;
-        friend.ask(ROSTER, "id='ro'").await?;
-        friend.come().await?;
-        friend.ask("<presence type='subscribe' to='hub0@localhost'/>", "subscribe").await?;
-        hub.ask(&format!("<presence type='subscribed' to='friend{n}@localhost'/>"), &format!("friend{n}@")).await?;
-        friend.until("hub0@localhost/bench").await?;
-        if both {
-            friend.buffer.clear();
-            hub.send(&format!("<presence type='subscribe' to='friend{n}@localhost'/>")).await?;
-            friend.until("type='subscribe'").await?;
-            friend.send("<presence type='subscribed' to='hub0@localhost'/>").await?;
-            hub.until(&format!("friend{n}@localhost/r")).await?;
+    // (Not all at once: what comes to the hub is read between.)
+    for first in (0..count).step_by(A_GROUP) {
+        let group = first..count.min(first + A_GROUP);
+        let group = side_by_side(group.map(|n| who_asks(target.coming_from(1 + n / 20_000), n))).await?;
+        for (n, mut friend) in group {
+            hub.ask(&format!("<presence type='subscribed' to='friend{n}@localhost'/>"), &format!("friend{n}@")).await?;
+            friend.until("hub0@localhost/bench").await?;
+            if both {
+                friend.buffer.clear();
+                hub.send(&format!("<presence type='subscribe' to='friend{n}@localhost'/>")).await?;
+                friend.until("type='subscribe'").await?;
+                friend.send("<presence type='subscribed' to='hub0@localhost'/>").await?;
+                hub.until(&format!("friend{n}@localhost/r")).await?;
+            }
+            friend.buffer = Vec::new();
+            crowd.push(friend);
         }
-        friend.buffer = Vec::new();
-        crowd.push(friend);
     }
     tokio::time::sleep(Duration::from_millis(500)).await;
     // What came meanwhile is read away.
-    for client in crowd.iter_mut().chain([&mut hub]) {
+    let read_away = |mut client: Client| async move {
         let _ = tokio::time::timeout(Duration::from_millis(2), client.until("never")).await;
         client.buffer = Vec::new();
-    }
+        Ok(client)
+    };
+    let hub = read_away(hub).await?;
+    let crowd = side_by_side(crowd.into_iter().map(read_away)).await?;
     Ok((hub, crowd))
+}
+
+/// The n-th friend, who is there and has asked to see `hub0`.
+async fn who_asks(target: Target, n: usize) -> io::Result<(usize, Client)> {
+    let mut friend = Client::login(&target, &format!("friend{n}"), PASSWORD, "r").await?;
+    friend.ask(ROSTER, "id='ro'").await?;
+    friend.come().await?;
+    friend.ask("<presence type='subscribe' to='hub0@localhost'/>", "subscribe").await?;
+    Ok((n, friend))
 }
 
 /// Reads until the mark has come so often.

@@ -24,6 +24,9 @@ const WARM_UP: Duration = Duration::from_millis(700);
 const OPERATIONS_MIN: u64 = 200;
 const SPANS_MAX: u32 = 10;
 
+/// Where only what comes after it is measured, so many register or log in at a time.
+const SIDE_BY_SIDE: usize = 16;
+
 /// What one run of one workload on one server came to.
 #[derive(Debug, Clone, Default)]
 pub struct Figure {
@@ -98,10 +101,32 @@ impl Crew {
 
 async fn register(server: &Server, prefix: &str, count: usize) -> io::Result<()> {
     let target = server.target(false);
-    for n in 0..count {
-        Client::register(&target, &format!("{prefix}{n}"), PASSWORD).await?;
+    let one = |n| {
+        let (target, user) = (target.clone(), format!("{prefix}{n}"));
+        async move { Client::register(&target, &user, PASSWORD).await }
+    };
+    side_by_side((0..count).map(one)).await.map(|_| ())
+}
+
+/// All of it, so many at a time as are set up side by side; what comes of it in no order.
+async fn side_by_side<T: Send + 'static, F>(all: impl Iterator<Item = F>) -> io::Result<Vec<T>>
+where
+    F: Future<Output = io::Result<T>> + Send + 'static,
+{
+    let mut tasks = JoinSet::new();
+    let mut done = Vec::new();
+    for one in all {
+        tasks.spawn(one);
+        if tasks.len() >= SIDE_BY_SIDE
+            && let Some(ended) = tasks.join_next().await
+        {
+            done.push(ended.map_err(io::Error::other)??);
+        }
     }
-    Ok(())
+    while let Some(ended) = tasks.join_next().await {
+        done.push(ended.map_err(io::Error::other)??);
+    }
+    Ok(done)
 }
 
 async fn login_all(target: &Target, prefix: &str, count: usize) -> io::Result<Vec<Client>> {

@@ -16,6 +16,10 @@ const COMPANY_PATIENCE: Duration = Duration::from_micros(300);
 /// What only keeps the books ([`Change::keeps_books`]) waits so long for whoever comes: when many log in, and little else is
 /// written, a sync would else be had for each few of them. What is more than that is not waited with.
 const BOOKS_PATIENCE: Duration = Duration::from_millis(2);
+/// When nobody came so many times running, the books go at once so many times before that is tried again: one who logs in
+/// alone would else wait for nothing.
+const ALONE_FROM: u32 = 3;
+const ALONE_SKIPS: u32 = 15;
 
 #[derive(Default)]
 pub struct Queue {
@@ -27,8 +31,12 @@ pub struct Queue {
     pub unreadable: Vec<Unreadable>,
     /// The writer waits for so many calls, and is not woken before,
     enough: usize,
-    /// … unless one comes that does more than keep the books.
-    is_patient: bool,
+    /// … unless one comes that does more than keep the books, of which there were so many.
+    patient_from: Option<usize>,
+    /// So many times running nobody came to the books.
+    alone: u32,
+    /// They do not wait so many times.
+    skips: u32,
     /// How many of those there are.
     pub urgent: usize,
     pub state: State,
@@ -74,7 +82,7 @@ pub struct Waited {
 impl Queue {
     /// Is it time to wake the writer, who may wait for more?
     pub fn wants_writer(&self) -> bool {
-        self.calls.len() >= self.enough || self.is_patient && self.urgent > 0
+        self.calls.len() >= self.enough || self.is_patient() && self.urgent > 0
     }
 
     /// How long the writer waits for more than what is here, if that is worth it; `last`: calls of the last transaction.
@@ -86,7 +94,11 @@ impl Queue {
             if std::mem::replace(&mut waited.for_books, true) {
                 return None;
             }
-            (self.enough, self.is_patient) = (BATCH_CHANGES_MAX, true);
+            if let Some(less) = self.skips.checked_sub(1) {
+                self.skips = less;
+                return None;
+            }
+            (self.enough, self.patient_from) = (BATCH_CHANGES_MAX, Some(self.calls.len()));
             return Some(BOOKS_PATIENCE);
         }
         // Is it likely that there is soon twice as much?
@@ -100,12 +112,16 @@ impl Queue {
 
     /// Does the writer wait with what only keeps the books?
     pub fn is_patient(&self) -> bool {
-        self.is_patient
+        self.patient_from.is_some()
     }
 
     /// The writer waits no more.
     pub fn wait_no_more(&mut self) {
-        (self.enough, self.is_patient) = (0, false);
+        self.enough = 0;
+        if let Some(before) = self.patient_from.take() {
+            self.alone = if self.calls.len() > before { 0 } else { self.alone.saturating_add(1) };
+            self.skips = if self.alone >= ALONE_FROM { ALONE_SKIPS } else { 0 };
+        }
     }
 
     /// The calls of the next transaction.
@@ -160,6 +176,30 @@ mod tests {
         queue.wait_no_more();
         assert_eq!(queue.wait_for_more(COMPANY_FROM, &mut waited), None, "it was waited for");
         assert_eq!(queue.take().len(), 2);
+    }
+
+    #[test]
+    fn books_to_which_nobody_comes_are_not_waited_with_for_a_while() {
+        let mut queue = queue(&[]);
+        let mut waits = |comes: bool| {
+            queue.put(false);
+            let waits = queue.wait_for_more(0, &mut Waited::default()).is_some();
+            if comes {
+                queue.put(false);
+            }
+            queue.wait_no_more();
+            queue.take();
+            waits
+        };
+        for comes in [true, false, false, true, false, false, false] {
+            assert!(waits(comes), "not three times running");
+        }
+        for _ in 0..2 {
+            assert!((0..ALONE_SKIPS).all(|_| !waits(false)));
+            assert!(waits(false), "it is tried again");
+        }
+        assert!((0..ALONE_SKIPS).all(|_| !waits(false)));
+        assert!(waits(true) && waits(false), "somebody came");
     }
 
     #[test]

@@ -114,14 +114,13 @@ impl Line {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::testing::connection;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
 
     async fn line() -> (Line, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
-        let address = listener.local_addr().expect("it has one");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (Line::new(Socket::Tcp(near.expect("it connects"))), far.expect("it is taken").0)
+        let (near, far) = connection().await;
+        (Line::new(Socket::Tcp(near)), far)
     }
 
     // A stream whose words the kernel took at once was given up a minute later, as one that takes nothing.

@@ -13,6 +13,8 @@ pub mod outlet;
 pub mod rates;
 pub mod socket;
 pub mod talk;
+#[cfg(test)]
+pub mod testing;
 pub mod wire;
 
 use crate::certificates::{Certificates, Offer};

@@ -239,11 +239,12 @@ impl Out {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::edge::testing::connection;
     use crate::house::edges::{Edges, write_through};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::task::{Wake, Waker};
     use tokio::io::AsyncReadExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
     use xmpp::StreamFault;
 
     /// How often a stream's task was woken.
@@ -267,15 +268,13 @@ mod tests {
     }
 
     async fn scene() -> Scene {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
-        let address = listener.local_addr().expect("it has one");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+        let (near, far) = connection().await;
         let edges = Edges::default();
         let handle = edges.open(10, 1 << 20);
-        let outlet = Arc::new(Outlet::new(Wire::new(near.expect("it connects")), Duration::from_secs(60)));
+        let outlet = Arc::new(Outlet::new(Wire::new(near), Duration::from_secs(60)));
         assert!(handle.outlet.set(Arc::downgrade(&outlet)).is_ok());
         outlet.lock().open(xmpp::write::Wire::Client);
-        let scene = Scene { edges, handle, outlet, far: far.expect("it is taken").0, woken: Arc::default(), sent: 0 };
+        let scene = Scene { edges, handle, outlet, far, woken: Arc::default(), sent: 0 };
         scene.sleeps(Duration::from_secs(300));
         scene
     }

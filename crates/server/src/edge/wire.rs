@@ -125,7 +125,7 @@ impl Wire {
         let taken = self.socket.try_write_now(&self.out[self.out_at..]).unwrap_or(0);
         self.out_at += taken;
         if taken > 0 {
-            self.stalls(true);
+            self.stalled_since = (self.unsent() > 0).then(Instant::now);
         }
         taken == 0
     }

@@ -179,22 +179,15 @@ impl House {
 mod tests {
     use super::*;
     use crate::edge::outlet::Outlet;
+    use crate::edge::testing::connection;
     use crate::edge::wire::Wire;
     use crate::house::testing::{attach, house, next};
     use im::{EdgeItem, Ingress, Ticket};
     use tokio::io::AsyncReadExt;
-    use tokio::net::{TcpListener, TcpStream};
+    use tokio::net::TcpStream;
     use xmpp::{Jid, Stanza};
 
     const MANY: usize = 4 * WRITES_A_TURN;
-
-    /// Two ends of a connection.
-    async fn connection() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback has a port");
-        let address = listener.local_addr().expect("it has one");
-        let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-        (near.expect("it connects"), far.expect("it is taken").0)
-    }
 
     /// Somebody who is there, and is to hear presence.
     struct Watcher {
