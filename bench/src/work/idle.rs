@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 /// Sessions of one account: servers take no more than some.
 const EACH_USER: usize = 10;
 const CONTACTS: usize = 20;
-/// Loopback addresses that clients come from, so many each, or the ports would not do.
-const EACH_ADDRESS: usize = 20_000;
+/// Loopback addresses that clients come from, so many each: where half of the ports of one are taken, the kernel looks
+/// long for another.
+const EACH_ADDRESS: usize = 5_000;
 
 /// Memory of idle sessions, each of an account with 20 contacts; and logins a second meanwhile.
 pub async fn sessions(server: &Server, tls: bool, count: usize) -> io::Result<Figure> {

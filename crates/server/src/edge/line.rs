@@ -184,4 +184,26 @@ mod tests {
         }
         assert!(line.wire.unsent() > 0 && line.wire.stalled_since().is_some());
     }
+
+    #[tokio::test]
+    async fn who_takes_the_last_of_it_when_asked_is_no_more_said_to_take_nothing() {
+        let (mut line, mut far) = line().await;
+        let mut written = 0;
+        while line.wire.unsent() == 0 {
+            line.wire.write(&[b' '; 4 << 10]).expect("it is queued");
+            written += 4 << 10;
+        }
+        let (rest, mut bytes) = (line.wire.unsent(), vec![0; 1 << 20]);
+        tokio::time::pause();
+        tokio::time::advance(WRITE_PATIENCE).await;
+        assert!(line.takes_nothing());
+        tokio::time::resume();
+        // All that the kernel has; nobody flushes.
+        let mut left = written - rest;
+        while left > 0 {
+            left -= far.read(&mut bytes).await.expect("it is there");
+        }
+        assert!(!line.takes_nothing() && line.wire.unsent() == 0);
+        assert_eq!(line.wire.stalled_since(), None);
+    }
 }
