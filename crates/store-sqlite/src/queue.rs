@@ -31,13 +31,13 @@ pub struct Queue {
     pub unreadable: Vec<Unreadable>,
     /// The writer waits for so many calls, and is not woken before,
     enough: usize,
-    /// … unless one comes that does more than keep the books, of which there were so many.
+    /// … unless one comes that does more than keep the books. So many were here as that began.
     patient_from: Option<usize>,
-    /// So many times running nobody came to the books.
+    /// So many times running nobody came to the books,
     alone: u32,
-    /// They do not wait so many times.
+    /// … which are not waited with so many times.
     skips: u32,
-    /// How many of those there are.
+    /// Calls that do more than keep the books.
     pub urgent: usize,
     pub state: State,
     /// Who waits for the end.
