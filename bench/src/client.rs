@@ -12,6 +12,9 @@ use tokio::net::TcpSocket;
 pub trait Pipe: AsyncRead + AsyncWrite + Unpin + Send {}
 impl<T: AsyncRead + AsyncWrite + Unpin + Send> Pipe for T {}
 
+/// So many clients come from an address: where half of the ports of one are taken, the kernel looks long for another.
+const EACH_ADDRESS: usize = 5_000;
+
 /// How clients reach a server.
 #[derive(Clone)]
 pub struct Target {
@@ -26,9 +29,9 @@ pub struct Target {
 }
 
 impl Target {
-    /// As from the n-th loopback address.
-    pub fn coming_from(&self, n: usize) -> Target {
-        Target { from: std::net::Ipv4Addr::new(127, 0, 1, n as u8), ..self.clone() }
+    /// For the n-th of thousands of clients, which come from several loopback addresses.
+    pub fn of_client(&self, n: usize) -> Target {
+        Target { from: std::net::Ipv4Addr::new(127, 0, 1, (1 + n / EACH_ADDRESS) as u8), ..self.clone() }
     }
 }
 

@@ -9,9 +9,6 @@ use std::time::{Duration, Instant};
 /// Sessions of one account: servers take no more than some.
 const EACH_USER: usize = 10;
 const CONTACTS: usize = 20;
-/// Loopback addresses that clients come from, so many each: where half of the ports of one are taken, the kernel looks
-/// long for another.
-const EACH_ADDRESS: usize = 5_000;
 
 /// Memory of idle sessions, each of an account with 20 contacts; and logins a second meanwhile.
 pub async fn sessions(server: &Server, tls: bool, count: usize) -> io::Result<Figure> {
@@ -36,7 +33,7 @@ pub async fn sessions(server: &Server, tls: bool, count: usize) -> io::Result<Fi
     tokio::time::sleep(Duration::from_secs(1)).await;
     let (before, cpu, began) = (server.rss(), server.cpu(), Instant::now());
     for n in 0..count {
-        let target = target.coming_from(1 + n / EACH_ADDRESS);
+        let target = target.of_client(n);
         let mut client = Client::login(&target, &format!("idle{}", n % users), PASSWORD, &format!("r{n}")).await?;
         client.ask("<presence><priority>-1</priority></presence>", "<presence").await?;
         client.buffer = Vec::new();

@@ -144,7 +144,7 @@ async fn friends(server: &Server, target: &Target, count: usize, both: bool) -> 
     // (Not all at once: what comes to the hub is read between.)
     for first in (0..count).step_by(A_GROUP) {
         let group = first..count.min(first + A_GROUP);
-        let group = side_by_side(group.map(|n| who_asks(target.coming_from(1 + n / 20_000), n))).await?;
+        let group = side_by_side(group.map(|n| who_asks(target.of_client(n), n))).await?;
         for (n, mut friend) in group {
             hub.ask(&format!("<presence type='subscribed' to='friend{n}@localhost'/>"), &format!("friend{n}@")).await?;
             friend.until("hub0@localhost/bench").await?;

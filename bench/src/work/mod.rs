@@ -109,24 +109,21 @@ async fn register(server: &Server, prefix: &str, count: usize) -> io::Result<()>
 }
 
 /// All of it, so many at a time as are set up side by side; what comes of it in no order.
-async fn side_by_side<T: Send + 'static, F>(all: impl Iterator<Item = F>) -> io::Result<Vec<T>>
+async fn side_by_side<T: Send + 'static, F>(mut all: impl Iterator<Item = F>) -> io::Result<Vec<T>>
 where
     F: Future<Output = io::Result<T>> + Send + 'static,
 {
     let mut tasks = JoinSet::new();
     let mut done = Vec::new();
-    for one in all {
-        tasks.spawn(one);
-        if tasks.len() >= SIDE_BY_SIDE
-            && let Some(ended) = tasks.join_next().await
+    loop {
+        while tasks.len() < SIDE_BY_SIDE
+            && let Some(one) = all.next()
         {
-            done.push(ended.map_err(io::Error::other)??);
+            tasks.spawn(one);
         }
-    }
-    while let Some(ended) = tasks.join_next().await {
+        let Some(ended) = tasks.join_next().await else { return Ok(done) };
         done.push(ended.map_err(io::Error::other)??);
     }
-    Ok(done)
 }
 
 async fn login_all(target: &Target, prefix: &str, count: usize) -> io::Result<Vec<Client>> {
