@@ -458,6 +458,7 @@ impl Writer {
             Ok(()) => {
                 self.memory.notice(&tally);
                 self.shared.figures.count(&tally);
+                self.shared.gauge.tidied();
             }
             Err(fault) => {
                 let why = match &fault {

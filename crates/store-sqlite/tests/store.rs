@@ -454,6 +454,22 @@ fn the_log_of_a_removed_account_is_deleted_in_the_background() {
 }
 
 #[test]
+fn what_a_removal_adds_to_the_log_of_pages_is_moved_bit_by_bit() {
+    let folder = folder();
+    let store = with_juliet(&folder, Options::default());
+    let long = |position| append(Record { stanza: vec![b'x'; 10_000], ..record(position) });
+    commit(&store, (1..=500).map(long).collect()).expect("it is written");
+    commit(&store, vec![Change::AccountRemove { account: bare("juliet@capulet.example") }]).expect("it is removed");
+    until("the log is empty", || store.figures().inbox_records == 0);
+    // 500 records are 1,500 pages, written when they came and when they went; that is no reason for a checkpoint.
+    let pages = || {
+        let checkpoint = "PRAGMA wal_checkpoint(PASSIVE)";
+        raw(&folder).query_row(checkpoint, [], |row| row.get::<_, i64>(1)).expect("it is a log of pages")
+    };
+    until("few pages are in it", || pages() < 500);
+}
+
+#[test]
 fn removal_goes_on_after_a_restart() {
     let folder = folder();
     let store = with_juliet(&folder, Options::default());
