@@ -17,9 +17,11 @@ use std::time::Duration;
 const START_PAGES: i32 = (32 << 20) / 4096;
 /// If a reader kept the WAL from starting over, how many more there are until the next attempt.
 const AGAIN_PAGES: i32 = START_PAGES / 8;
-/// What upkeep may add to the WAL until it is moved: a millisecond of work. Who waits while thousands are moved at once, and
-/// shares the core with that, waits for 3 to 5.
+/// What long upkeep may add to the WAL until it is moved: a millisecond of work. Who waits while thousands are moved at once,
+/// and shares the core with that, waits for 3 to 5.
 const UPKEEP_PAGES: i32 = 256;
+/// Upkeep is long if one step adds so many. (What follows each message adds a few, and they go with all others.)
+const LONG_STEP_PAGES: i32 = 32;
 /// What is left to the writer.
 const FINISH_PAGES: i64 = 256;
 /// Passes until the rest is left to the writer even if it is more.
@@ -45,15 +47,15 @@ struct Level {
     attempted: i32,
     /// Commits since the checkpointer last looked.
     commits: u32,
-    /// Upkeep waits for a checkpoint.
-    asked: bool,
+    /// Pages that long upkeep added since a checkpoint began.
+    upkeep: i32,
     end: bool,
 }
 
 impl Level {
     fn due(&self) -> bool {
         let again = self.pages >= START_PAGES.max(self.attempted + AGAIN_PAGES);
-        again || self.pages >= START_PAGES && self.attempted == 0 || self.asked
+        again || self.pages >= START_PAGES && self.attempted == 0 || self.upkeep >= UPKEEP_PAGES
     }
 }
 
@@ -71,11 +73,21 @@ impl Gauge {
         }
     }
 
-    /// After a step of upkeep: what it added to the WAL is moved before the next if it was enough.
-    pub fn tidied(&self) {
+    /// Pages in the WAL.
+    pub fn pages(&self) -> i32 {
+        self.state.lock().pages
+    }
+
+    /// After a step of upkeep, with what was in the WAL before it: what such steps add is moved before the next if it is
+    /// enough.
+    pub fn tidied(&self, before: i32) {
         let mut level = self.state.lock();
-        if level.pages >= level.attempted + UPKEEP_PAGES {
-            level.asked = true;
+        // (If it started over, all that is in it is the step's.)
+        let added = if level.pages < before { level.pages } else { level.pages - before };
+        if added >= LONG_STEP_PAGES {
+            level.upkeep += added;
+        }
+        if level.upkeep >= UPKEEP_PAGES {
             self.moving.store(true, Relaxed);
             self.changed.notify_one();
         }
@@ -114,7 +126,7 @@ pub fn run(shared: &Shared, connection: &Connection) {
             let mut idle = false;
             while !level.end && !level.due() && !idle {
                 let timed_out = gauge.changed.wait_for(&mut level, IDLE).timed_out();
-                idle = timed_out && level.commits == 0 && level.pages > 0 && !level.asked;
+                idle = timed_out && level.commits == 0 && level.pages > 0 && !level.due();
                 if timed_out {
                     level.commits = 0;
                 }
@@ -123,7 +135,7 @@ pub fn run(shared: &Shared, connection: &Connection) {
                 return;
             }
             level.attempted = level.pages;
-            level.asked = false;
+            level.upkeep = 0;
             if idle {
                 level.pages = 0;
                 level.attempted = 0;

@@ -446,6 +446,7 @@ impl Writer {
     /// A step of upkeep in a transaction of its own.
     fn tidy(&mut self) {
         let now = (self.shared.clock)();
+        let before = self.shared.gauge.pages();
         let mut tally = Tally::default();
         let mut step = || {
             let transaction = self.connection.unchecked_transaction()?;
@@ -458,7 +459,7 @@ impl Writer {
             Ok(()) => {
                 self.memory.notice(&tally);
                 self.shared.figures.count(&tally);
-                self.shared.gauge.tidied();
+                self.shared.gauge.tidied(before);
             }
             Err(fault) => {
                 let why = match &fault {
