@@ -54,8 +54,7 @@ struct Level {
 
 impl Level {
     fn due(&self) -> bool {
-        let again = self.pages >= START_PAGES.max(self.attempted + AGAIN_PAGES);
-        again || self.pages >= START_PAGES && self.attempted == 0 || self.upkeep >= UPKEEP_PAGES
+        self.pages >= START_PAGES.max(self.attempted + AGAIN_PAGES) || self.upkeep >= UPKEEP_PAGES
     }
 }
 
@@ -210,4 +209,50 @@ pub fn pin(connection: &Connection) -> rusqlite::Result<()> {
 /// On a thread of its own.
 pub fn spawn(shared: Arc<Shared>, connection: Connection) -> std::io::Result<std::thread::JoinHandle<()>> {
     std::thread::Builder::new().name("store-checkpoint".into()).spawn(move || run(&shared, &connection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A step of upkeep that adds so many pages.
+    fn step(gauge: &Gauge, pages: i32) {
+        let before = gauge.pages();
+        gauge.grown(before + pages);
+        gauge.tidied(before);
+    }
+
+    #[test]
+    fn upkeep_that_follows_each_message_asks_for_no_checkpoint() {
+        let gauge = Gauge::default();
+        for _ in 0..4 * UPKEEP_PAGES / LONG_STEP_PAGES {
+            step(&gauge, LONG_STEP_PAGES - 1);
+        }
+        assert!(gauge.pages() > UPKEEP_PAGES && !gauge.is_moving() && !gauge.state.lock().due());
+    }
+
+    #[test]
+    fn long_upkeep_waits_for_a_checkpoint_when_it_added_enough() {
+        let gauge = Gauge::default();
+        // What others wrote before does not count.
+        gauge.grown(UPKEEP_PAGES);
+        for _ in 1..UPKEEP_PAGES / LONG_STEP_PAGES {
+            step(&gauge, LONG_STEP_PAGES);
+            assert!(!gauge.is_moving());
+        }
+        step(&gauge, LONG_STEP_PAGES);
+        assert!(gauge.is_moving() && gauge.state.lock().due());
+        gauge.moved();
+        assert!(!gauge.is_moving());
+    }
+
+    #[test]
+    fn of_a_log_that_started_over_all_is_the_steps() {
+        let gauge = Gauge::default();
+        gauge.grown(START_PAGES - 1);
+        let before = gauge.pages();
+        gauge.grown(UPKEEP_PAGES);
+        gauge.tidied(before);
+        assert!(gauge.is_moving());
+    }
 }
